@@ -6,8 +6,28 @@ which `--help` prints: meaning, unit, allowed values.
 
 from __future__ import annotations
 
+import ast
+import sys
 from dataclasses import dataclass, field
-from typing import Any, Dict, Optional, Tuple
+from pathlib import Path
+from typing import Any, Dict, List, NoReturn, Optional, Sequence, Tuple
+
+from src.configs import parser
+from src.configs.parser import Entry, FieldError, check_choices, check_ranges, check_types
+from src.errors import UserError
+
+# Other spellings on the command line: the model zoo's, and the customary short ones.
+_ALIASES = {
+    "--cct_config": "config",
+    "--lr": "base_lr",
+    "--wd": "weight_decay",
+    "--output_dir": "train_url",
+    "-a": "arch",
+    "-b": "batch_size",
+    "-j": "num_parallel_workers",
+}
+# Options that are no keys.
+_CONFIG, _PRINT_CONFIG, _HELP = "config", "print_config", "help"
 
 
 @dataclass(frozen=True)
@@ -28,6 +48,11 @@ class ModelConfig:
     model_args: Dict[str, Any] = field(default_factory=dict)
     # checkpoint whose weights are loaded before training, or evaluated
     pretrained: Optional[str] = None
+
+    def __post_init__(self) -> None:
+        check_types(self)
+        check_ranges(self, num_classes=">= 1", image_size=">= 1", drop_path_rate="[0, 1)")
+        check_choices(self, nonlinearity=("GELU", "ReLU"))
 
 
 @dataclass(frozen=True)
@@ -77,16 +102,42 @@ class DataConfig:
     # mass spread evenly over all classes; [0, 1)
     label_smoothing: float = 0.0
 
+    def __post_init__(self) -> None:
+        check_types(self)
+        check_ranges(self, batch_size=">= 1", num_parallel_workers=">= 1", crop_pct="(0, 1]")
+        check_ranges(self, scale="(0, 1]", ratio="> 0", hflip="[0, 1]", std="> 0")
+        check_ranges(self, re_prob="[0, 1]", re_count=">= 1", mix_up=">= 0", cutmix=">= 0")
+        check_ranges(self, mixup_prob="[0, 1]", switch_prob="[0, 1]", label_smoothing="[0, 1)")
+        check_choices(
+            self,
+            set=("ImageNet", "Digits"),
+            interpolation=("bilinear", "bicubic", "random"),
+            re_mode=("const", "rand", "pixel"),
+            mixup_mode=("batch", "pair", "elem"),
+        )
+        for key in ("scale", "ratio"):
+            low, high = getattr(self, key)
+            if low > high:
+                raise FieldError([key], (low, high), "low <= high")
+        # Images are mixed with their partner from the other half of the batch.
+        if (self.mix_up > 0 or self.cutmix > 0) and self.batch_size % 2:
+            raise FieldError(
+                ["batch_size", "mix_up", "cutmix"],
+                self.batch_size,
+                "an even batch_size, or mix_up 0 and cutmix 0; these are "
+                f"{self.batch_size}, {self.mix_up} and {self.cutmix}",
+            )
+
 
 @dataclass(frozen=True)
 class OptimConfig:
     """How weights are updated."""
 
-    # adamw, momentum or sgd
+    # adamw or momentum
     optimizer: str = "adamw"
     # peak learning rate, not scaled with the batch; >= 0
     base_lr: float = 0.0005
-    # decoupled (adamw) or L2 (sgd, momentum); not on 1-d parameters; >= 0
+    # decoupled (adamw) or L2 (momentum); not on 1-d parameters; >= 0
     weight_decay: float = 0.05
     # adamw: decay of both moments; each [0, 1)
     beta: Tuple[float, float] = (0.9, 0.999)
@@ -106,6 +157,18 @@ class OptimConfig:
     cooldown_epochs: int = 0
     # largest global norm of the gradient; > 0; null: no clipping
     clip_global_norm_value: Optional[float] = None
+
+    def __post_init__(self) -> None:
+        check_types(self)
+        check_ranges(self, base_lr=">= 0", warmup_lr=">= 0", min_lr=">= 0", weight_decay=">= 0")
+        check_ranges(self, beta="[0, 1)", eps="> 0", momentum="[0, 1)")
+        check_ranges(self, warmup_length=">= 0", cooldown_epochs=">= 0")
+        check_ranges(self, clip_global_norm_value="> 0")
+        check_choices(
+            self,
+            optimizer=("adamw", "momentum"),
+            lr_scheduler=("cosine_lr", "constant_lr"),
+        )
 
 
 @dataclass(frozen=True)
@@ -145,6 +208,13 @@ class TrainConfig:
     # checkpoint to continue from, or auto: train_url/last.ckpt when there is one
     resume: Optional[str] = None
 
+    def __post_init__(self) -> None:
+        check_types(self)
+        check_ranges(self, epochs=">= 0", seed=">= 0", loss_scale=">= 1", loss_scale_factor="> 1")
+        check_ranges(self, loss_scale_window=">= 1", ema_decay="[0, 1)", save_every=">= 0")
+        check_ranges(self, keep_checkpoint_max=">= 1", eval_every=">= 0", log_interval=">= 1")
+        check_choices(self, amp_level=("O0", "O1", "O2", "O3"))
+
 
 @dataclass(frozen=True)
 class RunConfig:
@@ -156,6 +226,13 @@ class RunConfig:
     device_id: int = 0
     # graph, or pynative for debugging
     mode: str = "graph"
+    # show the traceback of an error the user can mend
+    debug: bool = False
+
+    def __post_init__(self) -> None:
+        check_types(self)
+        check_ranges(self, device_id=">= 0")
+        check_choices(self, device_target=("Ascend", "GPU", "CPU"), mode=("graph", "pynative"))
 
 
 @dataclass(frozen=True)
@@ -167,5 +244,161 @@ class Config:
     optim: OptimConfig = field(default_factory=OptimConfig)
     train: TrainConfig = field(default_factory=TrainConfig)
     run: RunConfig = field(default_factory=RunConfig)
-    # key -> "default", "FILE:LINE" or "command line"
-    origins: Dict[str, str] = field(default_factory=dict)
+    # key -> "default", "FILE:LINE", "command line", or "program" (`replace`)
+    origins: Dict[str, str] = field(default_factory=dict, compare=False)
+
+    def __post_init__(self) -> None:
+        origins = {key: self.origins.get(key, parser.DEFAULT) for key in parser.keys_of(Config)}
+        object.__setattr__(self, "origins", origins)
+        warmup_length, epochs = self.optim.warmup_length, self.train.epochs
+        if 0 < epochs < warmup_length:
+            raise FieldError(
+                ["warmup_length", "epochs"],
+                warmup_length,
+                f"warmup_length <= epochs; these are {warmup_length} and {epochs}",
+            )
+
+    def flat(self) -> Dict[str, Any]:
+        """Every key with its value, in the order of declaration."""
+        return parser.flatten(self)
+
+
+def parse_args(argv: Optional[Sequence[str]] = None) -> Config:
+    """The configuration of a program: the defaults, under `--config FILE`, under the command line.
+
+    Args:
+        argv: the words after the program's name; None: those of `sys.argv`.
+
+    Raises:
+        SystemExit: with 0 after `--help` or `--print_config`; with 2, and one line on stderr,
+            after an error of the user.
+        UserError: that error, when there is `--debug`.
+    """
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    try:
+        return _config_of(arguments)
+    except UserError as error:
+        if "--debug" in arguments:
+            raise
+        print(f"error: {error}", file=sys.stderr)
+        raise SystemExit(2) from None
+
+
+def replace(config: Config, **values: Any) -> Config:
+    """A copy of `config` with other values for some flat keys, checked like any other.
+
+    Raises:
+        UserError: an unknown key, or a value that is not allowed.
+    """
+    entries = {key: Entry(value, config.origins[key]) for key, value in config.flat().items()}
+    entries.update({key: Entry(value, "program") for key, value in values.items()})
+    return parser.build(Config, entries)
+
+
+def to_yaml(config: Config, with_origins: bool = False) -> str:
+    """`config` as YAML with a heading per section; `from_yaml_text` gives an equal one back.
+
+    Args:
+        with_origins: add where each value came from as a comment at the end of its line.
+    """
+    return parser.to_yaml(config, with_origins)
+
+
+def from_yaml_text(text: str, name: str) -> Config:
+    """The configuration of a YAML text, such as the one inside a checkpoint.
+
+    Args:
+        name: what messages and origins call the text.
+
+    Raises:
+        UserError: invalid YAML, `base:`, an unknown key, a value that is not allowed.
+    """
+    return parser.read_text(Config, text, name)
+
+
+def _config_of(arguments: List[str]) -> Config:
+    options = _options()
+    words = parser.split_command_line(arguments, options)
+    if _HELP in words:
+        _print_and_exit(_help_text())
+    keys = parser.keys_of(Config)
+    given = {
+        key: parser.command_line_entry(key, words[key], is_flag=keys.get(key, bool) is bool)
+        for key in words
+        if key != _CONFIG
+    }
+    is_printed = _flag(given.pop(_PRINT_CONFIG, None))
+    entries = _recipe(words) if _CONFIG in words else {}
+    config = parser.build(Config, {**entries, **given})
+    if is_printed:
+        _print_and_exit(to_yaml(config, with_origins=True))
+    return config
+
+
+def _options() -> Dict[str, str]:
+    """Every spelling of every option -> its key."""
+    names = [*parser.keys_of(Config), _CONFIG, _PRINT_CONFIG, _HELP]
+    return {**{f"--{name}": name for name in names}, **_ALIASES, "-h": _HELP}
+
+
+def _flag(entry: Optional[Entry]) -> bool:
+    if entry is not None and type(entry.value) is not bool:
+        raise UserError(
+            f"command line: --{_PRINT_CONFIG}: {parser.show(entry.value)} is not allowed; "
+            "allowed: nothing, true or false"
+        )
+    return entry is not None and entry.value
+
+
+def _recipe(words: Dict[str, List[str]]) -> Dict[str, Entry]:
+    if len(words[_CONFIG]) != 1:
+        shown = parser.show(words[_CONFIG])
+        raise UserError(f"command line: --{_CONFIG}: needs one file, but was given {shown}")
+    synonyms = {option.lstrip("-"): key for option, key in _ALIASES.items()}
+    return parser.read_files(words[_CONFIG][0], parser.keys_of(Config), synonyms)
+
+
+def _print_and_exit(text: str) -> NoReturn:
+    # A terminal that cannot show a character gets its escape, which YAML reads back.
+    encoding = sys.stdout.encoding or "utf-8"
+    print(text.encode(encoding, "backslashreplace").decode(encoding), end="")
+    raise SystemExit(0)
+
+
+def _help_text() -> str:
+    lines = [
+        "usage: PROGRAM [--config FILE] [--KEY VALUE ...]",
+        "",
+        "Every key is an option, and a line `KEY: VALUE` of the YAML file. The command line goes",
+        "before the file, the file before the file it names as `base:`, and that before defaults.",
+        "",
+        "  -h, --help",
+        "      this text",
+        "  --config FILE, --cct_config FILE",
+        "      recipe: flat YAML",
+        "  --print_config",
+        "      print every value and where it came from, as YAML, and exit",
+    ]
+    comments = _field_comments()
+    for name, section_type in parser.section_types(Config).items():
+        lines += ["", f"{name}: {(section_type.__doc__ or '').splitlines()[0]}"]
+        for key, value in vars(section_type()).items():
+            aliases = [option for option, meant in _ALIASES.items() if meant == key]
+            lines.append(f"  {', '.join([f'--{key}', *aliases])}")
+            lines.append(f"      {comments[key]} (default: {parser.to_flow(value)})")
+    return "\n".join(lines) + "\n"
+
+
+def _field_comments() -> Dict[str, str]:
+    """Field name -> the comment above it in this file."""
+    source = Path(__file__).read_text(encoding="utf-8")
+    lines = source.splitlines()
+    classes = [node for node in ast.parse(source).body if isinstance(node, ast.ClassDef)]
+    comments: Dict[str, str] = {}
+    for node in (node for section in classes for node in section.body):
+        if isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name):
+            end = first = node.lineno - 1
+            while lines[first - 1].lstrip().startswith("#"):
+                first -= 1
+            comments[node.target.id] = " ".join(line.strip(" #") for line in lines[first:end])
+    return comments
