@@ -1,0 +1,58 @@
+# shellcheck shell=bash
+# Shared by the scripts of this folder; to be sourced. Sets REPO and PYTHON.
+REPO=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
+VENV=${VENV:-$REPO/.venv}
+PYTHON=$VENV/bin/python
+
+die() {
+    echo "error: $*" >&2
+    exit 2
+}
+
+# The first Python of the versions MindSpore 2.10 has wheels for.
+find_python() {
+    local candidate
+    for candidate in python3.11 python3.12 python3.10 python3.9 python3; do
+        if command -v "$candidate" >/dev/null 2>&1 &&
+            "$candidate" -c 'import sys, ensurepip; sys.exit(not (3, 9) <= sys.version_info < (3, 13))' \
+                >/dev/null 2>&1; then
+            echo "$candidate"
+            return
+        fi
+    done
+    die "no Python 3.9 to 3.12 with venv found; install one, e.g. apt-get install python3 python3-venv"
+}
+
+# install_requirements FILE: makes $VENV when absent and installs FILE when it has changed since.
+install_requirements() {
+    local file=$1 stamp
+    if [ ! -x "$PYTHON" ]; then
+        "$(find_python)" -m venv "$VENV"
+    fi
+    stamp=$VENV/.installed-$file
+    if [ "$(cat "$stamp" 2>/dev/null)" != "$(requirements_hash)" ]; then
+        echo "installing $file into $VENV"
+        "$PYTHON" -m pip install --quiet --disable-pip-version-check -r "$REPO/$file"
+        requirements_hash >"$stamp"
+    fi
+}
+
+requirements_hash() {
+    cat "$REPO"/requirements*.txt | cksum
+}
+
+# The environment of the tests: torch first, as nothing may pull another build of it in.
+install_test_environment() {
+    local pins=(torch==2.13.0 torchvision==0.28.0 timm==1.0.31)
+    if [ ! -x "$PYTHON" ]; then
+        "$(find_python)" -m venv "$VENV"
+    fi
+    local pip=("$PYTHON" -m pip install --quiet --disable-pip-version-check)
+    if [ "$(cat "$VENV/.installed-oracles" 2>/dev/null)" != "${pins[*]}" ]; then
+        echo "installing ${pins[*]} into $VENV"
+        "${pip[@]}" "${pins[0]}"
+        "${pip[@]}" --no-deps "${pins[@]:1}"
+        echo "${pins[*]}" >"$VENV/.installed-oracles"
+    fi
+    install_requirements requirements-dev.txt
+}
