@@ -1,0 +1,55 @@
+"""Evaluate a checkpoint: `python eval.py --config src/configs/NAME.yaml --pretrained FILE.ckpt`."""
+
+from __future__ import annotations
+
+import json
+import logging
+import sys
+from dataclasses import asdict
+from pathlib import Path
+from typing import Optional, Sequence
+
+from src.args import Config
+from src.errors import UserError
+from src.tools.device import setup_device
+from src.tools.entry import run_entry_point
+
+
+def evaluate_checkpoint(config: Config) -> None:
+    """Prints one line of scores over the validation set and writes report.json."""
+    if not config.model.pretrained:
+        raise UserError("pretrained null: eval.py needs --pretrained FILE.ckpt")
+    setup_device(config.run, seed=config.train.seed)
+    from src.data.imagenet import create_dataset
+    from src.tools.checkpoint import read_checkpoint, run_folder
+    from src.trainer.build import build_eval_net, build_network, load_network
+    from src.trainer.evaluate import evaluate
+
+    checkpoint = read_checkpoint(Path(config.model.pretrained))
+    dataset = create_dataset(config, training=False)
+    network = build_network(config)
+    load_network(network, checkpoint, config)
+    result = evaluate(build_eval_net(config, network), dataset)
+    print(
+        f"top-1 {result.top1:.3f} %  top-5 {result.top5:.3f} %  loss {result.loss:.4f}  "
+        f"images {result.images}  {config.model.arch}  {checkpoint.path}"
+    )
+    folder = run_folder(config)
+    folder.mkdir(parents=True, exist_ok=True)
+    report = {
+        "arch": config.model.arch,
+        "checkpoint": str(checkpoint.path),
+        "data_url": config.data.data_url,
+        **asdict(result),
+    }
+    path = folder / "report.json"
+    path.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
+    logging.getLogger(__name__).info("wrote %s", path)
+
+
+def main(argv: Optional[Sequence[str]] = None) -> int:
+    return run_entry_point(evaluate_checkpoint, argv)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

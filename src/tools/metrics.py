@@ -1,0 +1,55 @@
+"""Accuracy and loss over a whole set."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+
+@dataclass(frozen=True)
+class EvalResult:
+    """Scores over `images` images: top-1 and top-5 in percent, mean cross entropy."""
+
+    top1: float
+    top5: float
+    loss: float
+    images: int
+
+
+class EvalTotals:
+    """Sums over batches, in integers and float64, so that no order or sharding changes them."""
+
+    def __init__(self) -> None:
+        self.top1 = 0
+        self.top5 = 0
+        self.loss = 0.0
+        self.images = 0
+
+    def update(self, logits: np.ndarray, label: np.ndarray) -> None:
+        """Adds a batch: logits (B, K), label (B,) where -1 marks padding that is not counted.
+
+        Of equal logits the lower class wins, as a stable sort orders them. A row with NaN counts
+        as wrong.
+        """
+        real = label >= 0
+        logits, label = logits[real].astype(np.float64), label[real]
+        broken = np.isnan(logits).any(axis=1, keepdims=True)
+        order = np.argsort(-logits, axis=1, kind="stable")[:, :5]
+        hit = (order == label[:, None]) & ~broken
+        self.top1 += int(hit[:, 0].sum())
+        self.top5 += int(hit.sum())
+        self.loss += float(_cross_entropy(logits, label).sum())
+        self.images += len(label)
+
+    def result(self) -> EvalResult:
+        """Scores so far; all NaN for no image."""
+        images = self.images or float("nan")
+        top1, top5 = 100.0 * self.top1 / images, 100.0 * self.top5 / images
+        return EvalResult(top1, top5, self.loss / images, self.images)
+
+
+def _cross_entropy(logits: np.ndarray, label: np.ndarray) -> np.ndarray:
+    shifted = logits - logits.max(axis=1, keepdims=True, initial=-np.inf)
+    log_sum = np.log(np.exp(shifted).sum(axis=1))
+    return log_sum - shifted[np.arange(len(label)), label]

@@ -1,0 +1,123 @@
+"""Checkpoints: whole or not there, and everything in them accounted for."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import List
+
+import numpy as np
+import pytest
+from mindspore import Parameter, Tensor
+
+from src.errors import UserError
+from src.tools import checkpoint
+from src.tools.checkpoint import (
+    CheckpointFolder,
+    load_parameters,
+    read_checkpoint,
+    save_checkpoint,
+)
+
+
+def parameters(value: float) -> List[Parameter]:
+    return [
+        Parameter(Tensor(np.full((2, 3), value, np.float32)), name="fc.weight"),
+        Parameter(Tensor(np.full((2,), value, np.float32)), name="fc.bias"),
+        Parameter(Tensor(np.array(7, np.int32)), name="train.step", requires_grad=False),
+    ]
+
+
+def test_round_trip_keeps_values_types_and_meta(tmp_path: Path) -> None:
+    meta = {"text": "中文 # : 1e-4", "number": 0.1, "none": None, "list": [1, 2]}
+    save_checkpoint(tmp_path / "a.ckpt", parameters(0.1), meta)
+    found = read_checkpoint(tmp_path / "a.ckpt")
+    assert found.meta == meta
+    target = parameters(5.0)
+    load_parameters(target, found, target="test")
+    for ours, saved in zip(target, parameters(0.1)):
+        np.testing.assert_array_equal(ours.asnumpy(), saved.asnumpy())
+        assert ours.dtype == saved.dtype
+    assert os.listdir(tmp_path) == ["a.ckpt"]
+
+
+def test_a_failed_save_leaves_the_old_file_and_no_rest(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "last.ckpt"
+    save_checkpoint(path, parameters(1.0), {"step": 1})
+
+    def half_then_full_disk(tensors: list, name: str) -> None:
+        Path(name).write_bytes(b"half")
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(checkpoint.ms, "save_checkpoint", half_then_full_disk)
+    with pytest.raises(OSError, match="No space"):
+        save_checkpoint(path, parameters(2.0), {"step": 2})
+    monkeypatch.undo()
+    assert read_checkpoint(path).meta == {"step": 1}
+    assert os.listdir(tmp_path) == ["last.ckpt"]
+
+
+def test_best_and_epochs_survive_the_next_last(tmp_path: Path) -> None:
+    folder = CheckpointFolder(tmp_path, save_every=2, keep_max=2)
+    for epoch in range(1, 9):
+        folder.save(parameters(epoch), {"step": epoch}, epoch=epoch, is_best=epoch == 3)
+    names = sorted(path.name for path in tmp_path.iterdir())
+    assert names == ["best.ckpt", "epoch_006.ckpt", "epoch_008.ckpt", "last.ckpt"]
+    held = {name: read_checkpoint(tmp_path / name).meta["step"] for name in names}
+    assert held == {"best.ckpt": 3, "epoch_006.ckpt": 6, "epoch_008.ckpt": 8, "last.ckpt": 8}
+
+
+def test_save_every_0_keeps_no_epoch(tmp_path: Path) -> None:
+    folder = CheckpointFolder(tmp_path, save_every=0, keep_max=1)
+    folder.save(parameters(1), {"step": 1}, epoch=1, is_best=False)
+    assert os.listdir(tmp_path) == ["last.ckpt"]
+
+
+def test_a_file_system_without_hard_links_gets_copies(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object) -> None:
+        raise PermissionError(1, "Operation not permitted")
+
+    monkeypatch.setattr(checkpoint.os, "link", refuse)
+    folder = CheckpointFolder(tmp_path, save_every=1, keep_max=1)
+    folder.save(parameters(1), {"step": 1}, epoch=1, is_best=True)
+    folder.save(parameters(2), {"step": 2}, epoch=2, is_best=False)
+    assert read_checkpoint(tmp_path / "best.ckpt").meta["step"] == 1
+    assert len(os.listdir(tmp_path)) == 3
+
+
+def test_mismatch_names_both_sides_and_changes_nothing(tmp_path: Path) -> None:
+    path = tmp_path / "a.ckpt"
+    save_checkpoint(path, parameters(1.0), {"arch": "cct_x", "num_classes": 2})
+    target = [
+        Parameter(Tensor(np.zeros((4, 3), np.float32)), name="fc.weight"),
+        Parameter(Tensor(np.zeros((4,), np.float32)), name="norm.gamma"),
+    ]
+    with pytest.raises(UserError) as caught:
+        load_parameters(target, read_checkpoint(path), target="arch y")
+    message = str(caught.value)
+    for part in ("cct_x, 2 classes", "arch y", "1 missing: norm.gamma", "1 unexpected: fc.bias"):
+        assert part in message
+    assert "fc.weight (2, 3) where (4, 3) is due" in message
+    assert "train.step" not in message
+    assert not np.any(target[0].asnumpy())
+
+
+def test_resume_chooses_and_refuses(tmp_path: Path) -> None:
+    folder = CheckpointFolder(tmp_path, save_every=1, keep_max=1)
+    assert folder.find_resumed("auto") is None
+    assert folder.find_resumed(None) is None
+    with pytest.raises(UserError, match="no such file"):
+        folder.find_resumed(str(tmp_path / "other.ckpt"))
+    folder.save(parameters(1), {"step": 3}, epoch=1, is_best=False)
+    found = folder.find_resumed("auto")
+    assert found is not None
+    assert found.meta["step"] == 3
+    with pytest.raises(UserError, match="--resume auto"):
+        folder.find_resumed(None)
+    save_checkpoint(tmp_path / "weights.ckpt", parameters(1), {})
+    with pytest.raises(UserError, match="--pretrained"):
+        folder.find_resumed(str(tmp_path / "weights.ckpt"))

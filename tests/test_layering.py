@@ -1,0 +1,89 @@
+"""The dependency directions of docs/design.md, read from the imports themselves."""
+
+from __future__ import annotations
+
+import ast
+from pathlib import Path
+from typing import Iterator, List, Tuple
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+MODULES = sorted(p for p in ROOT.rglob("*.py") if p.parts[len(ROOT.parts)] in ("src", "scripts"))
+MODULES += sorted(ROOT.glob("*.py"))
+
+# A folder of src/ -> what its modules must not import.
+FORBIDDEN = {
+    "src/models/layers": ("src.models.", "src.args", "src.data", "src.tools", "src.trainer"),
+    "src/models": ("src.args", "src.data", "src.tools", "src.trainer"),
+    "src/data/augment": ("src.data.", "src.args", "src.tools", "src.trainer", "src.models"),
+    "src/data": ("src.trainer", "src.models"),
+    "src/tools": ("src.trainer",),
+    "src/configs": ("src.args", "src.data", "src.models", "src.tools", "src.trainer"),
+}
+ALLOWED_WITHIN = {"src/models/layers": "src.models.layers", "src/data/augment": "src.data.augment"}
+
+
+def name_of(path: Path) -> str:
+    return path.relative_to(ROOT).as_posix()
+
+
+def imports(path: Path) -> Iterator[str]:
+    """Absolute names of everything a module imports, inside functions too."""
+    package = list(path.relative_to(ROOT).parent.parts)
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            base = package[: len(package) - node.level + 1] if node.level else []
+            module = ".".join([*base, *([node.module] if node.module else [])])
+            yield from (f"{module}.{alias.name}" for alias in node.names)
+
+
+def uses(path: Path, *dotted: str) -> List[str]:
+    """The dotted names (`sys.argv`) that a module's code mentions."""
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    return [ast.unparse(n) for n in ast.walk(tree) if ast.unparse(n) in dotted]
+
+
+def layering() -> Iterator[Tuple[str, Path]]:
+    for folder in FORBIDDEN:
+        yield from ((folder, path) for path in sorted((ROOT / folder).rglob("*.py")))
+
+
+@pytest.mark.parametrize(("folder", "path"), list(layering()), ids=lambda value: str(value)[-30:])
+def test_imports_follow_the_layers(folder: str, path: Path) -> None:
+    within = ALLOWED_WITHIN.get(folder, "nothing")
+    wrong = [
+        name
+        for name in imports(path)
+        if name.startswith(FORBIDDEN[folder]) and not name.startswith(within)
+    ]
+    assert not wrong
+
+
+@pytest.mark.parametrize("path", MODULES, ids=name_of)
+def test_one_place_each(path: Path) -> None:
+    name = name_of(path)
+    if name != "src/args.py":
+        assert not uses(path, "sys.argv")
+    if name not in ("src/tools/device.py", "src/tools/compat.py"):
+        context = ("ms.set_context", "ms.set_device", "mindspore.set_context", "ms.set_seed")
+        assert not uses(path, *context)
+        assert not uses(path, "os.environ", "os.getenv")
+    if name not in ("src/tools/compat.py", "src/trainer/loop.py"):  # the loop records the version
+        assert not uses(path, "ms.__version__", "mindspore.__version__")
+    if name != "src/data/data_utils/moxing_adapter.py":
+        assert not [module for module in imports(path) if module.split(".")[0] == "moxing"]
+
+
+# Statements that may stand at the top of a module: nothing else happens when it is imported.
+HARMLESS = (ast.Import, ast.ImportFrom, ast.Assign, ast.AnnAssign, ast.FunctionDef, ast.ClassDef)
+
+
+@pytest.mark.parametrize("path", MODULES, ids=name_of)
+def test_nothing_happens_at_import(path: Path) -> None:
+    for node in ast.parse(path.read_text(encoding="utf-8")).body:
+        is_docstring = isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant)
+        is_main = isinstance(node, ast.If) and ast.unparse(node.test) == "__name__ == '__main__'"
+        assert isinstance(node, HARMLESS) or is_docstring or is_main, ast.unparse(node)

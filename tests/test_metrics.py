@@ -1,0 +1,51 @@
+"""Scores against scikit-learn and torch."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from sklearn.metrics import top_k_accuracy_score
+from torch_oracle import torch
+
+from src.tools.metrics import EvalTotals
+
+
+def test_scores_equal_sklearn_and_torch_over_uneven_batches() -> None:
+    rng = np.random.default_rng(0)
+    logits = rng.normal(size=(101, 12)).astype(np.float32)
+    label = rng.integers(0, 12, 101).astype(np.int32)
+    totals = EvalTotals()
+    for start in range(0, 101, 32):
+        totals.update(logits[start : start + 32], label[start : start + 32])
+    result = totals.result()
+    classes = np.arange(12)
+    assert result.images == 101
+    assert result.top1 == pytest.approx(
+        100 * top_k_accuracy_score(label, logits, k=1, labels=classes)
+    )
+    assert result.top5 == pytest.approx(
+        100 * top_k_accuracy_score(label, logits, k=5, labels=classes)
+    )
+    loss = torch.nn.functional.cross_entropy(
+        torch.tensor(logits).double(), torch.tensor(label).long()
+    )
+    assert result.loss == pytest.approx(float(loss), rel=1e-12)
+
+
+def test_padding_is_not_counted() -> None:
+    totals = EvalTotals()
+    totals.update(np.array([[2.0, 1.0], [1.0, 2.0], [9.0, 0.0]]), np.array([0, 0, -1]))
+    result = totals.result()
+    assert (result.images, result.top1, result.top5) == (2, 50.0, 100.0)
+
+
+def test_ties_and_nan_are_no_hits_by_luck() -> None:
+    totals = EvalTotals()
+    totals.update(np.zeros((10, 10)), np.arange(10))  # a constant network
+    totals.update(np.full((10, 10), np.nan), np.arange(10))  # a broken one
+    assert totals.top1 == 1
+    assert totals.top5 == 5
+
+
+def test_nothing_counted_is_not_zero_percent() -> None:
+    assert np.isnan(EvalTotals().result().top1)

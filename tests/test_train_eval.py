@@ -1,0 +1,260 @@
+"""train.py and eval.py end to end, on the digits that come with the repository."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Dict, List
+
+import mindspore as ms
+import numpy as np
+import pytest
+
+import eval as eval_program
+import train as train_program
+from src.args import from_yaml_text
+from src.tools.checkpoint import read_checkpoint
+
+ROOT = Path(__file__).resolve().parent.parent
+STEPS_PER_EPOCH = 1437 // 64
+
+
+@pytest.fixture(scope="module")
+def digits(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("data") / "digits"
+
+
+def words(digits: Path, run: Path, *more: str) -> List[str]:
+    """The quickstart recipe, cut down to one layer."""
+    recipe = str(ROOT / "src" / "configs" / "cct_2_3x2_32_digits.yaml")
+    layers = "{num_layers: 1, n_conv_layers: 1, attention_dropout: 0.0}"
+    paths = ["--data_url", str(digits), "--train_url", str(run)]
+    return ["--config", recipe, "--model_args", layers, "--epochs", "2", *paths, *more]
+
+
+def rows(run: Path) -> List[Dict[str, str]]:
+    with (run / "metrics.csv").open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+@pytest.fixture(scope="module")
+def trained(digits: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a finished run."""
+    run = tmp_path_factory.mktemp("runs") / "straight"
+    assert train_program.main(words(digits, run, "--save_every", "1")) == 0
+    return run
+
+
+def test_a_run_leaves_what_the_readme_says(trained: Path) -> None:
+    names = {path.name for path in trained.iterdir()}
+    files = {"last.ckpt", "best.ckpt", "epoch_001.ckpt", "epoch_002.ckpt"}
+    assert names == {*files, "metrics.csv", "config.yaml", "curves.png"}
+    assert (trained / "curves.png").read_bytes().startswith(b"\x89PNG")
+    losses = [float(row["loss"]) for row in rows(trained) if row["loss"]]
+    assert losses[-1] < losses[0] - 0.1
+
+
+def test_eval_reports_exactly_what_training_logged(
+    digits: Path, trained: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    best = max((row for row in rows(trained) if row["top1"]), key=lambda row: float(row["top1"]))
+    pretrained = str(trained / "best.ckpt")
+    # A batch that does not divide 360: the last one is partial.
+    arguments = words(digits, trained, "--pretrained", pretrained, "--batch_size", "50")
+    assert eval_program.main(arguments) == 0
+    line = capsys.readouterr().out
+    assert line.count("\n") == 1
+    assert f"top-1 {float(best['top1']):.3f} %" in line
+    assert "images 360" in line
+    report = json.loads((trained / "report.json").read_text())
+    assert (report["images"], report["top1"]) == (360, float(best["top1"]))
+    assert report["top5"] == float(best["top5"])
+    assert report["loss"] == pytest.approx(float(best["val_loss"]), rel=1e-5)
+
+
+def test_the_resolved_config_is_beside_and_inside_every_checkpoint(
+    digits: Path, trained: Path
+) -> None:
+    beside = from_yaml_text((trained / "config.yaml").read_text(), "config.yaml")
+    assert beside.train.epochs == 2
+    assert beside.data.data_url == str(digits)
+    for path in trained.glob("*.ckpt"):
+        meta = read_checkpoint(path).meta
+        assert from_yaml_text(meta["config"], "checkpoint") == beside
+        assert meta["versions"]["mindspore"] == ms.__version__
+
+
+def test_plain_mindspore_reads_the_network(trained: Path) -> None:
+    tensors = ms.load_checkpoint(str(trained / "last.ckpt"))
+    assert tensors["classifier.fc.weight"].shape == (10, 128)
+
+
+def start(arguments: List[str]) -> subprocess.Popen:
+    command = [sys.executable, str(ROOT / "train.py"), *arguments]
+    return subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+
+
+def wait_for_step(process: subprocess.Popen, run: Path, step: int) -> None:
+    deadline = time.monotonic() + 300
+    while process.poll() is None and time.monotonic() < deadline:
+        # The resumed process rewrites the file by a rename, so a reader never sees half of it.
+        if (run / "metrics.csv").exists() and max(steps(run), default=0) >= step:
+            return
+        time.sleep(0.02)
+    pytest.fail(f"step {step} was not reached: {process.communicate()[1]}")
+
+
+def steps(run: Path) -> List[int]:
+    return [int(row["step"]) for row in rows(run) if row["loss"]]
+
+
+def test_a_killed_run_resumes_to_the_same_bits(digits: Path, tmp_path: Path) -> None:
+    frequent = ["--log_interval", "1", "--drop_path_rate", "0.3"]
+    straight, killed = tmp_path / "straight", tmp_path / "killed"
+    assert train_program.main(words(digits, straight, *frequent)) == 0
+
+    arguments = words(digits, killed, *frequent, "--resume", "auto")
+    process = start(arguments)
+    wait_for_step(process, killed, STEPS_PER_EPOCH + 3)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    assert read_checkpoint(killed / "last.ckpt").meta["step"] == STEPS_PER_EPOCH
+    finished = start(arguments)
+    messages = finished.communicate()[1]
+    assert finished.returncode == 0, messages
+    assert f"at step {STEPS_PER_EPOCH}" in messages
+
+    ours, theirs = (read_checkpoint(run / "last.ckpt").tensors for run in (killed, straight))
+    assert list(ours) == list(theirs)
+    for name, tensor in ours.items():
+        np.testing.assert_array_equal(tensor.asnumpy(), theirs[name].asnumpy(), err_msg=name)
+    assert steps(killed) == steps(straight) == list(range(1, 2 * STEPS_PER_EPOCH + 1))
+    for column in ("loss", "lr", "grad_norm", "top1", "val_loss"):
+        assert [r[column] for r in rows(killed)] == [r[column] for r in rows(straight)], column
+
+
+def failure(capsys: pytest.CaptureFixture[str], program: object, arguments: List[str]) -> str:
+    """The only line on stderr of a program that refuses its arguments."""
+    capsys.readouterr()
+    assert program.main(arguments) == 2
+    lines = capsys.readouterr().err.strip().splitlines()
+    errors = [line for line in lines if line.startswith("error: ")]
+    assert len(errors) == 1, lines
+    assert not [line for line in lines if "Traceback" in line]
+    return errors[0]
+
+
+def test_a_second_run_does_not_overwrite_the_first(
+    digits: Path, trained: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = (trained / "last.ckpt").read_bytes()
+    message = failure(capsys, train_program, words(digits, trained))
+    assert "--resume auto" in message
+    assert str(trained) in message
+    assert (trained / "last.ckpt").read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    ("more", "said"),
+    [
+        (["--arch", "cct_4_3x2_32"], ["cct_2_3x2_32", "cct_4_3x2_32"]),
+        (["--model_args", "{num_layers: 2}"], ["12 missing", "classifier.blocks.1", "of another shape"]),
+        (["--image_size", "32"], ["positional_emb", "(1, 64, 128)", "(1, 256, 128)"]),
+        (["--arch", "cct_2_3x2"], ["did you mean", "cct_2_3x2_32"]),
+    ],
+)
+def test_eval_refuses_what_does_not_fit(
+    digits: Path,
+    trained: Path,
+    more: List[str],
+    said: List[str],
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    arguments = words(digits, trained, "--pretrained", str(trained / "best.ckpt"), *more)
+    message = failure(capsys, eval_program, arguments)
+    assert all(word in message for word in said), message
+
+
+def test_eval_refuses_another_number_of_classes(
+    trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from PIL import Image
+
+    for split in ("train", "val"):
+        for name in ("a", "b"):
+            (tmp_path / split / name).mkdir(parents=True)
+            Image.new("RGB", (16, 16)).save(tmp_path / split / name / "0.png")
+    more = ["--set", "ImageNet", "--num_classes", "2", "--pretrained", str(trained / "last.ckpt")]
+    message = failure(capsys, eval_program, words(tmp_path, trained, *more))
+    assert "10 classes" in message
+    assert "num_classes 2" in message
+
+
+@pytest.mark.parametrize("kind", ["missing", "truncated", "text", "empty", "folder"])
+def test_eval_refuses_a_file_that_is_no_checkpoint(
+    kind: str, digits: Path, trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "x.ckpt"
+    whole = (trained / "last.ckpt").read_bytes()
+    contents = {"truncated": whole[: len(whole) // 2], "text": b"weights\n" * 50, "empty": b""}
+    if kind in contents:
+        path.write_bytes(contents[kind])
+    elif kind == "folder":
+        path.mkdir()
+    message = failure(capsys, eval_program, words(digits, trained, "--pretrained", str(path)))
+    assert str(path) in message
+
+
+def test_eval_needs_a_checkpoint(
+    digits: Path, trained: Path, capsys: pytest.CaptureFixture
+) -> None:
+    assert "--pretrained" in failure(capsys, eval_program, words(digits, trained))
+
+
+@pytest.mark.parametrize(
+    ("more", "said"),
+    [
+        (["--auto_augment", "rand-m9-mstd0.5-inc1"], "auto_augment"),
+        (["--re_prob", "0.25"], "re_prob"),
+        (["--with_ema"], "with_ema"),
+        (["--amp_level", "O1"], "amp_level"),
+        (["--resume", "nowhere.ckpt"], "nowhere.ckpt"),
+        (["--pretrained", "nowhere.ckpt"], "nowhere.ckpt"),
+        (["--num_classes", "11"], "num_classes"),
+        (["--batch_size", "2000"], "batch_size"),
+    ],
+)
+def test_train_refuses_before_it_writes(
+    more: List[str], said: str, digits: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = tmp_path / "run"
+    assert said in failure(capsys, train_program, words(digits, run, *more))
+    assert not run.exists()
+
+
+def test_a_program_says_an_error_in_one_line_and_shows_more_with_debug(tmp_path: Path) -> None:
+    command = [sys.executable, str(ROOT / "eval.py"), "--pretrained", str(tmp_path / "no.ckpt")]
+    plain = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path)
+    assert plain.returncode == 2
+    assert plain.stdout == ""
+    assert re.fullmatch(r"error: checkpoint '.*no.ckpt': no such file.*\n", plain.stderr)
+    debug = subprocess.run([*command, "--debug"], capture_output=True, text=True, cwd=tmp_path)
+    assert debug.returncode != 0
+    assert "Traceback" in debug.stderr
+    assert os.listdir(tmp_path) == []
+
+
+def test_o2_trains(digits: Path, tmp_path: Path) -> None:
+    run = tmp_path / "o2"
+    assert train_program.main(words(digits, run, "--amp_level", "O2", "--epochs", "2")) == 0
+    scales = {float(row["loss_scale"]) for row in rows(run) if row["loss_scale"]}
+    assert scales == {65536.0}
+    meta = read_checkpoint(run / "last.ckpt").meta
+    assert meta["step"] == 2 * STEPS_PER_EPOCH
