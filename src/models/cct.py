@@ -1,0 +1,295 @@
+"""CCT, CVT and ViT-Lite: Escaping the Big Data Paradigm with Compact Transformers (Hassani 2021).
+
+Legend: B batch, H W input size, N tokens, C embedding_dim.
+Parameter names are those of the authors' code, so a converted checkpoint needs no table but the
+norms' gamma/beta.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Dict, List, Optional, Set
+
+import numpy as np
+from mindspore import Parameter, Tensor, nn, ops
+from mindspore.common.initializer import HeNormal, TruncatedNormal, Uniform, initializer
+
+from .classifier import Classifier, check_img_size
+from .layers.activation import create_activation
+from .layers.attention import Attention
+from .layers.drop_path import DropPath
+from .layers.linear import create_linear
+from .layers.patch_embed import PatchConv
+from .layers.positions import sinusoidal_embedding
+
+
+class Tokenizer(nn.Cell):
+    """Image to tokens, (B, in_chans, H, W) -> (B, N, C) (section 3.3).
+
+    `pool`: each convolution is followed by ReLU and a 3x3 stride 2 max pooling (CCT); otherwise it
+    is a bare patch embedding (CVT, ViT-Lite), and only then has a bias.
+    """
+
+    def __init__(self, widths: List[int], *, kernel_size: int, stride: int, pool: bool) -> None:
+        super().__init__()
+        self.kernel_size, self.stride, self.pool = kernel_size, stride, pool
+        self.padding = max(1, kernel_size // 2) if pool else 0
+        layers = [self._layer(wide_in, wide_out) for wide_in, wide_out in zip(widths, widths[1:])]
+        self.conv_layers = nn.SequentialCell(layers)
+
+    def _layer(self, in_channels: int, out_channels: int) -> nn.SequentialCell:
+        widths, init = (in_channels, out_channels), HeNormal(mode="fan_in", nonlinearity="relu")
+        if not self.pool:
+            bias = Uniform((in_channels * self.kernel_size**2) ** -0.5)
+            patch = PatchConv(*widths, self.kernel_size, weight_init=init, bias_init=bias)
+            return nn.SequentialCell(patch)
+        conv = nn.Conv2d(
+            *widths,
+            self.kernel_size,
+            self.stride,
+            pad_mode="pad",
+            padding=self.padding,
+            weight_init=init,
+        )
+        return nn.SequentialCell(conv, nn.ReLU(), nn.MaxPool2d(3, 2, pad_mode="pad", padding=1))
+
+    def side(self, image_side: int) -> int:
+        """Side of the token grid for a square image, 0 or less where the image is too small."""
+        for _ in range(len(self.conv_layers)):
+            image_side = (image_side + 2 * self.padding - self.kernel_size) // self.stride + 1
+            if self.pool:
+                image_side = (image_side + 2 - 3) // 2 + 1
+        return image_side
+
+    def construct(self, x: Tensor) -> Tensor:
+        x = self.conv_layers(x)  # (B, C, H', W')
+        return x.reshape(x.shape[0], x.shape[1], -1).swapaxes(1, 2)  # -> (B, N, C)
+
+
+class EncoderLayer(nn.Cell):
+    """One encoder layer, (B, N, C) -> (B, N, C).
+
+    Unlike ViT, `norm1` normalises the residual stream itself, as the authors' code does.
+    """
+
+    def __init__(
+        self,
+        dim: int,
+        num_heads: int,
+        *,
+        hidden_dim: int,
+        dropout: float,
+        attention_dropout: float,
+        drop_path: float,
+        nonlinearity: str,
+    ) -> None:
+        super().__init__()
+        self.pre_norm = nn.LayerNorm((dim,), epsilon=1e-5)
+        self.self_attn = Attention(
+            dim, num_heads, attn_drop=attention_dropout, proj_drop=dropout, qkv_bias=False
+        )
+        self.norm1 = nn.LayerNorm((dim,), epsilon=1e-5)
+        self.linear1 = create_linear(dim, hidden_dim)
+        self.activation = create_activation(nonlinearity)
+        self.dropout1 = nn.Dropout(p=dropout)
+        self.linear2 = create_linear(hidden_dim, dim)
+        self.dropout2 = nn.Dropout(p=dropout)
+        self.drop_path1 = DropPath(drop_path)
+        self.drop_path2 = DropPath(drop_path)
+
+    def construct(self, x: Tensor) -> Tensor:
+        x = self.norm1(x + self.drop_path1(self.self_attn(self.pre_norm(x))))
+        hidden = self.dropout1(self.activation(self.linear1(x)))  # (B, N, hidden_dim)
+        return x + self.drop_path2(self.dropout2(self.linear2(hidden)))
+
+
+class TransformerClassifier(nn.Cell):
+    """Encoder and head, (B, N, C) -> (B, num_classes) (sections 3.1 and 3.2)."""
+
+    def __init__(
+        self,
+        length: int,
+        dim: int,
+        *,
+        num_layers: int,
+        num_classes: int,
+        seq_pool: bool,
+        positional_embedding: str,
+        dropout: float,
+        drop_path_rate: float,
+        **layer: Any,
+    ) -> None:
+        super().__init__()
+        self.seq_pool = seq_pool
+        if seq_pool:
+            self.attention_pool = create_linear(dim, 1)
+        else:
+            length += 1
+            self.class_emb = Parameter(initializer("zeros", (1, 1, dim)), name="class_emb")
+        self.positional_emb = self._positions(positional_embedding, length, dim)
+        self.dropout = nn.Dropout(p=dropout)
+        rates = np.linspace(0.0, drop_path_rate, num_layers)
+        self.blocks = nn.CellList(
+            [EncoderLayer(dim, dropout=dropout, drop_path=float(rate), **layer) for rate in rates]
+        )
+        self.norm = nn.LayerNorm((dim,), epsilon=1e-5)
+        self.fc = create_linear(dim, num_classes)
+
+    @staticmethod
+    def _positions(kind: str, length: int, dim: int) -> Optional[Parameter]:
+        if kind == "learnable":
+            table = initializer(TruncatedNormal(0.2), (1, length, dim))
+            return Parameter(table, name="positional_emb")
+        if kind == "sine":
+            table = Tensor(sinusoidal_embedding(length, dim))
+            return Parameter(table, name="positional_emb", requires_grad=False)
+        if kind == "none":
+            return None
+        raise ValueError(f"positional_embedding {kind!r}: expected 'learnable', 'sine' or 'none'")
+
+    def encode(self, x: Tensor) -> Tensor:
+        """(B, N, C) tokens -> (B, N, C) normalised features (N + 1 with a class token)."""
+        if not self.seq_pool:
+            token = ops.broadcast_to(self.class_emb.astype(x.dtype), (x.shape[0], 1, x.shape[2]))
+            x = ops.concat((token, x), axis=1)  # (B, N + 1, C)
+        if self.positional_emb is not None:
+            x = x + self.positional_emb.astype(x.dtype)
+        x = self.dropout(x)
+        for block in self.blocks:
+            x = block(x)
+        return self.norm(x)
+
+    def classify(self, x: Tensor) -> Tensor:
+        """(B, N, C) features -> (B, num_classes) logits, by SeqPool or the class token."""
+        if self.seq_pool:
+            weights = ops.softmax(self.attention_pool(x), axis=1)  # (B, N, 1)
+            x = (weights * x).sum(axis=1)  # (B, N, C) -> (B, C)
+        else:
+            x = x[:, 0]
+        return self.fc(x)
+
+
+class CCT(Classifier):
+    """Compact transformer, (B, in_chans, img_size, img_size) float -> (B, num_classes) logits.
+
+    Args:
+        kernel_size: of the tokenizer's convolutions; for CVT and ViT-Lite also the patch side.
+        n_conv_layers: convolutions of the tokenizer; 0 means one patch embedding (CVT, ViT-Lite).
+        seq_pool: pool by learnt weights; False: a class token (ViT-Lite).
+        positional_embedding: `learnable`, `sine` (fixed) or `none`.
+        drop_path_rate: stochastic depth of the last layer, growing linearly from 0.
+
+    Raises:
+        ValueError: an image too small for the tokenizer, or no multiple of the patch side.
+    """
+
+    def __init__(
+        self,
+        *,
+        num_layers: int,
+        num_heads: int,
+        mlp_ratio: float,
+        embedding_dim: int,
+        kernel_size: int,
+        n_conv_layers: int,
+        img_size: int = 32,
+        in_chans: int = 3,
+        num_classes: int = 10,
+        seq_pool: bool = True,
+        positional_embedding: str = "learnable",
+        dropout: float = 0.0,
+        attention_dropout: float = 0.1,
+        drop_path_rate: float = 0.1,
+        nonlinearity: str = "GELU",
+    ) -> None:
+        super().__init__()
+        pool = n_conv_layers > 0
+        if not pool:
+            check_img_size(img_size, kernel_size)
+        self.tokenizer = Tokenizer(
+            [in_chans, *[64] * (n_conv_layers - 1), embedding_dim],
+            kernel_size=kernel_size,
+            stride=max(1, kernel_size // 2 - 1) if pool else kernel_size,
+            pool=pool,
+        )
+        side = self.tokenizer.side(img_size)
+        if side < 1:
+            raise ValueError(f"img_size {img_size} is too small for the tokenizer")
+        self.classifier = TransformerClassifier(
+            side * side,
+            embedding_dim,
+            num_layers=num_layers,
+            num_classes=num_classes,
+            seq_pool=seq_pool,
+            positional_embedding=positional_embedding,
+            dropout=dropout,
+            drop_path_rate=drop_path_rate,
+            num_heads=num_heads,
+            hidden_dim=int(embedding_dim * mlp_ratio),
+            attention_dropout=attention_dropout,
+            nonlinearity=nonlinearity,
+        )
+
+    def forward_features(self, x: Tensor) -> Tensor:
+        """(B, in_chans, H, W) -> (B, N, C) normalised tokens."""
+        return self.classifier.encode(self.tokenizer(x))
+
+    def forward_head(self, x: Tensor) -> Tensor:
+        """(B, N, C) -> (B, num_classes)."""
+        return self.classifier.classify(x)
+
+    def no_weight_decay(self) -> Set[str]:
+        """None: the authors decay the position table and the class token too."""
+        return set()
+
+    def _create_head(self, num_classes: int) -> None:
+        self.classifier.fc = create_linear(self.classifier.fc.in_channels, num_classes)
+
+    def _layer_of(self, name: str) -> int:
+        part, *rest = name.split(".")
+        if part == "tokenizer" or rest[0] in ("class_emb", "positional_emb"):
+            return 0
+        return int(rest[1]) + 1 if rest[0] == "blocks" else len(self.classifier.blocks) + 1
+
+
+_SIZES: Dict[str, Dict[str, Any]] = {
+    "2": {"num_layers": 2, "num_heads": 2, "mlp_ratio": 1, "embedding_dim": 128},
+    "4": {"num_layers": 4, "num_heads": 2, "mlp_ratio": 1, "embedding_dim": 128},
+    "6": {"num_layers": 6, "num_heads": 4, "mlp_ratio": 2, "embedding_dim": 256},
+    "7": {"num_layers": 7, "num_heads": 4, "mlp_ratio": 2, "embedding_dim": 256},
+    "14": {"num_layers": 14, "num_heads": 6, "mlp_ratio": 3, "embedding_dim": 384},
+}
+
+# cct: layers, kernel x convolutions, image side; cvt and vit_lite: layers, patch, image side.
+# "_sine": fixed positions; "_c100", "_c102", "_fl": classes other than the name without it.
+_NAMES = """
+    cct_2_3x2_32 cct_4_3x2_32 cct_6_3x1_32 cct_6_3x2_32 cct_7_3x1_32 cct_7_3x2_32
+    cct_2_3x2_32_sine cct_4_3x2_32_sine cct_6_3x1_32_sine cct_6_3x2_32_sine cct_7_3x1_32_sine
+    cct_7_3x2_32_sine cct_7_3x1_32_c100 cct_7_3x1_32_sine_c100
+    cct_7_7x2_224 cct_7_7x2_224_c102 cct_7_7x2_224_sine cct_7_7x2_224_sine_c102
+    cct_14_7x2_224 cct_14_7x2_384 cct_14_7x2_384_fl
+    cvt_2_4_32 cvt_4_4_32 cvt_6_4_32 cvt_7_4_32
+    cvt_2_4_32_sine cvt_4_4_32_sine cvt_6_4_32_sine cvt_7_4_32_sine
+    vit_lite_2_4_32 vit_lite_4_4_32 vit_lite_6_4_32 vit_lite_7_4_32
+    vit_lite_2_4_32_sine vit_lite_4_4_32_sine vit_lite_6_4_32_sine vit_lite_7_4_32_sine
+"""
+_CLASSES = {"c100": 100, "c102": 102, "fl": 102}
+
+
+def _keywords(name: str) -> Dict[str, Any]:
+    """What a name of `_NAMES` says, as keywords of `CCT`."""
+    family, rest = name.replace("vit_lite", "vit").split("_", 1)
+    size, tokenizer, side, *suffixes = rest.split("_")
+    kernel_size, _, n_conv_layers = tokenizer.partition("x")
+    default_classes = 10 if side == "32" else 1000
+    return {
+        **_SIZES[size],
+        "kernel_size": int(kernel_size),
+        "n_conv_layers": int(n_conv_layers or 0),
+        "img_size": int(side),
+        "num_classes": _CLASSES.get(suffixes[-1], default_classes) if suffixes else default_classes,
+        "positional_embedding": "sine" if "sine" in suffixes else "learnable",
+        "seq_pool": family != "vit",
+    }
+
+
+VARIANTS = {name: (CCT, _keywords(name)) for name in _NAMES.split()}

@@ -1,0 +1,78 @@
+"""Multi-head self-attention (Vaswani et al. 2017, section 3.2; ViT, appendix A).
+
+Legend: B batch, N queries, M keys, C channels, h heads, d = C / h channels of a head.
+"""
+
+from __future__ import annotations
+
+import mindspore as ms
+from mindspore import nn, ops
+
+from .linear import create_linear
+
+
+class DotProductAttention(nn.Cell):
+    """softmax(q k^T / sqrt(d)) v: (B, h, N, d), 2 x (B, h, M, d) -> (B, N, C).
+
+    The softmax is a cell of its own so that mixed precision can leave it in float32.
+    """
+
+    def __init__(self, head_dim: int, *, attn_drop: float = 0.0) -> None:
+        super().__init__()
+        self.scale = head_dim**-0.5
+        self.softmax = nn.Softmax(axis=-1)
+        self.attn_drop = nn.Dropout(p=attn_drop)
+        self.query_key = ops.BatchMatMul(transpose_b=True)
+        self.weight_value = ops.BatchMatMul()
+
+    def construct(self, q: ms.Tensor, k: ms.Tensor, v: ms.Tensor) -> ms.Tensor:
+        batch, heads, tokens, head_dim = q.shape
+        weights = self.softmax(self.query_key(q * self.scale, k))  # (B, h, N, M)
+        weights = self.attn_drop(weights).astype(v.dtype)
+        x = self.weight_value(weights, v)  # (B, h, N, d)
+        return x.transpose(0, 2, 1, 3).reshape(batch, tokens, heads * head_dim)  # -> (B, N, C)
+
+
+class Attention(nn.Cell):
+    """Self-attention over all tokens, shape (B, N, C) -> (B, N, C).
+
+    The rows of `qkv.weight` are ordered q, k, v, then head, then channel, as in timm.
+
+    Raises:
+        ValueError: `dim` is not a multiple of `num_heads`.
+    """
+
+    def __init__(
+        self,
+        dim: int,
+        num_heads: int,
+        *,
+        qkv_bias: bool = False,
+        attn_drop: float = 0.0,
+        proj_drop: float = 0.0,
+    ) -> None:
+        super().__init__()
+        self.num_heads = num_heads
+        self.head_dim = split_heads(dim, num_heads)
+        self.qkv = create_linear(dim, 3 * dim, bias=qkv_bias)
+        self.attend = DotProductAttention(self.head_dim, attn_drop=attn_drop)
+        self.proj = create_linear(dim, dim)
+        self.proj_drop = nn.Dropout(p=proj_drop)
+        self.split_qkv = ops.Unstack(axis=0)
+
+    def construct(self, x: ms.Tensor) -> ms.Tensor:
+        batch, tokens, _ = x.shape
+        qkv = self.qkv(x).reshape(batch, tokens, 3, self.num_heads, self.head_dim)
+        q, k, v = self.split_qkv(qkv.transpose(2, 0, 3, 1, 4))  # 3 x (B, h, N, d)
+        return self.proj_drop(self.proj(self.attend(q, k, v)))
+
+
+def split_heads(dim: int, num_heads: int) -> int:
+    """Channels of one head.
+
+    Raises:
+        ValueError: `dim` is not a multiple of `num_heads`.
+    """
+    if dim % num_heads:
+        raise ValueError(f"dim {dim} is not a multiple of num_heads {num_heads}")
+    return dim // num_heads

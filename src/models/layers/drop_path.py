@@ -1,0 +1,81 @@
+"""Stochastic depth (Huang et al. 2016): whole residual branches are dropped, per sample."""
+
+from __future__ import annotations
+
+import mindspore as ms
+from mindspore import Parameter, Tensor, nn, ops
+
+# A prime below sqrt(2^31): products of residues fit in int32 on every backend. 3 does not divide
+# PRIME - 1, so cubing is a bijection of the residues and a round loses nothing.
+_PRIME = 46337
+
+
+class FrameworkUniform(nn.Cell):
+    """(B,) numbers in [0, 1) from the framework's own stateful generator."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.uniform = ops.UniformReal()
+
+    def construct(self, batch: int) -> Tensor:
+        return self.uniform((batch,))
+
+
+class SeededUniform(nn.Cell):
+    """(B,) numbers in [0, 1) that depend on nothing but (seed, step, layer, position in the batch).
+
+    A chain of cubings modulo a prime absorbs one key after the other. The resolution is 1 / 46337.
+    `step` is a Parameter of the training step, saved with it, so a resumed run draws what an
+    uninterrupted one would have drawn.
+    """
+
+    def __init__(self, seed: int, step: Parameter, layer: int, batch_size: int) -> None:
+        super().__init__()
+        self.step = step
+        self.start = (seed % _PRIME + 1) * 7 % _PRIME
+        self.layer = layer
+        self.position = Tensor([i % _PRIME for i in range(batch_size)], ms.int32)
+
+    def _absorb(self, state: Tensor, key: Tensor) -> Tensor:
+        mixed = (state + key) % _PRIME
+        return (mixed * mixed % _PRIME * mixed + 12345) % _PRIME
+
+    def construct(self, batch: int) -> Tensor:
+        state = self._absorb(self.step % _PRIME, self.start)
+        state = self._absorb(state, self.step // _PRIME)
+        state = self._absorb(state, self.layer)
+        state = self._absorb(state, self.position[:batch])
+        state = self._absorb(self._absorb(state, 0), 0)
+        return state.astype(ms.float32) * (1.0 / _PRIME)
+
+
+class DropPath(nn.Cell):
+    """Zeroes each sample of x (B, ...) with probability `drop_prob`; the rest is scaled up.
+
+    The identity in evaluation and for probability 0.
+
+    Raises:
+        ValueError: `drop_prob` outside [0, 1).
+    """
+
+    def __init__(self, drop_prob: float) -> None:
+        super().__init__()
+        if not 0.0 <= drop_prob < 1.0:
+            raise ValueError(f"drop_prob {drop_prob}: expected a number in [0, 1)")
+        self.drop_prob = drop_prob
+        self.uniform = FrameworkUniform()
+
+    def construct(self, x: Tensor) -> Tensor:
+        if not self.training or self.drop_prob == 0.0:
+            return x
+        kept = (self.uniform(x.shape[0]) >= self.drop_prob).astype(x.dtype)
+        kept = kept.reshape((x.shape[0],) + (1,) * (x.ndim - 1))
+        return x * (kept * (1.0 / (1.0 - self.drop_prob)))
+
+
+def seed_drop_paths(network: nn.Cell, *, seed: int, step: Parameter, batch_size: int) -> None:
+    """Makes every active DropPath of `network` draw from (seed, step, its number, sample)."""
+    layers = [cell for _, cell in network.cells_and_names() if isinstance(cell, DropPath)]
+    for number, cell in enumerate(layers):
+        if cell.drop_prob > 0.0:
+            cell.uniform = SeededUniform(seed, step, number, batch_size)

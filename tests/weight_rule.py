@@ -1,0 +1,31 @@
+"""Weights from a rule, so that two implementations can be compared without storing weights.
+
+A tensor depends on its name and shape only; names are those of the reference implementation. The
+scale is realistic: activations neither vanish nor explode, norms and biases are not trivial.
+"""
+
+from __future__ import annotations
+
+import zlib
+from typing import Sequence
+
+import numpy as np
+
+
+def fill(name: str, shape: Sequence[int]) -> np.ndarray:
+    """float32 array of `shape` for the tensor `name` (`weight` and `bias` of norms included)."""
+    rng = np.random.Generator(np.random.Philox(key=[zlib.crc32(name.encode()), 0]))
+    noise = rng.standard_normal(tuple(shape))
+    if len(shape) <= 1 and name.endswith("weight"):
+        return (1.0 + 0.2 * noise).astype(np.float32)
+    if len(shape) <= 1:
+        return (0.1 * noise).astype(np.float32)
+    if "emb" in name or "token" in name:
+        return (0.2 * noise).astype(np.float32)
+    return (noise / np.sqrt(np.prod(shape[1:]))).astype(np.float32)
+
+
+def images(batch: int, side: int) -> np.ndarray:
+    """(batch, 3, side, side) float32, standard normal, the same for everyone."""
+    rng = np.random.Generator(np.random.Philox(key=[side, batch]))
+    return rng.standard_normal((batch, 3, side, side)).astype(np.float32)
