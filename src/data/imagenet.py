@@ -1,0 +1,301 @@
+"""Batches from a folder of images: ImageNet, and anything laid out like it."""
+
+from __future__ import annotations
+
+import itertools
+import logging
+import os
+from pathlib import Path
+from typing import Any, Callable, Iterable, Iterator, List, NamedTuple, Optional, Tuple
+
+import mindspore.dataset as ds
+import numpy as np
+
+from src.args import Config
+from src.data import sampler
+from src.data.augment.mixup import draw_mix
+from src.data.augment.transforms import ResizeCenterCrop, create_train_transforms
+from src.data.digits import prepare_digits
+from src.data.image_folder import ImageFolder, scan_image_folder
+from src.errors import UserError
+
+logger = logging.getLogger(__name__)
+
+# Rows between two stages of the pipeline. MindSpore's default of 16 holds 16 finished batches in
+# memory (0.3 GB at 128 x 224 x 224), and more on their way.
+_PREFETCH_ROWS = 2
+
+# (epoch, index, repeat), see sampler
+Key = np.ndarray
+# (H, W, 3) uint8, and the label
+Sample = Tuple[np.ndarray, np.ndarray]
+
+
+class Batch(NamedTuple):
+    """What one step of one rank reads.
+
+    Attributes:
+        image: (B, H, W, 3) uint8, RGB.
+        label: (B,) int32; -1 where an evaluation's last batch is filled up.
+        mix: (B, 5) float32, see `draw_mix`; None in evaluation.
+    """
+
+    image: np.ndarray
+    label: np.ndarray
+    mix: Optional[np.ndarray] = None
+
+
+class ImageDataset:
+    """One rank's batches.
+
+    Attributes:
+        steps_per_epoch: batches in one pass, equal on all ranks.
+        num_samples: images of the split, all ranks together.
+        num_classes: classes of the split.
+        class_names: sorted; the position is the label.
+    """
+
+    def __init__(
+        self,
+        folder: ImageFolder,
+        config: Config,
+        *,
+        steps_per_epoch: int,
+        keys: Callable[[], Iterator[Key]],
+        mixes: Callable[[], Iterable[Optional[np.ndarray]]],
+        load: Callable[[Key], Sample],
+    ) -> None:
+        self.steps_per_epoch = steps_per_epoch
+        self.num_samples = len(folder)
+        self.num_classes = len(folder.class_names)
+        self.class_names: List[str] = folder.class_names
+        self._batch_size = config.data.batch_size
+        self._num_workers = _clamp_workers(config.data.num_parallel_workers)
+        self._blank = _blank_sample(config.model.image_size)
+        self._keys = keys
+        self._mixes = mixes
+        self._load = load
+
+    def batches(self) -> Iterator[Batch]:
+        """Training: all steps of the run from `start_step` on, in one stream. Else: one pass.
+
+        Raises:
+            UserError: an image cannot be read. It may come some batches before the image's turn.
+        """
+        load = _FirstError(self._load, self._blank)
+        rows = _start_pipeline(self._keys, load, self._batch_size, self._num_workers)
+        try:
+            for (image, label), mix in zip(rows, self._mixes()):
+                if load.error is not None:
+                    raise load.error
+                yield Batch(image, label, mix)
+        finally:
+            rows.stop()
+
+
+class _FirstError:
+    """Keeps the first exception of a function that worker threads call.
+
+    MindSpore turns what a worker raises into the text of a RuntimeError, and prints it besides;
+    so the worker returns a blank row that nobody sees, and the consumer raises what is kept here.
+    """
+
+    def __init__(self, load: Callable[[Key], Sample], blank: Sample) -> None:
+        self.error: Optional[Exception] = None
+        self._load = load
+        self._blank = blank
+
+    def __call__(self, key: Key) -> Sample:
+        if self.error is not None:
+            return self._blank
+        try:
+            return self._load(key)
+        except Exception as error:
+            self.error = error
+            return self._blank
+
+
+def _blank_sample(image_size: int) -> Sample:
+    image = np.zeros((image_size, image_size, 3), np.uint8)
+    return image, np.array(sampler.PADDING, np.int32)
+
+
+def _clamp_workers(num_workers: int) -> int:
+    num_cores = os.cpu_count() or 1
+    if num_workers <= num_cores:
+        return num_workers
+    logger.info("num_parallel_workers %d: using %d, the number of cores", num_workers, num_cores)
+    return num_cores
+
+
+def _start_pipeline(
+    keys: Callable[[], Iterator[Key]],
+    load: Callable[[Key], Sample],
+    batch_size: int,
+    num_workers: int,
+) -> Any:
+    # The workers sit in a map behind a cheap source: a GeneratorDataset that does the work itself
+    # gains nothing from a second worker.
+    pipeline = ds.GeneratorDataset(
+        lambda: ((key,) for key in keys()),
+        ["key"],
+        shuffle=False,
+        num_parallel_workers=1,
+        python_multiprocessing=False,
+    )
+    pipeline = pipeline.map(
+        load,
+        input_columns=["key"],
+        output_columns=["image", "label"],
+        num_parallel_workers=num_workers,
+        python_multiprocessing=False,
+    )
+    pipeline = pipeline.batch(batch_size, drop_remainder=True, num_parallel_workers=1)
+    # There is no setting per dataset; the global one is read when an iterator is created.
+    before = ds.config.get_prefetch_size()
+    ds.config.set_prefetch_size(_PREFETCH_ROWS)
+    try:
+        return pipeline.create_tuple_iterator(num_epochs=1, output_numpy=True)
+    finally:
+        ds.config.set_prefetch_size(before)
+
+
+def create_dataset(
+    config: Config, training: bool, rank: int = 0, world_size: int = 1, start_step: int = 0
+) -> ImageDataset:
+    """Open the split that training or evaluation reads; `set: Digits` writes its folder first.
+
+    Args:
+        config: sections model, data, and for training optim and train.
+        training: train/, shuffled and augmented; else val/, every image once, in order.
+        rank: of this process, in [0, world_size).
+        world_size: processes that share the split.
+        start_step: training goes on after this many steps of the run; they are not decoded.
+
+    Raises:
+        UserError: the folder, its number of classes, its size or a setting does not fit.
+    """
+    if training:
+        _refuse_unavailable(config)
+    root = Path(config.data.data_url)
+    if config.data.set == "Digits":
+        prepare_digits(root)
+    folder = scan_image_folder(root, "train" if training else "val")
+    if len(folder.class_names) != config.model.num_classes:
+        raise UserError(
+            f"num_classes {config.model.num_classes}: {root} has {len(folder.class_names)} class "
+            f"folders; set num_classes: {len(folder.class_names)}"
+        )
+    if training:
+        return _create_train_dataset(config, folder, rank, world_size, start_step)
+    return _create_eval_dataset(config, folder, rank, world_size)
+
+
+def _refuse_unavailable(config: Config) -> None:
+    data = config.data
+    if data.auto_augment is not None:
+        raise UserError(
+            f"auto_augment {data.auto_augment!r}: not available yet; set auto_augment: null"
+        )
+    if data.re_prob > 0:
+        raise UserError(f"re_prob {data.re_prob}: not available yet; set re_prob: 0")
+
+
+def _create_train_dataset(
+    config: Config, folder: ImageFolder, rank: int, world_size: int, start_step: int
+) -> ImageDataset:
+    batch_size = config.data.batch_size
+    num_epochs = config.train.epochs + config.optim.cooldown_epochs
+    num_steps = sampler.count_train_steps(len(folder), batch_size=batch_size, world_size=world_size)
+
+    def keys() -> Iterator[Key]:
+        return sampler.train_keys(
+            len(folder),
+            batch_size=batch_size,
+            seed=config.train.seed,
+            first_step=start_step,
+            num_epochs=num_epochs,
+            rank=rank,
+            world_size=world_size,
+        )
+
+    def mixes() -> Iterator[np.ndarray]:
+        for step in range(start_step, num_epochs * num_steps):
+            epoch, position = divmod(step, num_steps)
+            # Numbered over all ranks: each rank mixes its own batch in its own way.
+            yield _draw_batch_mix(config, epoch, position * world_size + rank)
+
+    return ImageDataset(
+        folder,
+        config,
+        steps_per_epoch=num_steps,
+        keys=keys,
+        mixes=mixes,
+        load=_create_train_loader(config, folder),
+    )
+
+
+def _draw_batch_mix(config: Config, epoch: int, batch: int) -> np.ndarray:
+    data = config.data
+    return draw_mix(
+        data.batch_size,
+        config.model.image_size,
+        mix_up=data.mix_up,
+        cutmix=data.cutmix,
+        mixup_prob=data.mixup_prob,
+        switch_prob=data.switch_prob,
+        mixup_mode=data.mixup_mode,
+        rng=sampler.batch_generator(config.train.seed, epoch, batch),
+    )
+
+
+def _create_train_loader(config: Config, folder: ImageFolder) -> Callable[[Key], Sample]:
+    data = config.data
+    transforms = create_train_transforms(
+        config.model.image_size,
+        scale=data.scale,
+        ratio=data.ratio,
+        interpolation=data.interpolation,
+        hflip=data.hflip,
+    )
+
+    def load(key: Key) -> Sample:
+        epoch, index, repetition = (int(part) for part in key)
+        rng = sampler.sample_generator(config.train.seed, epoch, index, repetition)
+        image = folder.read(index)
+        for transform in transforms:
+            image = transform(image, rng)
+        return np.asarray(image), np.array(folder.labels[index])
+
+    return load
+
+
+def _create_eval_dataset(
+    config: Config, folder: ImageFolder, rank: int, world_size: int
+) -> ImageDataset:
+    batch_size = config.data.batch_size
+    return ImageDataset(
+        folder,
+        config,
+        steps_per_epoch=sampler.count_eval_steps(
+            len(folder), batch_size=batch_size, world_size=world_size
+        ),
+        keys=lambda: sampler.eval_keys(
+            len(folder), batch_size=batch_size, rank=rank, world_size=world_size
+        ),
+        mixes=lambda: itertools.repeat(None),
+        load=_create_eval_loader(config, folder),
+    )
+
+
+def _create_eval_loader(config: Config, folder: ImageFolder) -> Callable[[Key], Sample]:
+    data = config.data
+    transform = ResizeCenterCrop(config.model.image_size, data.crop_pct, data.interpolation)
+
+    def load(key: Key) -> Sample:
+        index = int(key[1])
+        if index == sampler.PADDING:
+            return _blank_sample(config.model.image_size)
+        return np.asarray(transform(folder.read(index))), np.array(folder.labels[index])
+
+    return load
