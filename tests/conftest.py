@@ -1,13 +1,34 @@
-"""One device setting for every test, as the entry points make it."""
+"""What must hold before any test module is imported: the device, and an importable torchvision."""
 
 from __future__ import annotations
 
+import contextlib
 import os
+from typing import Any
 
-# Before any test module imports MindSpore.
-os.environ.setdefault("GLOG_v", "3")
+os.environ.setdefault("GLOG_v", "3")  # read when MindSpore is imported
 
 from src.args import RunConfig
 from src.tools.device import setup_device
 
+
+def declare_torchvision_operators() -> Any:
+    """Makes torchvision importable beside a CPU build of torch; returns what must stay alive.
+
+    torchvision registers fake kernels for operators whose compiled library does not load there;
+    its import succeeds once their schemas exist.
+    """
+    try:
+        import torch
+    except ImportError:
+        return None
+    library = torch.library.Library("torchvision", "DEF")
+    for name in ("nms", "qnms"):
+        # The schemas exist already where the compiled library does load.
+        with contextlib.suppress(RuntimeError):
+            library.define(f"{name}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
+    return library
+
+
 setup_device(RunConfig(), seed=1)
+_TORCHVISION_OPERATORS = declare_torchvision_operators()

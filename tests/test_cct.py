@@ -8,12 +8,12 @@ from pathlib import Path
 import mindspore as ms
 import numpy as np
 import pytest
-import torch
+from torch_oracle import torch
+from weight_rule import fill, images
 
 from src.errors import UserError
 from src.models.layers.positions import sinusoidal_embedding
 from src.models.registry import create_model, list_models
-from weight_rule import fill, images
 
 HERE = Path(__file__).resolve().parent
 COUNTS = json.loads((HERE / "fixtures" / "cct_params.json").read_text())

@@ -130,8 +130,8 @@ def torch_loss(twin: torch.nn.Module, data: Tuple[np.ndarray, ...]) -> torch.Ten
     return torch.nn.functional.cross_entropy(twin(x), target)
 
 
-@pytest.mark.parametrize("clip", [None, 0.05])
-@pytest.mark.parametrize("scale", [1.0, 1024.0])
+@pytest.mark.parametrize("clip", [None, 0.05, 100.0])
+@pytest.mark.parametrize("scale", [1024.0])
 def test_twenty_steps_equal_torch(clip: float, scale: float) -> None:
     net = TinyNet()
     twin = torch_twin(net)
@@ -175,7 +175,7 @@ def test_overflow_changes_nothing_but_scale_and_step() -> None:
     before = snapshot(step)
     image, label, mix = batch(1)
     mix[2, 0] = np.inf
-    loss, norm, finite, scale = run(step, (image, label, mix), 0.01)
+    _, norm, finite, _ = run(step, (image, label, mix), 0.01)
     assert not finite
     assert not np.isfinite(norm)
     after = snapshot(step)

@@ -1,21 +1,38 @@
-"""From a Config to the cells that train and evaluate."""
+"""From a Config to the cells that train and evaluate, and to the loop that runs them."""
 
 from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Optional
 
 import mindspore as ms
 from mindspore import Parameter, Tensor, nn
 
-from src.args import Config
+from src.args import Config, to_yaml
 from src.data.augment.batch_transform import BatchTransform, ImageNormalize
+from src.data.imagenet import ImageDataset
 from src.errors import UserError
 from src.models.layers.drop_path import seed_drop_paths
 from src.models.registry import create_model
 from src.tools.amp import LossScale, apply_amp
-from src.tools.checkpoint import Checkpoint, load_parameters
+from src.tools.checkpoint import (
+    Checkpoint,
+    CheckpointFolder,
+    load_parameters,
+    read_checkpoint,
+    run_folder,
+)
 from src.tools.criterion import SoftTargetCrossEntropy
 from src.tools.optimizer import create_optimizer
+from src.tools.records import Records
+from src.tools.schedulers import create_lr_schedule
 from src.trainer.evaluate import EvalNet
+from src.trainer.loop import RunState, Trainer
 from src.trainer.train_one_step import NetWithLoss, TrainOneStep
+
+_LOGGER = logging.getLogger(__name__)
 
 
 def build_network(config: Config) -> nn.Cell:
@@ -83,3 +100,59 @@ def build_train_step(config: Config, network: nn.Cell) -> TrainOneStep:
 def build_eval_net(config: Config, network: nn.Cell) -> EvalNet:
     """Normalisation and network, for uint8 images."""
     return EvalNet(ImageNormalize(mean=config.data.mean, std=config.data.std), network)
+
+
+@dataclass(frozen=True)
+class Run:
+    """Where a run keeps its files, and what it continues from."""
+
+    checkpoints: CheckpointFolder
+    resumed: Optional[Checkpoint]
+    state: RunState
+
+
+def build_run(config: Config) -> Run:
+    """Looks for the checkpoint to continue from; writes nothing.
+
+    Raises:
+        UserError: as of `CheckpointFolder.find_resumed`.
+    """
+    train = config.train
+    checkpoints = CheckpointFolder(
+        run_folder(config), save_every=train.save_every, keep_max=train.keep_checkpoint_max
+    )
+    resumed = checkpoints.find_resumed(train.resume)
+    return Run(checkpoints, resumed, RunState.from_meta(resumed.meta) if resumed else RunState())
+
+
+def build_trainer(
+    config: Config, run: Run, *, train_set: ImageDataset, val_set: ImageDataset
+) -> Trainer:
+    """The loop with everything it runs; creates the run's folder once nothing else can fail.
+
+    Raises:
+        UserError: weights that do not fit, a setting that is not available.
+    """
+    network = build_network(config)
+    if config.model.pretrained and not run.resumed:
+        load_network(network, read_checkpoint(Path(config.model.pretrained)), config)
+    train_step = build_train_step(config, network)
+    if run.resumed:
+        load_parameters(train_step.get_parameters(), run.resumed, target="this recipe")
+        _LOGGER.info("resumed from %s at step %d", run.resumed.path, run.state.step)
+    folder = run.checkpoints.folder
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "config.yaml").write_text(to_yaml(config, with_origins=True), encoding="utf-8")
+    return Trainer(
+        config,
+        train_step,
+        build_eval_net(config, network),
+        train_set=train_set,
+        val_set=val_set,
+        lr_schedule=create_lr_schedule(
+            config.optim, epochs=config.train.epochs, steps_per_epoch=train_set.steps_per_epoch
+        ),
+        checkpoints=run.checkpoints,
+        records=Records(folder / "metrics.csv", first_step=run.state.step),
+        state=run.state,
+    )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import platform
 import time
 from dataclasses import dataclass
@@ -16,9 +17,11 @@ from src.data.imagenet import Batch, ImageDataset
 from src.tools.callback import ProgressDisplay, StepClock, StepTimes
 from src.tools.checkpoint import CheckpointFolder
 from src.tools.metrics import EvalResult
-from src.tools.records import Records
+from src.tools.records import Records, draw_curves, read_records
 from src.trainer.evaluate import EvalNet, evaluate
 from src.trainer.train_one_step import TrainOneStep
+
+_LOGGER = logging.getLogger(__name__)
 
 _Outputs = Tuple[Tensor, Tensor, Tensor, Tensor]
 
@@ -81,14 +84,39 @@ class Trainer:
         self.display = ProgressDisplay(len(lr_schedule), first_step=state.step)
         self._unread: List[_Outputs] = []
 
-    def run(self) -> RunState:
-        """Trains to the end of the schedule and returns the final state."""
+    def announce(self) -> None:
+        """Says what is about to run."""
+        parameters = self.eval_net.network.get_parameters()
+        _LOGGER.info(
+            "%s: %s parameters; %d training and %d validation images; %d steps an epoch of %d "
+            "images; the first step includes the compilation of the graph",
+            self.config.model.arch,
+            f"{sum(parameter.size for parameter in parameters):,}",
+            self.train_set.num_samples,
+            self.val_set.num_samples,
+            self.train_set.steps_per_epoch,
+            self.config.data.batch_size,
+        )
+
+    def conclude(self) -> None:
+        """Draws the curves and says where everything is."""
+        folder = self.checkpoints.folder
+        rows = read_records(folder / "metrics.csv")
+        draw_curves(rows, folder / "curves.png", title=self.config.model.arch)
+        _LOGGER.info(
+            "best val top-1 %.3f %% in epoch %d; checkpoints, metrics.csv and curves.png are in %s",
+            self.state.best_top1,
+            self.state.best_epoch,
+            folder,
+        )
+
+    def run(self) -> None:
+        """Trains to the end of the schedule."""
         try:
             self._run()
         finally:
             self.display.close()
             self.records.close()
-        return self.state
 
     def _run(self) -> None:
         steps_per_epoch = self.train_set.steps_per_epoch

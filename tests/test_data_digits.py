@@ -1,0 +1,157 @@
+"""The digits that ship with the repository, against scikit-learn's."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from sklearn.datasets import load_digits
+
+from src.args import Config, DataConfig
+from src.data import digits
+from src.data.digits import prepare_digits
+from src.data.imagenet import create_dataset
+from src.errors import UserError
+
+REPOSITORY = Path(__file__).parents[1]
+
+
+def files_of(root):
+    return {path: path.read_bytes() for path in sorted(root.rglob("*.png"))}
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory):
+    root = tmp_path_factory.mktemp("parent") / "deeper" / "digits"
+    prepare_digits(root)
+    return root
+
+
+def test_file_equals_that_of_scikit_learn():
+    theirs = load_digits()
+    with np.load(REPOSITORY / "src" / "data" / "digits.npz") as ours:
+        assert set(ours) == {"image", "label"}
+        np.testing.assert_array_equal(ours["image"], theirs.images)
+        np.testing.assert_array_equal(ours["label"], theirs.target)
+
+
+def test_folder_holds_every_digit_in_its_split_and_class(root):
+    theirs = load_digits()
+    assert len(list(root.glob("train/*/*.png"))) == 1437
+    assert len(list(root.glob("val/*/*.png"))) == 360
+    for index, (values, label) in enumerate(zip(theirs.images, theirs.target)):
+        split = "val" if index % 5 == 0 else "train"
+        grey = Image.fromarray(np.round(values * 255 / 16).astype(np.uint8))
+        with Image.open(root / split / str(label) / f"{index:04d}.png") as image:
+            assert image.mode == "L"
+            np.testing.assert_array_equal(image, grey.resize((32, 32), Image.Resampling.BICUBIC))
+
+
+def test_second_use_changes_nothing(root):
+    before = {path: path.stat().st_mtime_ns for path in root.rglob("*")}
+    prepare_digits(root)
+    assert {path: path.stat().st_mtime_ns for path in root.rglob("*")} == before
+
+
+def test_nothing_else_is_left_behind_and_others_may_read(root):
+    assert [path.name for path in root.parent.iterdir()] == ["digits"]
+    assert root.stat().st_mode & 0o777 == root.parent.stat().st_mode & 0o777
+
+
+def test_processes_at_once_all_end_well(root, tmp_path):
+    program = "import sys, pathlib; from src.data.digits import prepare_digits as prepare\n"
+    program += "input(); prepare(pathlib.Path(sys.argv[1]))"
+    target = tmp_path / "digits"
+    processes = [
+        subprocess.Popen(
+            [sys.executable, "-c", program, str(target)],
+            cwd=REPOSITORY,
+            stdin=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for _ in range(3)
+    ]
+    for process in processes:
+        process.stdin.write("go\n")
+        process.stdin.flush()
+    assert [process.communicate(timeout=60)[1] for process in processes] == ["", "", ""]
+    assert [process.returncode for process in processes] == [0, 0, 0]
+    assert [path.name for path in tmp_path.iterdir()] == ["digits"]
+    theirs = {path.relative_to(root): content for path, content in files_of(root).items()}
+    assert {p.relative_to(target): content for p, content in files_of(target).items()} == theirs
+
+
+def test_the_slower_process_takes_the_folder_of_the_faster(root, tmp_path, monkeypatch):
+    target = tmp_path / "digits"
+    write = digits._write_folder
+
+    def overtaken(folder):
+        monkeypatch.setattr(digits, "_write_folder", write)
+        prepare_digits(target)
+        (target / "sign").touch()
+        write(folder)
+
+    monkeypatch.setattr(digits, "_write_folder", overtaken)
+    prepare_digits(target)
+    assert (target / "sign").exists()
+    assert [path.name for path in tmp_path.iterdir()] == ["digits"]
+
+
+def test_interruption_leaves_no_folder(tmp_path, monkeypatch):
+    target = tmp_path / "digits"
+    saved = []
+
+    def full_disk(image, path):
+        saved.append(path)
+        assert not target.exists()
+        if len(saved) == 100:
+            raise OSError("No space left on device")
+
+    monkeypatch.setattr(Image.Image, "save", full_disk)
+    with pytest.raises(UserError, match="No space left on device; choose another folder"):
+        prepare_digits(target)
+    assert list(tmp_path.iterdir()) == []
+    monkeypatch.undo()
+    prepare_digits(target)
+    assert len(files_of(target)) == 1797
+
+
+def test_foreign_folder_is_left_alone(tmp_path):
+    (tmp_path / "train" / "0").mkdir(parents=True)
+    (tmp_path / "train" / "0" / "mine.png").write_bytes(b"mine")
+    with pytest.raises(UserError, match="holds something else than Digits"):
+        prepare_digits(tmp_path)
+    assert [path.name for path in tmp_path.rglob("*")] == ["train", "0", "mine.png"]
+    with pytest.raises(UserError, match="holds something else than Digits"):
+        prepare_digits(tmp_path / "train" / "0" / "mine.png")
+
+
+def test_empty_folder_is_filled(tmp_path):
+    prepare_digits(tmp_path)
+    assert len(files_of(tmp_path)) == 1797
+
+
+def test_missing_images_are_noticed(tmp_path):
+    target = tmp_path / "digits"
+    prepare_digits(target)
+    next(target.rglob("*.png")).unlink()
+    with pytest.raises(UserError, match="1796 of 1797 images; delete the folder"):
+        prepare_digits(target)
+
+
+@pytest.mark.parametrize(("training", "num_samples"), [(True, 1437), (False, 360)])
+def test_dataset_of_digits(root, training, num_samples):
+    config = Config(data=DataConfig(set="Digits", data_url=str(root), batch_size=360))
+    dataset = create_dataset(config, training)
+    assert dataset.num_samples == num_samples
+    assert dataset.class_names == list("0123456789")
+    batch = next(dataset.batches())
+    assert batch.image.shape == (360, 32, 32, 3)
+    if not training:
+        counts = np.bincount(load_digits().target[::5])
+        np.testing.assert_array_equal(np.bincount(batch.label), counts)

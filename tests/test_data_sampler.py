@@ -1,0 +1,121 @@
+"""Order, striding and generators."""
+
+from __future__ import annotations
+
+import itertools
+import random
+
+import numpy as np
+import pytest
+
+from src.data.sampler import (
+    PADDING,
+    batch_generator,
+    count_eval_steps,
+    count_train_steps,
+    epoch_generator,
+    epoch_order,
+    eval_keys,
+    sample_generator,
+    train_keys,
+)
+from src.errors import UserError
+
+PINNED_ORDER = [2, 7, 3, 0, 9, 1, 4, 6, 8, 5]
+PINNED_DRAWS = [472, 983, 247]
+
+
+def run_keys(rank=0, world_size=1, batch_size=4, first_step=0, num_samples=23, num_epochs=3):
+    keys = train_keys(
+        num_samples,
+        batch_size=batch_size,
+        seed=7,
+        first_step=first_step,
+        num_epochs=num_epochs,
+        rank=rank,
+        world_size=world_size,
+    )
+    return np.array(list(keys)).reshape(-1, 3)
+
+
+def test_order_is_a_permutation_that_differs_between_epochs_and_seeds():
+    orders = [epoch_order(1000, seed=s, epoch=e) for s, e in [(0, 0), (0, 1), (1, 0), (1, 1)]]
+    for order in orders:
+        np.testing.assert_array_equal(np.sort(order), np.arange(1000))
+    assert len({tuple(order) for order in orders}) == 4
+    # Pinned: a run that is resumed with another NumPy goes on in the same order.
+    assert epoch_order(10, seed=1, epoch=0).tolist() == PINNED_ORDER
+    assert sample_generator(1, 2, 3).integers(1000, size=3).tolist() == PINNED_DRAWS
+
+
+def test_generators_are_reproducible_and_never_coincide():
+    coordinates = [(s, e, i) for s in (0, 1, 2**63) for e in (0, 1, 2) for i in (0, 1, 2)]
+
+    def first_numbers():
+        draws = [epoch_generator(s, e).integers(2**63) for s, e, i in coordinates if i == 0]
+        draws += [batch_generator(*c).integers(2**63) for c in coordinates]
+        draws += [sample_generator(*c).integers(2**63) for c in coordinates]
+        return draws + [sample_generator(*c, 1).integers(2**63) for c in coordinates]
+
+    draws = first_numbers()
+    assert draws == first_numbers()
+    assert len(set(draws)) == len(draws) == 9 + 3 * 27
+
+
+def test_neighbouring_generators_do_not_overlap():
+    near = itertools.product((0, 1), repeat=3)
+    streams = [sample_generator(0, *position).integers(2**63, size=1000) for position in near]
+    streams += [batch_generator(0, *p).integers(2**63, size=1000) for p in ((0, 0), (0, 1), (1, 0))]
+    assert len(np.unique(streams)) == 11_000
+
+
+def test_one_epoch_visits_nobody_twice_and_drops_the_remainder():
+    keys = run_keys()
+    assert count_train_steps(23, batch_size=4, world_size=1) == 5
+    for epoch in range(3):
+        indices = keys[keys[:, 0] == epoch, 1]
+        np.testing.assert_array_equal(indices, epoch_order(23, seed=7, epoch=epoch)[:20])
+    assert not keys[:, 2].any()
+
+
+@pytest.mark.parametrize("world_size", [2, 3])
+def test_ranks_together_see_the_order_of_one(world_size):
+    ranks = [run_keys(rank, world_size, batch_size=2) for rank in range(world_size)]
+    together = np.stack(ranks, axis=1).reshape(-1, 3)
+    np.testing.assert_array_equal(together, run_keys(batch_size=2 * world_size))
+
+
+@pytest.mark.parametrize("first_step", [0, 1, 4, 5, 7, 14, 15])
+def test_first_step_skips_keys(first_step):
+    np.testing.assert_array_equal(run_keys(first_step=first_step), run_keys()[4 * first_step :])
+
+
+def test_too_few_images_for_one_step():
+    with pytest.raises(UserError, match=r"batch_size 8 on 3 .* 24 .* 23; set batch_size to 7"):
+        count_train_steps(23, batch_size=8, world_size=3)
+
+
+@pytest.mark.parametrize("world_size", [1, 2, 3, 8])
+@pytest.mark.parametrize("num_samples", [1, 10, 12, 16, 17])
+def test_evaluation_covers_every_sample_once(num_samples, world_size):
+    steps = count_eval_steps(num_samples, batch_size=4, world_size=world_size)
+    seen = []
+    for rank in range(world_size):
+        keys = eval_keys(num_samples, batch_size=4, rank=rank, world_size=world_size)
+        indices = [int(key[1]) for key in keys]
+        assert len(indices) == 4 * steps
+        mine = [index for index in indices if index != PADDING]
+        assert mine == list(range(rank, num_samples, world_size))
+        assert indices[: len(mine)] == mine
+        seen += mine
+    assert sorted(seen) == list(range(num_samples))
+    # No batch is padding on all ranks.
+    assert 4 * world_size * (steps - 1) < num_samples
+
+
+def test_global_generators_are_left_alone():
+    before = random.getstate(), np.random.get_state()
+    run_keys()
+    batch_generator(0, 0, 0).random()
+    assert random.getstate() == before[0]
+    np.testing.assert_equal(np.random.get_state(), before[1])

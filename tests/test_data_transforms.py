@@ -1,0 +1,136 @@
+"""Crops, resizes and flips against timm 1.0.31, pixel for pixel on photographs."""
+
+from __future__ import annotations
+
+from typing import List, Tuple
+
+import numpy as np
+import pytest
+from PIL import Image
+from scipy.stats import ks_2samp
+from sklearn.datasets import load_sample_images
+from torch_oracle import seeded, timm
+
+from src.data.augment.transforms import (
+    RandomHorizontalFlip,
+    RandomResizedCrop,
+    ResizeCenterCrop,
+    draw_crop_box,
+    draw_filter,
+    resized_crop,
+)
+
+RandomResizedCropAndInterpolation = timm.data.transforms.RandomResizedCropAndInterpolation
+SCALE, RATIO = (0.08, 1.0), (3 / 4, 4 / 3)
+# (width, height): as loaded, upright, ImageNet's mean, odd, panorama, column, tiny
+SIZES = [(640, 427), (427, 640), (500, 375), (97, 61), (1200, 90), (33, 700), (8, 8), (3, 5)]
+
+
+@pytest.fixture(scope="module")
+def photographs() -> List[Image.Image]:
+    china, flower = (Image.fromarray(array) for array in load_sample_images().images)
+    return [(china, flower)[i % 2].resize(size) for i, size in enumerate(SIZES)]
+
+
+def timm_crop(image: Image.Image, box: Tuple[int, ...], size: int, name: str) -> np.ndarray:
+    crop = RandomResizedCropAndInterpolation(size, interpolation=name)
+    crop.get_params = lambda *_: box  # type: ignore[method-assign]
+    return np.asarray(crop(image))
+
+
+@pytest.mark.parametrize("name", ["bilinear", "bicubic"])
+@pytest.mark.parametrize("size", [32, 97, 224])
+def test_resized_crop_has_the_pixels_of_timm(photographs, name, size):
+    rng = np.random.default_rng(0)
+    for image in photographs:
+        for _ in range(3):
+            box = draw_crop_box(image.width, image.height, scale=SCALE, ratio=RATIO, rng=rng)
+            ours = resized_crop(image, box, size=size, resample=draw_filter(name, rng))
+            np.testing.assert_array_equal(ours, timm_crop(image, box, size, name))
+
+
+@pytest.mark.parametrize(("image_width", "image_height"), [(500, 375), (12, 9)])
+def test_crop_boxes_are_distributed_as_those_of_timm(image_width, image_height):
+    image = Image.new("RGB", (image_width, image_height))
+    rng = np.random.default_rng(1)
+    ours = [
+        draw_crop_box(image_width, image_height, scale=SCALE, ratio=RATIO, rng=rng)
+        for _ in range(6000)
+    ]
+    with seeded(1):
+        theirs = [
+            RandomResizedCropAndInterpolation.get_params(image, SCALE, RATIO) for _ in range(6000)
+        ]
+    for name, describe in {
+        "area": lambda top, left, height, width: height * width,
+        "aspect": lambda top, left, height, width: width / height,
+        "top": lambda top, left, height, width: top,
+        "left": lambda top, left, height, width: left,
+        "bottom margin": lambda top, left, height, width: image_height - top - height,
+        "right margin": lambda top, left, height, width: image_width - left - width,
+    }.items():
+        mine, other = (describe(*np.array(boxes, np.float64).T) for boxes in (ours, theirs))
+        assert ks_2samp(mine, other).pvalue > 1e-3, name
+
+
+@pytest.mark.parametrize("size", [(1200, 91), (91, 1200), (1203, 90), (500, 400)])
+def test_box_that_never_fits_falls_back_as_in_timm(size):
+    scale = (1.0, 1.0)
+    ours = draw_crop_box(*size, scale=scale, ratio=RATIO, rng=np.random.default_rng(2))
+    with seeded(2):
+        theirs = RandomResizedCropAndInterpolation.get_params(Image.new("L", size), scale, RATIO)
+    assert ours == theirs
+
+
+@pytest.mark.parametrize("size", [(1, 1), (2, 1), (1, 3), (8, 8), (12, 9)])
+def test_boxes_of_tiny_images_are_inside_and_not_empty(size):
+    rng = np.random.default_rng(3)
+    boxes = [draw_crop_box(*size, scale=SCALE, ratio=RATIO, rng=rng) for _ in range(500)]
+    top, left, height, width = np.array(boxes).T
+    assert min(top.min(), left.min()) >= 0
+    assert min(height.min(), width.min()) > 0
+    assert (left + width).max() <= size[0]
+    assert (top + height).max() <= size[1]
+
+
+def test_image_of_one_pixel_keeps_its_colour():
+    crop = RandomResizedCrop(8, SCALE, RATIO, "bicubic")
+    for seed in range(20):
+        image = crop(Image.new("RGB", (1, 1), (250, 120, 3)), np.random.default_rng(seed))
+        np.testing.assert_array_equal(image, np.full((8, 8, 3), (250, 120, 3)))
+
+
+def test_random_interpolation_takes_both_filters_equally_often(photographs):
+    rng = np.random.default_rng(3)
+    drawn = [draw_filter("random", rng) for _ in range(2000)]
+    assert set(drawn) == {Image.Resampling.BILINEAR, Image.Resampling.BICUBIC}
+    # 4 standard deviations
+    assert abs(drawn.count(Image.Resampling.BICUBIC) - 1000) < 90
+
+
+def test_flip_mirrors_with_its_probability(photographs):
+    image = photographs[3]
+    mirrored = np.asarray(image)[:, ::-1]
+    rng = np.random.default_rng(4)
+    np.testing.assert_array_equal(RandomHorizontalFlip(1.0)(image, rng), mirrored)
+    assert RandomHorizontalFlip(0.0)(image, rng) is image
+    flips = sum(RandomHorizontalFlip(0.3)(image, rng) is not image for _ in range(2000))
+    # 4 standard deviations
+    assert abs(flips - 600) < 82
+
+
+@pytest.mark.parametrize("name", ["bilinear", "bicubic"])
+@pytest.mark.parametrize("crop_pct", [0.875, 0.9, 0.95, 0.96, 1.0])
+@pytest.mark.parametrize("size", [32, 97, 224])
+def test_evaluation_has_the_pixels_of_timm(photographs, size, crop_pct, name):
+    theirs = timm.data.create_transform(
+        size, interpolation=name, crop_pct=crop_pct, normalize=False
+    )
+    ours = ResizeCenterCrop(size, crop_pct, name)
+    for image in photographs:
+        np.testing.assert_array_equal(ours(image), theirs(image).numpy().transpose(1, 2, 0))
+
+
+def test_evaluation_with_random_interpolation_is_bicubic(photographs):
+    bicubic, random = (ResizeCenterCrop(64, 0.875, name) for name in ("bicubic", "random"))
+    np.testing.assert_array_equal(random(photographs[0]), bicubic(photographs[0]))
