@@ -1,0 +1,159 @@
+"""ConvMixer: Patches Are All You Need? (Trockman and Kolter 2022).
+
+Legend: B batch, H W image size, p patch size, C dim.
+Parameter names are timm's but for the norms' gamma, beta, moving_mean and moving_variance.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from mindspore import Tensor, nn
+from mindspore.common.initializer import Uniform
+
+from .classifier import Classifier, check_img_size
+from .layers.activation import create_activation
+from .layers.depthwise_conv import DepthwiseConv
+from .layers.drop_path import DropPath
+from .layers.patch_embed import PatchConv
+
+
+def _uniform(fan_in: int) -> Uniform:
+    """PyTorch's default for weights and biases alike, which is all the authors use."""
+    return Uniform(fan_in**-0.5)
+
+
+class Residual(nn.Cell):
+    """x + fn(x), where stochastic depth may drop fn(x)."""
+
+    def __init__(self, fn: nn.Cell, *, drop_path: float) -> None:
+        super().__init__()
+        self.fn = fn
+        self.drop_path = DropPath(drop_path)
+
+    def construct(self, x: Tensor) -> Tensor:
+        return x + self.drop_path(self.fn(x))
+
+
+class ConvMixerBlock(nn.SequentialCell):
+    """Mixes positions, then channels: (B, C, H/p, W/p) -> the same (section 2, equations 2 and 3).
+
+    Only the depthwise part has a residual connection. The activation comes before the norm.
+    """
+
+    def __init__(self, dim: int, *, kernel_size: int, drop_path: float, nonlinearity: str) -> None:
+        fan_in = kernel_size**2
+        spatial = nn.SequentialCell(
+            DepthwiseConv(
+                dim, kernel_size, weight_init=_uniform(fan_in), bias_init=_uniform(fan_in)
+            ),
+            create_activation(nonlinearity),
+            nn.BatchNorm2d(dim),
+        )
+        pointwise = nn.Conv2d(
+            dim,
+            dim,
+            1,
+            pad_mode="valid",
+            has_bias=True,
+            weight_init=_uniform(dim),
+            bias_init=_uniform(dim),
+        )
+        super().__init__(
+            Residual(spatial, drop_path=drop_path),
+            pointwise,
+            create_activation(nonlinearity),
+            nn.BatchNorm2d(dim),
+        )
+
+
+class ConvMixer(Classifier):
+    """Patch embedding and `depth` equal blocks (section 2, figure 2).
+
+    Args:
+        drop_path_rate: stochastic depth of the last block's residual branch, growing linearly from
+            0. Not in the paper, whose models have none; the model zoo's recipe sets it.
+        img_size: for the check only; every multiple of `patch_size` gives the same parameters.
+
+    Raises:
+        ValueError: `img_size` is not a multiple of `patch_size`.
+    """
+
+    def __init__(
+        self,
+        *,
+        dim: int,
+        depth: int,
+        kernel_size: int,
+        patch_size: int,
+        img_size: int = 224,
+        in_chans: int = 3,
+        num_classes: int = 1000,
+        drop_path_rate: float = 0.0,
+        nonlinearity: str = "GELU",
+    ) -> None:
+        super().__init__()
+        check_img_size(img_size, patch_size)
+        self.dim, self.depth = dim, depth
+        fan_in = in_chans * patch_size**2
+        self.stem = nn.SequentialCell(
+            PatchConv(
+                in_chans,
+                dim,
+                patch_size,
+                weight_init=_uniform(fan_in),
+                bias_init=_uniform(fan_in),
+            ),
+            create_activation(nonlinearity),
+            nn.BatchNorm2d(dim),
+        )
+        self.blocks = nn.SequentialCell(
+            [
+                ConvMixerBlock(
+                    dim,
+                    kernel_size=kernel_size,
+                    drop_path=float(rate),
+                    nonlinearity=nonlinearity,
+                )
+                for rate in np.linspace(0.0, drop_path_rate, depth)
+            ]
+        )
+        self._create_head(num_classes)
+
+    def forward_features(self, x: Tensor) -> Tensor:
+        """(B, in_chans, H, W) -> (B, C, H/p, W/p)."""
+        return self.blocks(self.stem(x))
+
+    def forward_head(self, x: Tensor) -> Tensor:
+        """(B, C, H/p, W/p) -> (B, num_classes)."""
+        return self.head(x.mean(axis=(2, 3)))  # (B, C, H/p, W/p) -> (B, C)
+
+    def _create_head(self, num_classes: int) -> None:
+        self.head = nn.Dense(
+            self.dim, num_classes, weight_init=_uniform(self.dim), bias_init=_uniform(self.dim)
+        )
+
+    def _layer_of(self, name: str) -> int:
+        part, index = name.split(".")[:2]
+        if part == "blocks":
+            return int(index) + 1
+        return 0 if part == "stem" else self.depth + 1
+
+
+VARIANTS = {
+    "convmixer_1536_20": (
+        ConvMixer,
+        {"dim": 1536, "depth": 20, "kernel_size": 9, "patch_size": 7},
+    ),
+    "convmixer_1536_20_ks3_p7": (
+        ConvMixer,
+        {"dim": 1536, "depth": 20, "kernel_size": 3, "patch_size": 7},
+    ),
+    "convmixer_1024_20_ks9_p14": (
+        ConvMixer,
+        {"dim": 1024, "depth": 20, "kernel_size": 9, "patch_size": 14},
+    ),
+    "convmixer_768_32": (
+        ConvMixer,
+        {"dim": 768, "depth": 32, "kernel_size": 7, "patch_size": 7, "nonlinearity": "ReLU"},
+    ),
+}

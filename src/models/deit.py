@@ -1,0 +1,174 @@
+"""DeiT: Training data-efficient image transformers & distillation through attention (Touvron 2021).
+
+Legend: B batch, H W image size, N tokens (class, distillation, patches), C embed_dim.
+Parameter names are timm's, which are the authors', but for the norms' gamma and beta.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Dict, Set, Tuple, Union
+
+import numpy as np
+from mindspore import Parameter, Tensor, nn, ops
+from mindspore.common.initializer import TruncatedNormal, Uniform, initializer
+
+from .classifier import Classifier, check_img_size
+from .layers.attention import Attention
+from .layers.linear import create_linear
+from .layers.patch_embed import PatchEmbed
+from .layers.transformer_block import TransformerBlock
+
+
+def _token_table(name: str, length: int, dim: int) -> Parameter:
+    return Parameter(initializer(TruncatedNormal(0.02), (1, length, dim)), name=name)
+
+
+class DeiT(Classifier):
+    """Vision transformer with a class token (section 3; ViT, section 3.1).
+
+    Args:
+        drop_path_rate: stochastic depth of the last block, growing linearly from 0.
+        img_size: side of the images; decides the length of `pos_embed`.
+
+    Raises:
+        ValueError: `img_size` is not a multiple of `patch_size`, or `embed_dim` not of `num_heads`.
+    """
+
+    # Tokens before the patches, which have positions too.
+    num_prefix_tokens = 1
+
+    def __init__(
+        self,
+        *,
+        embed_dim: int,
+        depth: int,
+        num_heads: int,
+        patch_size: int = 16,
+        mlp_ratio: float = 4.0,
+        img_size: int = 224,
+        in_chans: int = 3,
+        num_classes: int = 1000,
+        drop_path_rate: float = 0.0,
+        nonlinearity: str = "GELU",
+    ) -> None:
+        super().__init__()
+        check_img_size(img_size, patch_size)
+        self.embed_dim, self.depth = embed_dim, depth
+        bound = (in_chans * patch_size**2) ** -0.5
+        self.patch_embed = PatchEmbed(
+            in_chans,
+            embed_dim,
+            patch_size,
+            weight_init=Uniform(bound),
+            bias_init=Uniform(bound),
+        )
+        length = (img_size // patch_size) ** 2 + self.num_prefix_tokens
+        self.cls_token = _token_table("cls_token", 1, embed_dim)
+        self.pos_embed = _token_table("pos_embed", length, embed_dim)
+        self.blocks = nn.SequentialCell(
+            [
+                TransformerBlock(
+                    embed_dim,
+                    Attention(embed_dim, num_heads, qkv_bias=True),
+                    mlp_ratio=mlp_ratio,
+                    drop_path=float(rate),
+                    nonlinearity=nonlinearity,
+                )
+                for rate in np.linspace(0.0, drop_path_rate, depth)
+            ]
+        )
+        self.norm = nn.LayerNorm((embed_dim,), epsilon=1e-6)
+        self._create_head(num_classes)
+
+    def prefix(self) -> Tensor:
+        """(1, prefix tokens, C), what precedes the patches."""
+        return self.cls_token
+
+    def forward_features(self, x: Tensor) -> Tensor:
+        """(B, in_chans, H, W) -> (B, N, C) normalised tokens."""
+        x = self.patch_embed(x)  # (B, H/16, W/16, C)
+        x = x.reshape(x.shape[0], -1, self.embed_dim)  # -> (B, patches, C)
+        prefix = self.prefix().astype(x.dtype)
+        prefix = ops.broadcast_to(prefix, (x.shape[0], self.num_prefix_tokens, self.embed_dim))
+        x = ops.concat((prefix, x), axis=1)  # -> (B, N, C)
+        x = x + self.pos_embed.astype(x.dtype)
+        return self.norm(self.blocks(x))
+
+    def forward_head(self, x: Tensor) -> Tensor:
+        """(B, N, C) -> (B, num_classes), from the class token."""
+        return self.head(x[:, 0])  # (B, N, C) -> (B, C)
+
+    def no_weight_decay(self) -> Set[str]:
+        """Tokens and positions, as the authors."""
+        return {"pos_embed", "cls_token"}
+
+    def _create_head(self, num_classes: int) -> None:
+        self.head = create_linear(self.embed_dim, num_classes)
+
+    def _layer_of(self, name: str) -> int:
+        part, *rest = name.split(".")
+        if part == "blocks":
+            return int(rest[0]) + 1
+        return self.depth + 1 if part in ("norm", "head", "head_dist") else 0
+
+
+class DistilledDeiT(DeiT):
+    """DeiT with a distillation token and a head for it (section 4).
+
+    Args:
+        distilled_training: in training return both heads' logits, class head first, instead of
+            their mean.
+        keywords: those of `DeiT`.
+    """
+
+    num_prefix_tokens = 2
+
+    def __init__(self, *, distilled_training: bool = False, **keywords: Any) -> None:
+        super().__init__(**keywords)
+        self.dist_token = _token_table("dist_token", 1, self.embed_dim)
+        self.distilled_training = distilled_training
+
+    def prefix(self) -> Tensor:
+        """(1, prefix tokens, C), what precedes the patches."""
+        return ops.concat((self.cls_token, self.dist_token), axis=1)
+
+    def forward_head(self, x: Tensor) -> Union[Tensor, Tuple[Tensor, Tensor]]:
+        """(B, N, C) -> (B, num_classes), the mean of both heads; see `distilled_training`."""
+        logits = self.head(x[:, 0])  # (B, N, C) -> (B, C)
+        dist_logits = self.head_dist(x[:, 1])
+        if self.training and self.distilled_training:
+            return logits, dist_logits
+        return (logits + dist_logits) / 2
+
+    def no_weight_decay(self) -> Set[str]:
+        """Tokens and positions. The authors' code forgets `dist_token`; timm does not."""
+        return {"pos_embed", "cls_token", "dist_token"}
+
+    def _create_head(self, num_classes: int) -> None:
+        super()._create_head(num_classes)
+        self.head_dist = create_linear(self.embed_dim, num_classes)
+
+
+_SIZES: Dict[str, Dict[str, Any]] = {
+    "tiny": {"embed_dim": 192, "depth": 12, "num_heads": 3},
+    "small": {"embed_dim": 384, "depth": 12, "num_heads": 6},
+    "base": {"embed_dim": 768, "depth": 12, "num_heads": 12},
+}
+
+_NAMES = """
+    deit_tiny_patch16_224 deit_small_patch16_224 deit_base_patch16_224
+    deit_tiny_patch16_384 deit_small_patch16_384 deit_base_patch16_384
+    deit_tiny_distilled_patch16_224 deit_small_distilled_patch16_224
+    deit_base_distilled_patch16_224 deit_base_distilled_patch16_384
+"""
+
+
+def _keywords(name: str) -> Dict[str, Any]:
+    parts = name.split("_")
+    return {**_SIZES[parts[1]], "img_size": int(parts[-1])}
+
+
+VARIANTS = {
+    name: (DistilledDeiT if "distilled" in name else DeiT, _keywords(name))
+    for name in _NAMES.split()
+}

@@ -1,0 +1,21 @@
+"""The two-layer perceptron of a transformer block (Vaswani et al. 2017, section 3.3)."""
+
+from __future__ import annotations
+
+from mindspore import Tensor, nn
+
+from .activation import create_activation
+from .linear import create_linear
+
+
+class Mlp(nn.Cell):
+    """Expands, activates and projects back the last axis: (..., C) -> (..., C)."""
+
+    def __init__(self, dim: int, hidden_dim: int, *, nonlinearity: str) -> None:
+        super().__init__()
+        self.fc1 = create_linear(dim, hidden_dim)
+        self.act = create_activation(nonlinearity)
+        self.fc2 = create_linear(hidden_dim, dim)
+
+    def construct(self, x: Tensor) -> Tensor:
+        return self.fc2(self.act(self.fc1(x)))

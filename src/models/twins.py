@@ -1,0 +1,257 @@
+"""Twins: Revisiting the Design of Spatial Attention in Vision Transformers (Chu et al. 2021).
+
+Legend: B batch, H W map size of the stage, C its channels, h heads, d = C / h, N = H W queries,
+M keys, w window side. Maps are (B, H, W, C) throughout.
+Parameter names are timm's, which are the authors', but for the norms' gamma and beta.
+"""
+
+from __future__ import annotations
+
+from itertools import islice
+from typing import Any, Dict, Optional, Sequence, Set
+
+import numpy as np
+from mindspore import Tensor, nn, ops
+from mindspore.common.initializer import Initializer, Normal, Zero
+
+from .classifier import Classifier, check_img_size
+from .layers.attention import Attention, DotProductAttention, split_heads
+from .layers.depthwise_conv import DepthwiseConv
+from .layers.linear import create_linear
+from .layers.patch_embed import PatchConv, PatchEmbed
+from .layers.transformer_block import TransformerBlock
+
+_STRIDES = (4, 2, 2, 2)
+_TOTAL_STRIDE = 32
+
+
+def _conv_init(fan_out: int) -> Dict[str, Initializer]:
+    """He et al. 2015 by the fan of the outputs, as the authors initialise every convolution."""
+    return {"weight_init": Normal((2.0 / fan_out) ** 0.5), "bias_init": Zero()}
+
+
+class SubSampledAttention(nn.Cell):
+    """Global attention to a sub-sampled map, (B, H, W, C) -> the same (section 3.2, GSA).
+
+    Keys and values see one summary of each `sr_ratio` x `sr_ratio` square, as in PVT.
+
+    Raises:
+        ValueError: `dim` is not a multiple of `num_heads`.
+    """
+
+    def __init__(self, dim: int, num_heads: int, *, sr_ratio: int) -> None:
+        super().__init__()
+        self.num_heads = num_heads
+        self.head_dim = split_heads(dim, num_heads)
+        self.q = create_linear(dim, dim)
+        self.kv = create_linear(dim, 2 * dim)
+        self.proj = create_linear(dim, dim)
+        self.attend = DotProductAttention(self.head_dim)
+        self.split_kv = ops.Unstack(axis=0)
+        self.sr_ratio = sr_ratio
+        if sr_ratio > 1:
+            self.sr = PatchConv(dim, dim, sr_ratio, **_conv_init(sr_ratio**2 * dim))
+            self.norm = nn.LayerNorm((dim,), epsilon=1e-5)
+
+    def construct(self, x: Tensor) -> Tensor:
+        batch, height, width, dim = x.shape
+        q = self.q(x).reshape(batch, height * width, self.num_heads, self.head_dim)
+        q = q.transpose(0, 2, 1, 3)  # (B, N, h, d) -> (B, h, N, d)
+        if self.sr_ratio > 1:
+            x = self.sr(x.transpose(0, 3, 1, 2))  # (B, H, W, C) -> (B, C, H/sr, W/sr)
+            x = self.norm(x.transpose(0, 2, 3, 1))  # -> (B, H/sr, W/sr, C)
+        kv = self.kv(x).reshape(batch, -1, 2, self.num_heads, self.head_dim)
+        k, v = self.split_kv(kv.transpose(2, 0, 3, 1, 4))  # 2 x (B, h, M, d)
+        return self.proj(self.attend(q, k, v)).reshape(batch, height, width, dim)
+
+
+class WindowAttention(Attention):
+    """Attention within w x w windows, (B, H, W, C) -> the same (section 3.2, LSA).
+
+    Maps are padded on the right and at the bottom by zeros, which take part in the softmax as in
+    the authors' code.
+    """
+
+    def __init__(self, dim: int, num_heads: int, *, window_size: int) -> None:
+        super().__init__(dim, num_heads, qkv_bias=True)
+        self.window_size = window_size
+
+    def construct(self, x: Tensor) -> Tensor:
+        side = self.window_size
+        batch, height, width, dim = x.shape
+        x = _pad(x, side)
+        rows, columns = x.shape[1] // side, x.shape[2] // side
+        # (B, rows w, columns w, C) -> (B rows columns, w w, C)
+        x = x.reshape(batch, rows, side, columns, side, dim).transpose(0, 1, 3, 2, 4, 5)
+        x = super().construct(x.reshape(batch * rows * columns, side * side, dim))
+        # -> (B, rows w, columns w, C)
+        x = x.reshape(batch, rows, columns, side, side, dim).transpose(0, 1, 3, 2, 4, 5)
+        x = x.reshape(batch, rows * side, columns * side, dim)
+        return x[:, :height, :width, :]
+
+
+def _pad(x: Tensor, side: int) -> Tensor:
+    """Zeros on the right and at the bottom of (B, H, W, C), up to multiples of `side`."""
+    batch, height, width, dim = x.shape
+    if height % side:
+        x = ops.concat((x, ops.zeros((batch, -height % side, width, dim), x.dtype)), axis=1)
+    if width % side:
+        x = ops.concat((x, ops.zeros((batch, x.shape[1], -width % side, dim), x.dtype)), axis=2)
+    return x
+
+
+class PositionEncoder(nn.Cell):
+    """Conditional position encoding, x + depthwise 3x3 of x, on (B, H, W, C) (section 3.1, PEG)."""
+
+    def __init__(self, dim: int) -> None:
+        super().__init__()
+        self.proj = nn.SequentialCell(DepthwiseConv(dim, 3, **_conv_init(9)))
+
+    def construct(self, x: Tensor) -> Tensor:
+        encoding = self.proj(x.transpose(0, 3, 1, 2))  # (B, H, W, C) -> (B, C, H, W)
+        return x + encoding.transpose(0, 2, 3, 1)  # -> (B, H, W, C)
+
+
+class Twins(Classifier):
+    """Four stages with global attention to sub-sampled maps: PCPVT (section 3.1, figure 1).
+
+    Args:
+        embed_dims, depths, num_heads, mlp_ratios, sr_ratios: per stage.
+        window_size: every other block, from each stage's first on, attends within windows: SVT
+            (section 3.2). None: no block does.
+        drop_path_rate: stochastic depth of the last block, growing linearly from 0 over all stages.
+        img_size: for the check only; every multiple of 32 gives the same parameters.
+
+    Raises:
+        ValueError: `img_size` is not a multiple of 32, or channels not of heads.
+    """
+
+    def __init__(
+        self,
+        *,
+        embed_dims: Sequence[int],
+        depths: Sequence[int],
+        num_heads: Sequence[int],
+        mlp_ratios: Sequence[float],
+        sr_ratios: Sequence[int] = (8, 4, 2, 1),
+        window_size: Optional[int] = None,
+        img_size: int = 224,
+        in_chans: int = 3,
+        num_classes: int = 1000,
+        drop_path_rate: float = 0.0,
+        nonlinearity: str = "GELU",
+    ) -> None:
+        super().__init__()
+        check_img_size(img_size, _TOTAL_STRIDE)
+        self.embed_dims, self.depths = tuple(embed_dims), tuple(depths)
+        self.patch_embeds = nn.CellList(
+            [
+                PatchEmbed(in_dim, dim, stride, norm_epsilon=1e-5, **_conv_init(stride**2 * dim))
+                for in_dim, dim, stride in zip([in_chans, *embed_dims], embed_dims, _STRIDES)
+            ]
+        )
+        rates = iter(np.linspace(0.0, drop_path_rate, sum(depths)))
+        self.blocks = nn.CellList(
+            [
+                _create_blocks(
+                    embed_dims[stage],
+                    num_heads[stage],
+                    sr_ratio=sr_ratios[stage],
+                    window_size=window_size,
+                    drop_path_rates=list(islice(rates, depth)),
+                    mlp_ratio=mlp_ratios[stage],
+                    nonlinearity=nonlinearity,
+                )
+                for stage, depth in enumerate(depths)
+            ]
+        )
+        self.pos_block = nn.CellList([PositionEncoder(dim) for dim in embed_dims])
+        self.norm = nn.LayerNorm((embed_dims[-1],), epsilon=1e-6)
+        self._create_head(num_classes)
+
+    def forward_features(self, x: Tensor) -> Tensor:
+        """(B, in_chans, H, W) -> (B, H W / 32^2, C) normalised tokens."""
+        for stage in range(len(self.depths)):
+            if stage > 0:
+                x = x.transpose(0, 3, 1, 2)  # (B, H, W, C) -> (B, C, H, W)
+            x = self.patch_embeds[stage](x)  # -> (B, H/2, W/2, C'), H/4 in the first stage
+            for index in range(self.depths[stage]):
+                x = self.blocks[stage][index](x)
+                if index == 0:
+                    x = self.pos_block[stage](x)
+        return self.norm(x.reshape(x.shape[0], -1, self.embed_dims[-1]))  # -> (B, N, C)
+
+    def forward_head(self, x: Tensor) -> Tensor:
+        """(B, N, C) -> (B, num_classes)."""
+        return self.head(x.mean(axis=1))  # (B, N, C) -> (B, C)
+
+    def no_weight_decay(self) -> Set[str]:
+        """The position encoders, as the authors."""
+        return {p.name for p in self.get_parameters() if p.name.startswith("pos_block.")}
+
+    def _create_head(self, num_classes: int) -> None:
+        self.head = create_linear(self.embed_dims[-1], num_classes)
+
+    def _layer_of(self, name: str) -> int:
+        """Blocks are counted over all stages; a stage's other cells go with its first block."""
+        part, *rest = name.split(".")
+        if part in ("norm", "head"):
+            return sum(self.depths) + 1
+        stage = int(rest[0])
+        if part == "patch_embeds" and stage == 0:
+            return 0
+        block = int(rest[1]) if part == "blocks" else 0
+        return sum(self.depths[:stage]) + block + 1
+
+
+def _create_blocks(
+    dim: int,
+    num_heads: int,
+    *,
+    sr_ratio: int,
+    window_size: Optional[int],
+    drop_path_rates: Sequence[float],
+    **block: Any,
+) -> nn.CellList:
+    """The blocks of one stage."""
+    cells = []
+    for index, rate in enumerate(drop_path_rates):
+        if window_size is not None and index % 2 == 0:
+            attention: nn.Cell = WindowAttention(dim, num_heads, window_size=window_size)
+        else:
+            attention = SubSampledAttention(dim, num_heads, sr_ratio=sr_ratio)
+        cells.append(TransformerBlock(dim, attention, drop_path=float(rate), **block))
+    return nn.CellList(cells)
+
+
+def _pcpvt(*depths: int) -> Dict[str, Any]:
+    return {
+        "embed_dims": (64, 128, 320, 512),
+        "depths": depths,
+        "num_heads": (1, 2, 5, 8),
+        "mlp_ratios": (8, 8, 4, 4),
+    }
+
+
+def _svt(dim: int, *depths: int) -> Dict[str, Any]:
+    embed_dims = (dim, 2 * dim, 4 * dim, 8 * dim)
+    return {
+        "embed_dims": embed_dims,
+        "depths": depths,
+        "num_heads": tuple(width // 32 for width in embed_dims),
+        "mlp_ratios": (4, 4, 4, 4),
+        "window_size": 7,
+    }
+
+
+# The authors' name, timm's name, keywords.
+_NAMES = (
+    ("pcpvt_small_v0", "twins_pcpvt_small", _pcpvt(3, 4, 6, 3)),
+    ("pcpvt_base_v0", "twins_pcpvt_base", _pcpvt(3, 4, 18, 3)),
+    ("pcpvt_large_v0", "twins_pcpvt_large", _pcpvt(3, 8, 27, 3)),
+    ("alt_gvt_small", "twins_svt_small", _svt(64, 2, 2, 10, 4)),
+    ("alt_gvt_base", "twins_svt_base", _svt(96, 2, 2, 18, 2)),
+    ("alt_gvt_large", "twins_svt_large", _svt(128, 2, 2, 18, 2)),
+)
+
+VARIANTS = {name: (Twins, keywords) for *names, keywords in _NAMES for name in names}
