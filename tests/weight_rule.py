@@ -27,7 +27,7 @@ def fill(name: str, shape: Sequence[int]) -> np.ndarray:
         return np.clip(0.4 + 0.2 * noise, 0.1, 1.0).astype(np.float32)
     if len(shape) <= 1:
         return (0.1 * noise).astype(np.float32)
-    if not name.endswith("weight"):  # tables of positions, class tokens
+    if ("emb" in name or "token" in name) and "patch_embed" not in name:
         return (0.2 * noise).astype(np.float32)
     return (noise / np.sqrt(np.prod(shape[1:]))).astype(np.float32)
 
