@@ -15,19 +15,22 @@ import numpy as np
 def fill(name: str, shape: Sequence[int]) -> np.ndarray:
     """float32 array of `shape` for the tensor `name` (`weight` and `bias` of norms included).
 
-    Running variances are positive and around 1, layer scales (`gamma`) between 0.1 and 1.
+    Running means are those of activated noise, running variances positive and around 1, layer
+    scales (`gamma`) between 0.1 and 1.
     """
     rng = np.random.Generator(np.random.Philox(key=[zlib.crc32(name.encode()), 0]))
     noise = rng.standard_normal(tuple(shape))
     if len(shape) <= 1 and name.endswith("weight"):
         return (1.0 + 0.2 * noise).astype(np.float32)
+    if name.endswith("running_mean"):
+        return (0.35 + 0.1 * noise).astype(np.float32)
     if name.endswith("running_var"):
         return np.exp(0.3 * noise).astype(np.float32)
     if name.endswith("gamma"):
         return np.clip(0.4 + 0.2 * noise, 0.1, 1.0).astype(np.float32)
     if len(shape) <= 1:
         return (0.1 * noise).astype(np.float32)
-    if ("emb" in name or "token" in name) and "patch_embed" not in name:
+    if not name.endswith("weight"):  # tables of positions, class tokens
         return (0.2 * noise).astype(np.float32)
     return (noise / np.sqrt(np.prod(shape[1:]))).astype(np.float32)
 
