@@ -26,6 +26,8 @@ def evaluate_checkpoint(config: Config) -> None:
     from src.trainer.evaluate import evaluate
 
     checkpoint = read_checkpoint(Path(config.model.pretrained))
+    if config.train.ema:
+        checkpoint = checkpoint.averaged()
     dataset = create_dataset(config, training=False)
     network = build_network(config)
     load_network(network, checkpoint, config)
@@ -39,6 +41,7 @@ def evaluate_checkpoint(config: Config) -> None:
     report = {
         "arch": config.model.arch,
         "checkpoint": str(checkpoint.path),
+        "weights": "ema" if config.train.ema else "raw",
         "data_url": config.data.data_url,
         **asdict(result),
     }

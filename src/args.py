@@ -75,30 +75,57 @@ class DataConfig:
     ratio: Tuple[float, float] = (0.75, 4.0 / 3.0)
     # probability of a horizontal flip; [0, 1]
     hflip: float = 0.5
+    # probability of a vertical flip; [0, 1]
+    vflip: float = 0.0
+    # copies of each image in an epoch, augmented each in its own way; an epoch has as many steps
+    # as without (DeiT: 3); >= 1
+    repeated_aug: int = 1
     # evaluation: image_size / side after the resize; (0, 1]
     crop_pct: float = 0.875
+    # evaluation: center (resize the shorter side) or squash (resize both sides)
+    crop_mode: str = "center"
     # per channel, of images scaled to [0, 1]
     mean: Tuple[float, float, float] = (0.485, 0.456, 0.406)
     # per channel, of images scaled to [0, 1]; > 0
     std: Tuple[float, float, float] = (0.229, 0.224, 0.225)
-    # RandAugment policy such as rand-m9-mstd0.5-inc1; null: off
+    # policy: rand-..., augmix-..., original, originalr, v0, v0r, 3a or ta_wide, such as
+    # rand-m9-mstd0.5-inc1; null: off
     auto_augment: Optional[str] = None
+    # jitter of brightness, contrast, saturation, largest distance from 1, and maybe of hue, at most
+    # 0.5 of the circle; none below 0; []: off; off too beside an auto_augment without 3a
+    color_jitter: Tuple[float, ...] = ()
+    # probability of that jitter; [0, 1]
+    color_jitter_prob: float = 1.0
+    # jitter beside any auto_augment
+    force_color_jitter: bool = False
+    # probability of a grey image; [0, 1]
+    grayscale_prob: float = 0.0
+    # probability of a blur by 0.1 to 2 pixels; [0, 1]
+    gaussian_blur_prob: float = 0.0
     # random erasing: probability; [0, 1]
     re_prob: float = 0.0
-    # random erasing: filling; const, rand or pixel
+    # random erasing: filling; const (mean colour), rand (colour per box) or pixel (noise)
     re_mode: str = "pixel"
-    # random erasing: boxes per image; >= 1
+    # random erasing: most boxes per image, which share the area; >= 1
     re_count: int = 1
+    # random erasing: the first 1/re_split of each batch stays whole; >= 0; 0 or 1: nothing does
+    re_split: int = 0
     # Mixup: alpha of Beta(alpha, alpha); >= 0; 0: off
     mix_up: float = 0.0
     # CutMix: alpha of Beta(alpha, alpha); >= 0; 0: off
     cutmix: float = 0.0
+    # CutMix: sides of the box, share of the image's, instead of alpha; 0 <= low < high <= 1
+    cutmix_minmax: Optional[Tuple[float, float]] = None
+    # CutMix: label by the area that was pasted; false: by the area before the border clipped it
+    correct_lam: bool = True
     # probability that a batch is mixed at all; [0, 1]
     mixup_prob: float = 1.0
     # probability of CutMix when both are on; [0, 1]
     switch_prob: float = 0.5
     # what shares one draw; batch, pair or elem
     mixup_mode: str = "batch"
+    # first epoch without mixing, counted from 0; >= 0; 0: none
+    mixup_off_epoch: int = 0
     # mass spread evenly over all classes; [0, 1)
     label_smoothing: float = 0.0
 
@@ -106,12 +133,17 @@ class DataConfig:
         check_types(self)
         check_ranges(self, batch_size=">= 1", num_parallel_workers=">= 1", crop_pct="(0, 1]")
         check_ranges(self, scale="(0, 1]", ratio="> 0", hflip="[0, 1]", std="> 0")
-        check_ranges(self, re_prob="[0, 1]", re_count=">= 1", mix_up=">= 0", cutmix=">= 0")
+        check_ranges(self, re_prob="[0, 1]", re_count=">= 1", re_split=">= 0")
+        check_ranges(self, vflip="[0, 1]", repeated_aug=">= 1", color_jitter=">= 0")
+        check_ranges(self, color_jitter_prob="[0, 1]", grayscale_prob="[0, 1]")
+        check_ranges(self, gaussian_blur_prob="[0, 1]", mixup_off_epoch=">= 0")
+        check_ranges(self, mix_up=">= 0", cutmix=">= 0", cutmix_minmax="[0, 1]")
         check_ranges(self, mixup_prob="[0, 1]", switch_prob="[0, 1]", label_smoothing="[0, 1)")
         check_choices(
             self,
             set=("ImageNet", "Digits"),
             interpolation=("bilinear", "bicubic", "random"),
+            crop_mode=("center", "squash"),
             re_mode=("const", "rand", "pixel"),
             mixup_mode=("batch", "pair", "elem"),
         )
@@ -119,8 +151,17 @@ class DataConfig:
             low, high = getattr(self, key)
             if low > high:
                 raise FieldError([key], (low, high), "low <= high")
+        if len(self.color_jitter) not in (0, 3, 4) or max(self.color_jitter[3:], default=0) > 0.5:
+            raise FieldError(["color_jitter"], self.color_jitter, "[], 3 numbers, or 4; hue <= 0.5")
+        self._check_mixing()
+
+    def _check_mixing(self) -> None:
+        low, high = self.cutmix_minmax or (0.0, 1.0)
+        if low >= high:
+            raise FieldError(["cutmix_minmax"], (low, high), "low < high")
         # Images are mixed with their partner from the other half of the batch.
-        if (self.mix_up > 0 or self.cutmix > 0) and self.batch_size % 2:
+        is_mixed = self.mix_up > 0 or self.cutmix > 0 or self.cutmix_minmax is not None
+        if is_mixed and self.batch_size % 2:
             raise FieldError(
                 ["batch_size", "mix_up", "cutmix"],
                 self.batch_size,
@@ -133,42 +174,125 @@ class DataConfig:
 class OptimConfig:
     """How weights are updated."""
 
-    # adamw or momentum
+    # adamw, adamweightdecay (AdamW without bias correction: MindSpore's), sgd (with Nesterov
+    # momentum), momentum, lamb or lion
     optimizer: str = "adamw"
-    # peak learning rate, not scaled with the batch; >= 0
+    # peak learning rate; >= 0
     base_lr: float = 0.0005
-    # decoupled (adamw) or L2 (momentum); not on 1-d parameters; >= 0
+    # batch over all devices that base_lr is meant for: base_lr grows in proportion to the actual
+    # one, warmup_lr and min_lr do not; >= 1; null: base_lr as it stands
+    lr_base_batch: Optional[int] = None
+    # decoupled, but for sgd and momentum (L2) and lamb (part of the update); not on 1-d
+    # parameters; >= 0
     weight_decay: float = 0.05
-    # adamw: decay of both moments; each [0, 1)
+    # factor of the learning rate from each layer group to the one before it, the head has 1;
+    # (0, 1]; null: one rate for all
+    layer_decay: Optional[float] = None
+    # decay of the moments (all but sgd and momentum); each [0, 1)
     beta: Tuple[float, float] = (0.9, 0.999)
-    # adamw: added to the root of the second moment; > 0
+    # adamw, adamweightdecay, lamb: added to the root of the second moment; > 0
     eps: float = 1e-08
-    # momentum: decay of the velocity; [0, 1)
+    # sgd, momentum: decay of the velocity; [0, 1)
     momentum: float = 0.9
-    # cosine_lr or constant_lr
+    # cosine_lr, linear_lr (both end at min_lr), step_lr, multistep_lr, exponential_lr, constant_lr
+    # or one_cycle_lr (ConvMixer's)
     lr_scheduler: str = "cosine_lr"
+    # the learning rate stays the same within an epoch
+    lr_per_epoch: bool = False
     # learning rate of the first step when there is a warmup; >= 0
     warmup_lr: float = 1e-06
-    # learning rate at the end of the cosine; >= 0
+    # cosine_lr, linear_lr: learning rate at the end; >= 0
     min_lr: float = 1e-05
-    # epochs of linear warmup, the head of the cosine; >= 0
+    # epochs of linear warmup; >= 0
     warmup_length: int = 0
-    # further epochs at min_lr after `epochs`; >= 0
+    # the warmup is the schedule's head (replace), comes before its `epochs` (prefix), or is the
+    # first of `epochs` with the whole schedule in the rest (shift)
+    warmup_mode: str = "replace"
+    # further epochs at the schedule's last rate; >= 0
     cooldown_epochs: int = 0
-    # largest global norm of the gradient; > 0; null: no clipping
+    # cosine_lr, linear_lr: times the schedule of `epochs` runs; >= 1
+    lr_cycles: int = 1
+    # factor of the peak from cycle to cycle; (0, 1]
+    lr_cycle_decay: float = 1.0
+    # step_lr, exponential_lr: epochs in which the rate falls to decay_rate of what it was; > 0
+    decay_epochs: float = 30.0
+    # step_lr, multistep_lr, exponential_lr: factor of the rate; (0, 1]
+    decay_rate: float = 0.1
+    # multistep_lr: epochs at which the rate falls, in rising order; each > 0
+    milestones: Tuple[float, ...] = (90.0, 180.0, 270.0)
+    # limit of the gradient, in the sense of clip_mode; > 0; null: no clipping
     clip_global_norm_value: Optional[float] = None
+    # what is limited: the global norm (norm), every element (value), or the norm of each unit as
+    # a factor of its weights' norm (adaptive)
+    clip_mode: str = "norm"
+    # loss; cross_entropy, or bce (every class on its own)
+    criterion: str = "cross_entropy"
+    # bce: targets above it count as 1, others as 0; [0, 1); null: targets stay soft
+    bce_target_thresh: Optional[float] = None
+    # bce: sum over the classes instead of their mean
+    bce_sum: bool = False
+    # what a teacher adds to the loss: nothing (none), its decision (hard) or its logits (soft)
+    distillation_type: str = "none"
+    # distillation: weight of the teacher's part; [0, 1]
+    distillation_alpha: float = 0.5
+    # soft distillation: temperature; > 0
+    distillation_tau: float = 1.0
+    # distillation: architecture of the teacher
+    teacher_arch: Optional[str] = None
+    # distillation: checkpoint of the teacher
+    teacher_pretrained: Optional[str] = None
 
     def __post_init__(self) -> None:
         check_types(self)
         check_ranges(self, base_lr=">= 0", warmup_lr=">= 0", min_lr=">= 0", weight_decay=">= 0")
+        check_ranges(self, lr_base_batch=">= 1", layer_decay="(0, 1]")
         check_ranges(self, beta="[0, 1)", eps="> 0", momentum="[0, 1)")
-        check_ranges(self, warmup_length=">= 0", cooldown_epochs=">= 0")
-        check_ranges(self, clip_global_norm_value="> 0")
+        check_ranges(self, warmup_length=">= 0", cooldown_epochs=">= 0", lr_cycles=">= 1")
+        check_ranges(self, lr_cycle_decay="(0, 1]", decay_epochs="> 0", decay_rate="(0, 1]")
+        check_ranges(self, milestones="> 0", clip_global_norm_value="> 0")
+        check_ranges(self, bce_target_thresh="[0, 1)")
+        check_ranges(self, distillation_alpha="[0, 1]", distillation_tau="> 0")
         check_choices(
             self,
-            optimizer=("adamw", "momentum"),
-            lr_scheduler=("cosine_lr", "constant_lr"),
+            optimizer=("adamw", "adamweightdecay", "sgd", "momentum", "lamb", "lion"),
+            lr_scheduler=(
+                "cosine_lr",
+                "linear_lr",
+                "step_lr",
+                "multistep_lr",
+                "exponential_lr",
+                "constant_lr",
+                "one_cycle_lr",
+            ),
+            warmup_mode=("replace", "prefix", "shift"),
+            clip_mode=("norm", "value", "adaptive"),
+            criterion=("cross_entropy", "bce"),
+            distillation_type=("none", "soft", "hard"),
         )
+        self._check_schedule()
+        for key in ("teacher_arch", "teacher_pretrained"):
+            if self.distillation_type != "none" and getattr(self, key) is None:
+                raise FieldError(
+                    ["distillation_type", key], self.distillation_type, f"none, or give {key}"
+                )
+
+    def _check_schedule(self) -> None:
+        if list(self.milestones) != sorted(self.milestones):
+            raise FieldError(["milestones"], self.milestones, "epochs in rising order")
+        if self.lr_cycles > 1 and self.lr_scheduler not in ("cosine_lr", "linear_lr"):
+            raise FieldError(
+                ["lr_cycles", "lr_scheduler"],
+                self.lr_cycles,
+                f"1 with lr_scheduler {self.lr_scheduler}; cosine_lr and linear_lr have cycles",
+            )
+        # It has a warmup of its own, and is made of steps.
+        if self.lr_scheduler == "one_cycle_lr" and (self.warmup_length or self.lr_per_epoch):
+            raise FieldError(
+                ["lr_scheduler", "warmup_length", "lr_per_epoch"],
+                self.lr_scheduler,
+                "one_cycle_lr with warmup_length 0 and lr_per_epoch false; these are "
+                f"{self.warmup_length} and {str(self.lr_per_epoch).lower()}",
+            )
 
 
 @dataclass(frozen=True)
@@ -179,26 +303,39 @@ class TrainConfig:
     epochs: int = 300
     # of weights, order, augmentation and mixing; >= 0
     seed: int = 1
-    # mixed precision; O0 (float32) or O2 (float16, norms, softmax and loss in float32)
+    # mixed precision: what computes in amp_dtype; O0 (nothing), O1 (matrix products and
+    # convolutions), O2 (all but norms and softmax), O3 (all) or auto (O0 on CPU, else O2)
     amp_level: str = "O0"
+    # half precision; float16 or bfloat16 (Ascend only)
+    amp_dtype: str = "float16"
     # O2: BatchNorm stays in float32
     keep_bn_fp32: bool = True
     # adapt the loss scale; false: it stays at loss_scale
     is_dynamic_loss_scale: bool = True
-    # initial loss scale (amp_level O2); >= 1
+    # initial loss scale (with float16 only); >= 1
     loss_scale: float = 65536.0
     # dynamic loss scale: factor of growth, and of reduction on overflow; > 1
     loss_scale_factor: float = 2.0
     # dynamic loss scale: finite steps before it grows; >= 1
     loss_scale_window: int = 2000
+    # steps in a row whose gradient is not finite before training stops with a report; >= 1
+    max_overflows: int = 20
+    # batches whose gradients are averaged for one step; >= 1
+    accumulation_step: int = 1
     # keep an exponential moving average of the weights
     with_ema: bool = False
     # decay of that average per step; [0, 1)
     ema_decay: float = 0.9999
+    # let that decay grow from 0 over the first steps
+    ema_warmup: bool = False
+    # weights whose top-1 decides what best.ckpt is; raw or ema
+    best_by: str = "raw"
     # folder of checkpoints and logs; null: ./outputs/<arch>
     train_url: Optional[str] = None
     # epochs between epoch_NNN.ckpt; >= 0; 0: none
     save_every: int = 1
+    # steps between saves of last.ckpt within an epoch; >= 0; 0: at its end only
+    save_steps: int = 0
     # newest epoch_NNN.ckpt that are kept; >= 1
     keep_checkpoint_max: int = 3
     # epochs between evaluations on val/; >= 0; 0: only after the last epoch
@@ -207,13 +344,25 @@ class TrainConfig:
     log_interval: int = 10
     # checkpoint to continue from, or auto: train_url/last.ckpt when there is one
     resume: Optional[str] = None
+    # continue although the recipe differs from the one in the checkpoint
+    allow_config_change: bool = False
+    # eval.py: use the averaged weights of the checkpoint
+    ema: bool = False
 
     def __post_init__(self) -> None:
         check_types(self)
         check_ranges(self, epochs=">= 0", seed=">= 0", loss_scale=">= 1", loss_scale_factor="> 1")
         check_ranges(self, loss_scale_window=">= 1", ema_decay="[0, 1)", save_every=">= 0")
         check_ranges(self, keep_checkpoint_max=">= 1", eval_every=">= 0", log_interval=">= 1")
-        check_choices(self, amp_level=("O0", "O1", "O2", "O3"))
+        check_ranges(self, max_overflows=">= 1", accumulation_step=">= 1", save_steps=">= 0")
+        check_choices(
+            self,
+            amp_level=("O0", "O1", "O2", "O3", "auto"),
+            amp_dtype=("float16", "bfloat16"),
+            best_by=("raw", "ema"),
+        )
+        if self.best_by == "ema" and not self.with_ema:
+            raise FieldError(["best_by", "with_ema"], self.best_by, "raw, or with_ema: True")
 
 
 @dataclass(frozen=True)

@@ -172,7 +172,7 @@ def probes(interval: str, step: float) -> Tuple[List[float], List[float]]:
 @pytest.mark.parametrize(("key", "interval"), documented_intervals())
 def test_documented_interval_is_checked(key: str, interval: str) -> None:
     default = Config().flat()[key]
-    step = 1 if isinstance(default, int) else 1e-6
+    step = 1 if parser.keys_of(Config)[key] in (int, Optional[int]) else 1e-6
     inside, outside = probes(interval, step)
     as_value = (lambda n: [n] * len(default)) if isinstance(default, tuple) else type(step)
     for number in inside:
@@ -192,8 +192,14 @@ CHOICES = {
     "interpolation": ["bilinear", "bicubic", "random"],
     "re_mode": ["const", "rand", "pixel"],
     "mixup_mode": ["batch", "pair", "elem"],
-    "optimizer": ["adamw", "momentum"],
-    "lr_scheduler": ["cosine_lr", "constant_lr"],
+    "optimizer": ["adamw", "adamweightdecay", "sgd", "momentum", "lamb", "lion"],
+    "lr_scheduler": [
+        *["cosine_lr", "linear_lr", "step_lr", "multistep_lr", "exponential_lr"],
+        *["constant_lr", "one_cycle_lr"],
+    ],
+    "warmup_mode": ["replace", "prefix", "shift"],
+    "clip_mode": ["norm", "value", "adaptive"],
+    "criterion": ["cross_entropy", "bce"],
     "amp_level": ["O0", "O1", "O2", "O3"],
     "device_target": ["Ascend", "GPU", "CPU"],
     "mode": ["graph", "pynative"],
@@ -361,6 +367,13 @@ MALFORMED: Dict[str, Tuple[str, Optional[int], List[str]]] = {
     "tuple: string inside": ("scale: [a, 1]", 1, ["scale", "[a, 1]", "numbers"]),
     "tuple: null inside": ("beta: [0.9, null]", 1, ["beta", "numbers"]),
     "tuple: list inside": ("scale: [[0.1], 1]", 1, ["scale", "list"]),
+    "tuple: any length, string inside": (
+        "milestones: [1, x]",
+        1,
+        ["milestones", "list of numbers"],
+    ),
+    "tuple: any length, scalar": ("milestones: 30", 1, ["milestones", "30", "list of numbers"]),
+    "tuple: any length, null": ("milestones:", 1, ["milestones", "null", "list of numbers"]),
     "tuple: null": ("scale: null", 1, ["scale", "null", "list of 2"]),
     "tuple: own alias": ("scale: &a [*a, *a]", 1, ["scale", "list"]),
     "mapping: scalar": ("model_args: 5", 1, ["model_args", "5", "mapping"]),
@@ -506,6 +519,9 @@ def test_command_line_over_file_over_default(tmp_path: Path) -> None:
         (["--scale", "0.5", "1.0"], "scale", (0.5, 1.0)),
         (["--scale", "[0.5, 1]"], "scale", (0.5, 1.0)),
         (["--scale=[0.5, 1]"], "scale", (0.5, 1.0)),
+        (["--milestones", "30", "60.5"], "milestones", (30.0, 60.5)),
+        (["--milestones", "[30]"], "milestones", (30.0,)),
+        (["--milestones", "[]"], "milestones", ()),
         (["--mean", "-1", "-.5", "-1e-5"], "mean", (-1.0, -0.5, -1e-5)),
         (["--with_ema"], "with_ema", True),
         (["--with_ema", "true"], "with_ema", True),
@@ -651,6 +667,7 @@ def test_round_trip_of_strings(text: str) -> None:
     [
         {"eps": 1e-08, "base_lr": 4 / 3, "min_lr": 5e-324, "weight_decay": 1.7e308},
         {"base_lr": 1e16, "min_lr": 1e22, "warmup_lr": 123456789.123},
+        {"milestones": (), "lr_base_batch": 512},
         {"ratio": (1e-08, 4 / 3), "mean": (-0.0, -1e-30, 1.0)},
         {"drop_path_rate": None, "clip_global_norm_value": None, "auto_augment": None},
         {"model_args": {"a": [1, 2.5, None, True, "x: y", 1e-08], "b": [], "on": "", "7": 7}},

@@ -2,46 +2,29 @@
 
 from __future__ import annotations
 
-import csv
 import json
 import os
 import re
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
-from typing import Dict, List
+from typing import List
 
 import mindspore as ms
 import numpy as np
 import pytest
+from digits_run import ROOT, STEPS_PER_EPOCH, failure, rows, start, steps, wait_for_step, words
 
 import eval as eval_program
 import train as train_program
 from src.args import from_yaml_text
 from src.tools.checkpoint import read_checkpoint
 
-ROOT = Path(__file__).resolve().parent.parent
-STEPS_PER_EPOCH = 1437 // 64
-
 
 @pytest.fixture(scope="module")
 def digits(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("data") / "digits"
-
-
-def words(digits: Path, run: Path, *more: str) -> List[str]:
-    """The quickstart recipe, cut down to one layer."""
-    recipe = str(ROOT / "src" / "configs" / "cct_2_3x2_32_digits.yaml")
-    layers = "{num_layers: 1, n_conv_layers: 1, attention_dropout: 0.0}"
-    paths = ["--data_url", str(digits), "--train_url", str(run)]
-    return ["--config", recipe, "--model_args", layers, "--epochs", "2", *paths, *more]
-
-
-def rows(run: Path) -> List[Dict[str, str]]:
-    with (run / "metrics.csv").open(newline="") as file:
-        return list(csv.DictReader(file))
 
 
 @pytest.fixture(scope="module")
@@ -96,25 +79,6 @@ def test_plain_mindspore_reads_the_network(trained: Path) -> None:
     assert tensors["classifier.fc.weight"].shape == (10, 128)
 
 
-def start(arguments: List[str]) -> subprocess.Popen:
-    command = [sys.executable, str(ROOT / "train.py"), *arguments]
-    return subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
-
-
-def wait_for_step(process: subprocess.Popen, run: Path, step: int) -> None:
-    deadline = time.monotonic() + 300
-    while process.poll() is None and time.monotonic() < deadline:
-        # The resumed process rewrites the file by a rename, so a reader never sees half of it.
-        if (run / "metrics.csv").exists() and max(steps(run), default=0) >= step:
-            return
-        time.sleep(0.02)
-    pytest.fail(f"step {step} was not reached: {process.communicate()[1]}")
-
-
-def steps(run: Path) -> List[int]:
-    return [int(row["step"]) for row in rows(run) if row["loss"]]
-
-
 def test_a_killed_run_resumes_to_the_same_bits(digits: Path, tmp_path: Path) -> None:
     frequent = ["--log_interval", "1", "--drop_path_rate", "0.3"]
     straight, killed = tmp_path / "straight", tmp_path / "killed"
@@ -138,17 +102,6 @@ def test_a_killed_run_resumes_to_the_same_bits(digits: Path, tmp_path: Path) -> 
     assert steps(killed) == steps(straight) == list(range(1, 2 * STEPS_PER_EPOCH + 1))
     for column in ("loss", "lr", "grad_norm", "top1", "val_loss"):
         assert [r[column] for r in rows(killed)] == [r[column] for r in rows(straight)], column
-
-
-def failure(capsys: pytest.CaptureFixture[str], program: object, arguments: List[str]) -> str:
-    """The only line on stderr of a program that refuses its arguments."""
-    capsys.readouterr()
-    assert program.main(arguments) == 2
-    lines = capsys.readouterr().err.strip().splitlines()
-    errors = [line for line in lines if line.startswith("error: ")]
-    assert len(errors) == 1, lines
-    assert not [line for line in lines if "Traceback" in line]
-    return errors[0]
 
 
 def test_a_second_run_does_not_overwrite_the_first(
@@ -224,10 +177,9 @@ def test_eval_needs_a_checkpoint(
 @pytest.mark.parametrize(
     ("more", "said"),
     [
-        (["--auto_augment", "rand-m9-mstd0.5-inc1"], "auto_augment"),
-        (["--re_prob", "0.25"], "re_prob"),
-        (["--with_ema"], "with_ema"),
-        (["--amp_level", "O1"], "amp_level"),
+        (["--auto_augment", "rand-m9-msdt0.5-inc1"], "did you mean 'mstd'?"),
+        (["--best_by", "ema"], "best_by"),
+        (["--amp_level", "O1", "--amp_dtype", "bfloat16"], "bfloat16"),
         (["--resume", "nowhere.ckpt"], "nowhere.ckpt"),
         (["--pretrained", "nowhere.ckpt"], "nowhere.ckpt"),
         (["--num_classes", "11"], "num_classes"),

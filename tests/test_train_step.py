@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import List, Tuple
+from typing import Any, List, Tuple
 
 import mindspore as ms
 import numpy as np
@@ -13,9 +13,11 @@ from torch_oracle import torch
 from src.args import OptimConfig
 from src.data.augment.batch_transform import BatchTransform
 from src.tools.amp import LossScale, apply_amp
-from src.tools.criterion import SoftTargetCrossEntropy
+from src.tools.clipping import GradientClip
+from src.tools.criterion import DistillationLoss, SoftTargetCrossEntropy
 from src.tools.optimizer import AdamW, Momentum, create_optimizer
-from src.trainer.train_one_step import NetWithLoss, TrainOneStep, global_norm
+from src.trainer.ema import Ema
+from src.trainer.train_one_step import DistilledNetWithLoss, NetWithLoss, TrainOneStep, global_norm
 
 SHAPES = [(7, 5), (5,), (3, 4, 2, 2), (1, 6, 8)]
 DECAY = [True, False, True, False]
@@ -94,12 +96,13 @@ def build_step(net: nn.Cell, optim: OptimConfig, loss_scale: LossScale) -> Train
     transform = BatchTransform(
         6, 4, num_classes=3, mean=(0.5, 0.4, 0.3), std=(0.2, 0.3, 0.4), label_smoothing=0.1
     )
+    limit = optim.clip_global_norm_value
     step = TrainOneStep(
         NetWithLoss(transform, net, SoftTargetCrossEntropy()),
         create_optimizer(optim, net),
         loss_scale,
-        step=Parameter(Tensor(0, ms.int32), name="train.step", requires_grad=False),
-        clip_norm=optim.clip_global_norm_value,
+        calls=Parameter(Tensor(0, ms.int32), name="train.calls", requires_grad=False),
+        clip=GradientClip("norm", limit, net.trainable_params()) if limit else None,
     )
     return step.set_train(True)
 
@@ -180,7 +183,7 @@ def test_overflow_changes_nothing_but_scale_and_step() -> None:
     assert not np.isfinite(norm)
     after = snapshot(step)
     changed = {name for name in before if not np.array_equal(before[name], after[name])}
-    assert changed == {"train.loss_scale", "train.finite_steps", "train.step"}
+    assert changed == {"train.loss_scale", "train.finite_steps", "train.calls"}
     assert after["train.loss_scale"] == 4.0
     assert after["train.finite_steps"] == 0
     assert after["train.updates"] == 1
@@ -226,3 +229,105 @@ def test_o2_training_follows_float32() -> None:
     assert losses["O0"][-1] < 0.9 * losses["O0"][0]
     np.testing.assert_allclose(losses["O2"], losses["O0"], rtol=0.02)
     assert losses["O2"] != losses["O0"]
+
+
+def test_accumulation_equals_one_larger_batch() -> None:
+    """Without BatchNorm, and mixing off: partners are those of the batch that is mixed."""
+    optim = OptimConfig(weight_decay=0.1, clip_global_norm_value=0.5)
+    image, label, mix = (np.concatenate(arrays) for arrays in zip(batch(1), batch(2), batch(3)))
+    mix[:, 0] = 1.0
+    states = {}
+    for parts in (1, 3):
+        ms.set_seed(4)
+        net = TinyNet()
+        transform = BatchTransform(
+            18 // parts, 4, num_classes=3, mean=(0.5, 0.4, 0.3), std=(0.2, 0.3, 0.4)
+        )
+        step = TrainOneStep(
+            NetWithLoss(transform, net, SoftTargetCrossEntropy()),
+            create_optimizer(optim, net),
+            LossScale(64.0, dynamic=True, factor=2.0, window=100),
+            calls=Parameter(Tensor(0, ms.int32), name="train.calls", requires_grad=False),
+            clip=GradientClip("norm", 0.5, net.trainable_params()),
+            accumulation_step=parts,
+        ).set_train(True)
+        norms = []
+        for _ in range(5):
+            for part in range(parts):
+                rows = slice(part * 18 // parts, (part + 1) * 18 // parts)
+                outputs = run(step, (image[rows], label[rows], mix[rows]), 0.01)
+            norms.append(outputs[1])
+        states[parts] = ({p.name: p.asnumpy() for p in step.saved_parameters()}, norms)
+    (whole, whole_norms), (parted, parted_norms) = states[1], states[3]
+    assert set(whole) == set(parted)
+    np.testing.assert_allclose(parted_norms, whole_norms, rtol=1e-4)
+    for name, value in whole.items():
+        if name != "train.calls":
+            assert np.abs(value - parted[name]).max() <= 1e-5 * max(1.0, np.abs(value).max()), name
+
+
+class NetWithStatistics(TinyNet):
+    def __init__(self) -> None:
+        super().__init__()
+        self.norm = nn.BatchNorm1d(8)
+
+
+@pytest.mark.parametrize("accumulation_step", [1, 2])
+def test_overflow_leaves_running_statistics_alone(accumulation_step: int) -> None:
+    net = NetWithStatistics()
+    transform = BatchTransform(6, 4, num_classes=3, mean=(0.5,) * 3, std=(0.2,) * 3)
+    step = TrainOneStep(
+        NetWithLoss(transform, net, SoftTargetCrossEntropy()),
+        create_optimizer(OptimConfig(), net),
+        LossScale(8.0, dynamic=True, factor=2.0, window=3),
+        calls=Parameter(Tensor(0, ms.int32), name="train.calls", requires_grad=False),
+        accumulation_step=accumulation_step,
+        ema=Ema(list(net.get_parameters()), decay=0.5, warmup=False),
+    ).set_train(True)
+    image, label, mix = batch(1)
+    for _ in range(accumulation_step):
+        run(step, (image, label, mix), 0.01)
+    before = snapshot(step)
+    mix[2, 0] = np.inf
+    for _ in range(accumulation_step):
+        outputs = run(step, (image, label, mix), 0.01)
+    assert not outputs[2]
+    after = snapshot(step)
+    changed = {name for name in before if not np.array_equal(before[name], after[name])}
+    assert changed == {"train.loss_scale", "train.finite_steps", "train.calls"}
+
+
+class TwoHeads(TinyNet):
+    """As a distilled network: two outputs in training, their mean otherwise."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.dist = nn.Dense(8, 3)
+
+    def construct(self, x: Tensor) -> Any:
+        x = self.norm(self.fc1(self.flatten(x)))
+        if self.training:
+            return self.fc2(x), self.dist(x)
+        return (self.fc2(x) + self.dist(x)) / 2
+
+
+def test_a_teacher_is_frozen_in_evaluation_and_no_part_of_the_state() -> None:
+    student, teacher = TwoHeads(), NetWithStatistics()
+    transform = BatchTransform(6, 4, num_classes=3, mean=(0.5,) * 3, std=(0.2,) * 3)
+    loss = DistillationLoss(SoftTargetCrossEntropy(), kind="hard", alpha=0.5, tau=1.0)
+    data = batch(1)
+    x = Tensor(np.random.default_rng(0).normal(size=(6, 3, 4, 4)).astype(np.float32))
+    expected = teacher.set_train(False)(x).asnumpy()
+    step = TrainOneStep(
+        DistilledNetWithLoss(transform, student, loss, teacher=teacher),
+        create_optimizer(OptimConfig(), student),
+        LossScale(1.0, dynamic=False, factor=2.0, window=3),
+        calls=Parameter(Tensor(0, ms.int32), name="train.calls", requires_grad=False),
+    ).set_train(True)
+    before = {p.name: p.asnumpy().copy() for p in step.saved_parameters()}
+    first = run(step, data, 0.01)[0]
+    last = [run(step, data, 0.01)[0] for _ in range(20)][-1]
+    assert last < first
+    np.testing.assert_array_equal(teacher(x).asnumpy(), expected)
+    assert not [name for name in before if "teacher" in name or "moving" in name]
+    assert {"dist.weight", "fc2.weight", "train.moment1.dist.weight"} <= set(before)

@@ -44,6 +44,7 @@ DEFAULT = "default"
 # A recipe has a few kilobytes; whoever passes a checkpoint as --config learns so at once.
 _MAX_FILE_BYTES = 64 * 1024
 _MAX_SHOWN_CHARS = 60
+_MAX_DEPTH = 20
 _MAX_NUMBER_CHARS = 300
 
 _NULLS = frozenset(["~", "null", "Null", "NULL", ""])
@@ -158,6 +159,8 @@ def _at(origin: str, key: str) -> str:
 class _Loader(yaml.SafeLoader):
     """Composes nodes only, so no object is ever constructed; refuses tags."""
 
+    depth = 0
+
     def scan_to_next_token(self) -> None:
         """Skips what separates tokens; YAML allows tabs there, PyYAML does not.
 
@@ -178,7 +181,7 @@ class _Loader(yaml.SafeLoader):
         return bool(self.flow_level) or ends_line or bool(line_so_far.strip(" \t"))
 
     def compose_node(self, parent: Optional[yaml.Node], index: Any) -> Optional[yaml.Node]:
-        """Refuses `!tag` before the node is composed."""
+        """Refuses `!tag`, and what is nested deeper than any value may be."""
         event = self.peek_event()
         tag = getattr(event, "tag", None)
         if tag is not None:
@@ -187,7 +190,12 @@ class _Loader(yaml.SafeLoader):
             raise _LineError(
                 event.start_mark.line + 1, f"{key}YAML tag {shown}: tags are not allowed"
             )
-        return super().compose_node(parent, index)
+        self.depth += 1
+        if self.depth > _MAX_DEPTH:
+            raise _LineError(event.start_mark.line + 1, "invalid YAML: nested too deeply")
+        node = super().compose_node(parent, index)
+        self.depth -= 1
+        return node
 
 
 def _compose(text: str) -> Optional[yaml.Node]:
@@ -205,8 +213,6 @@ def _compose(text: str) -> Optional[yaml.Node]:
         if "'\\t'" in problem:
             problem = "a tab may not indent a line; use spaces"
         raise _LineError(mark.line + 1 if mark else 1, f"invalid YAML: {problem}") from error
-    except RecursionError as error:
-        raise _LineError(1, "invalid YAML: nested too deeply") from error
     except (ValueError, OverflowError) as error:
         # PyYAML hands "\UFFFFFFFF" to chr().
         raise _LineError(1, f"invalid YAML: {error}") from error
@@ -478,7 +484,11 @@ def _typed(value: Any, annotation: Any) -> Any:
         return None if value is None else _typed(value, arguments[0])
     if origin is dict:
         return _typed_mapping(value)
-    if origin is tuple and isinstance(value, (list, tuple)) and len(value) == len(arguments):
+    if origin is tuple and isinstance(value, (list, tuple)):
+        if arguments[-1] is Ellipsis:
+            arguments = (arguments[0],) * len(value)
+        if len(value) != len(arguments):
+            raise _WrongType
         return tuple(_typed(item, argument) for item, argument in zip(value, arguments))
     # type() and not isinstance(): true is no 1, and NumberLike no string.
     if annotation is bool and type(value) is bool:
@@ -522,7 +532,7 @@ def _describe(annotation: Any) -> str:
     if origin is Union:
         return f"{_describe(arguments[0])}, or null"
     if origin is tuple:
-        return f"a list of {len(arguments)} numbers"
+        return f"a list of {'' if arguments[-1] is Ellipsis else f'{len(arguments)} '}numbers"
     return "a mapping of names to plain values" if origin is dict else _TYPE_NAMES[annotation]
 
 

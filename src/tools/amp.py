@@ -1,33 +1,77 @@
-"""Automatic mixed precision: which cells compute in float16, and the scale of the loss."""
+"""Automatic mixed precision: which cells compute in half precision, and the scale of the loss."""
 
 from __future__ import annotations
+
+import logging
+from typing import Tuple, Type
 
 import mindspore as ms
 from mindspore import Parameter, Tensor, nn, ops
 
+from src.args import Config
 from src.errors import UserError
+from src.models.layers.attention import DotProductAttention
 
-_NORMS = (nn.LayerNorm, nn.GroupNorm)
-_BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d)
+_LOGGER = logging.getLogger(__name__)
+
+Cells = Tuple[Type[nn.Cell], ...]
+
+_NORMS: Cells = (nn.LayerNorm, nn.GroupNorm)
+_BATCH_NORMS: Cells = (nn.BatchNorm1d, nn.BatchNorm2d)
+_SOFTMAX: Cells = (nn.Softmax,)
+# Where nearly all multiplications are.
+_MATRIX_CELLS: Cells = (nn.Dense, nn.Conv2d, DotProductAttention)
 
 
-def apply_amp(network: nn.Cell, level: str, *, keep_bn_fp32: bool = True) -> None:
-    """Marks the cells of `network`; its parameters stay float32.
+def resolve_amp(config: Config) -> Tuple[str, str]:
+    """Level and half type that the recipe comes to on its device: (`O2`, `float16`).
 
-    O0: all float32. O2: float16, but for norms and softmax (and BatchNorm, by `keep_bn_fp32`).
+    `auto` is O0 on a CPU, which gains nothing from half precision, and O2 elsewhere.
 
     Raises:
-        UserError: a level that is not available yet.
+        UserError: bfloat16 on a backend that has no kernels for it.
+    """
+    level, dtype = config.train.amp_level, config.train.amp_dtype
+    target = config.run.device_target
+    if level == "auto":
+        level = "O0" if target == "CPU" else "O2"
+    if level != "O0" and dtype == "bfloat16" and target != "Ascend":
+        raise UserError(
+            f"amp_dtype 'bfloat16': MindSpore has no convolutions and norms for it on {target}; "
+            "use amp_dtype: float16"
+        )
+    return level, dtype
+
+
+def apply_amp(
+    network: nn.Cell, level: str, *, dtype: str = "float16", keep_bn_fp32: bool = True
+) -> None:
+    """Marks the cells of `network`; its parameters stay float32.
+
+    | level | half precision | float32 |
+    |---|---|---|
+    | O0 | nothing | everything |
+    | O1 | Dense, Conv2d, attention's products | the rest |
+    | O2 | the rest | norms, softmax; BatchNorm by `keep_bn_fp32` |
+    | O3 | everything | nothing |
+
+    The loss is float32 at every level. The choice is logged once.
     """
     if level == "O0":
         return
-    if level != "O2":
-        raise UserError(f"amp_level {level!r}: not available yet; use O0 or O2")
-    kept = (*_NORMS, nn.Softmax, *(_BATCH_NORMS if keep_bn_fp32 else ()))
-    network.to_float(ms.float16)
+    half = getattr(ms, dtype)
+    kept = {"O1": (), "O2": (*_NORMS, *_SOFTMAX), "O3": ()}[level]
+    if level == "O2" and keep_bn_fp32:
+        kept = (*kept, *_BATCH_NORMS)
+    network.to_float(ms.float32 if level == "O1" else half)
     for _, cell in network.cells_and_names():
-        if isinstance(cell, kept):
+        if level == "O1" and isinstance(cell, _MATRIX_CELLS):
+            cell.to_float(half)
+            kept = _SOFTMAX  # inside the attention
+        if kept and isinstance(cell, kept):
             cell.to_float(ms.float32)
+    halves = {"O1": "Dense, Conv2d and attention", "O2": "all but norms and softmax", "O3": "all"}
+    _LOGGER.info("amp_level %s: %s in %s; loss in float32", level, halves[level], dtype)
 
 
 class LossScale(nn.Cell):

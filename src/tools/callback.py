@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import sys
 import time
 from typing import NamedTuple, Optional
 
 from tqdm import tqdm
+from tqdm.contrib.logging import logging_redirect_tqdm
 
 _LOGGER = logging.getLogger(__name__)
 
 
-class StepTimes(NamedTuple):
+class Times(NamedTuple):
     """What one interval took."""
 
-    seconds_per_step: float
+    seconds_per_batch: float
     data_wait: float  # share spent waiting for data, [0, 1]
 
 
@@ -28,28 +30,38 @@ class StepClock:
     def restart(self) -> None:
         self._start = time.perf_counter()
         self._waited = 0.0
-        self._steps = 0
+        self._batches = 0
 
     def add_wait(self, seconds: float) -> None:
         self._waited += seconds
-        self._steps += 1
+        self._batches += 1
 
-    def read(self) -> StepTimes:
+    def read(self) -> Times:
         """Times since the last `read` or `restart`, which begins the next interval."""
         elapsed = max(time.perf_counter() - self._start, 1e-9)
-        times = StepTimes(elapsed / max(1, self._steps), self._waited / elapsed)
+        times = Times(elapsed / max(1, self._batches), self._waited / elapsed)
         self.restart()
         return times
 
 
 class ProgressDisplay:
-    """Shows steps of a run of `total` steps; `shown` is what the latest interval measured."""
+    """Shows steps of a run of `total` steps, while entered."""
 
     def __init__(self, total: int, *, first_step: int) -> None:
         self._total = total
+        self._first_step = first_step
         self._bar: Optional[tqdm] = None
+        self._stack = contextlib.ExitStack()
+
+    def __enter__(self) -> ProgressDisplay:
         if sys.stderr.isatty():
-            self._bar = tqdm(total=total, initial=first_step, unit="step", dynamic_ncols=True)
+            bar = tqdm(total=self._total, initial=self._first_step, unit="step", dynamic_ncols=True)
+            self._bar = self._stack.enter_context(bar)
+            self._stack.enter_context(logging_redirect_tqdm())  # log lines go above the bar
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stack.close()
 
     def step(self) -> None:
         if self._bar is not None:
@@ -68,11 +80,4 @@ class ProgressDisplay:
 
     def message(self, text: str) -> None:
         """A line of its own, above the bar where there is one."""
-        if self._bar is not None:
-            self._bar.write(text, file=sys.stderr)
-        else:
-            _LOGGER.info("%s", text)
-
-    def close(self) -> None:
-        if self._bar is not None:
-            self._bar.close()
+        _LOGGER.info("%s", text)

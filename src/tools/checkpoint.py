@@ -11,14 +11,14 @@ import os
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Dict, Iterable, List, Optional
+from typing import Any, Dict, Iterable, List, Mapping, Optional
 
 import mindspore as ms
 import numpy as np
 from mindspore import Parameter, Tensor
 
 from src.args import Config
-from src.errors import UserError
+from src.errors import TrainingFailed, UserError
 
 STATE_PREFIX = "train."
 _META = "train.meta"
@@ -37,6 +37,21 @@ class Checkpoint:
         if "arch" not in self.meta:
             return str(self.path)
         return f"{self.path} ({self.meta['arch']}, {self.meta['num_classes']} classes)"
+
+    def averaged(self) -> Checkpoint:
+        """The same with the averaged weights (`with_ema`) in place of the network's.
+
+        Raises:
+            UserError: the file holds none.
+        """
+        prefix = f"{STATE_PREFIX}ema."
+        tensors = {n[len(prefix) :]: t for n, t in self.tensors.items() if n.startswith(prefix)}
+        if not tensors:
+            raise UserError(
+                f"ema True: checkpoint {self.describe()} holds no averaged weights; it was trained "
+                "without with_ema"
+            )
+        return Checkpoint(self.path, tensors, self.meta)
 
 
 def save_checkpoint(path: Path, parameters: Iterable[Parameter], meta: Dict[str, Any]) -> None:
@@ -58,7 +73,13 @@ def save_checkpoint(path: Path, parameters: Iterable[Parameter], meta: Dict[str,
         os.replace(temporary, path)
         _flush(path.parent)
     finally:
-        temporary.unlink(missing_ok=True)
+        # The framework leaves one of its own beside it.
+        _remove_unfinished(path.parent, temporary.stem)
+
+
+def _remove_unfinished(folder: Path, name: str) -> None:
+    for path in folder.glob(f"{name}*"):
+        path.unlink(missing_ok=True)
 
 
 def _flush(path: Path) -> None:
@@ -78,6 +99,11 @@ def read_checkpoint(path: Path) -> Checkpoint:
     """
     if not path.is_file():
         raise UserError(f"checkpoint {str(path)!r}: no such file; give the path of a .ckpt file")
+    if path.suffix in (".pth", ".pt", ".tar", ".bin", ".safetensors", ".npz"):
+        raise UserError(
+            f"checkpoint {str(path)!r}: no MindSpore checkpoint; scripts/convert_weights.py makes "
+            "one of it"
+        )
     try:
         tensors = ms.load_checkpoint(str(path))
     except Exception as error:  # the framework raises whatever its parser met
@@ -105,28 +131,39 @@ def load_parameters(
     """
     wanted = {parameter.name: parameter for parameter in parameters}
     held = checkpoint.tensors
-    missing = [name for name in wanted if name not in held]
-    unexpected = [n for n in held if n not in wanted and not n.startswith(STATE_PREFIX)]
-    shapes = [
-        f"{name} {tuple(held[name].shape)} where {tuple(parameter.shape)} is due"
-        for name, parameter in wanted.items()
-        if name in held and tuple(held[name].shape) != tuple(parameter.shape)
-    ]
-    problems = [
-        _listing("missing", missing),
-        _listing("unexpected", unexpected),
-        _listing("of another shape", shapes),
-    ]
-    found = "; ".join(problem for problem in problems if problem)
-    if found:
+    problems = find_mismatches(wanted.values(), held)
+    if problems:
+        found = "; ".join(_listing(title, entries) for title, entries in problems.items())
         raise UserError(f"checkpoint {checkpoint.describe()} does not fit {target}: {found}")
     for name, parameter in wanted.items():
         parameter.set_data(Tensor(held[name].asnumpy(), parameter.dtype))
 
 
+def find_mismatches(
+    parameters: Iterable[Parameter], tensors: Mapping[str, Any]
+) -> Dict[str, List[str]]:
+    """Why `tensors` cannot set `parameters`: `missing`, `unexpected` and `of another shape`.
+
+    Args:
+        tensors: by name, anything with a shape; `train.*` are no part of a network.
+
+    Returns:
+        title -> tensors, without empty titles.
+    """
+    wanted = {parameter.name: tuple(parameter.shape) for parameter in parameters}
+    problems = {
+        "missing": [name for name in wanted if name not in tensors],
+        "unexpected": [n for n in tensors if n not in wanted and not n.startswith(STATE_PREFIX)],
+        "of another shape": [
+            f"{name} {tuple(tensors[name].shape)} where {shape} is due"
+            for name, shape in wanted.items()
+            if name in tensors and tuple(tensors[name].shape) != shape
+        ],
+    }
+    return {title: entries for title, entries in problems.items() if entries}
+
+
 def _listing(title: str, names: List[str], shown: int = 4) -> str:
-    if not names:
-        return ""
     more = f" and {len(names) - shown} more" if len(names) > shown else ""
     return f"{len(names)} {title}: {', '.join(names[:shown])}{more}"
 
@@ -143,6 +180,12 @@ class CheckpointFolder:
         self.folder = folder
         self.save_every = save_every
         self.keep_max = keep_max
+
+    def create(self) -> None:
+        """Makes the folder, and removes what a killed process had not finished writing."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        for name in (".last.", ".best.", ".epoch_"):
+            _remove_unfinished(self.folder, name)
 
     @property
     def last(self) -> Path:
@@ -185,14 +228,24 @@ class CheckpointFolder:
 
         Args:
             epoch: number of the epoch that has just ended, from 1; None within an epoch.
+
+        Raises:
+            TrainingFailed: the disk is full or the folder cannot be written.
         """
-        save_checkpoint(self.last, parameters, meta)
-        if is_best:
-            self._publish("best.ckpt")
-        if epoch is not None and self.save_every and epoch % self.save_every == 0:
-            self._publish(f"epoch_{epoch:03d}.ckpt")
-            for old in self._epochs()[: -self.keep_max]:
-                old.unlink()
+        try:
+            save_checkpoint(self.last, parameters, meta)
+            if is_best:
+                self._publish("best.ckpt")
+            if epoch is not None and self.save_every and epoch % self.save_every == 0:
+                self._publish(f"epoch_{epoch:03d}.ckpt")
+                for old in self._epochs()[: -self.keep_max]:
+                    old.unlink()
+        except (OSError, RuntimeError) as error:
+            reason = " ".join(str(error).split())
+            raise TrainingFailed(
+                f"step {meta['step']}: {self.folder} cannot take a checkpoint ({reason}); the "
+                "previous one is whole: make room, then continue with --resume auto"
+            ) from error
 
     def _epochs(self) -> List[Path]:
         return sorted(self.folder.glob("epoch_*.ckpt"), key=lambda path: int(path.stem[6:]))

@@ -1,8 +1,14 @@
-"""Optimizers with PyTorch's arithmetic, on the framework's fused kernels."""
+"""Optimizers with the arithmetic of torch, timm or MindSpore, on fused kernels where there are any.
+
+All of them share one contract: `construct(grads, lr)` updates `parameters` in place, in float32,
+and returns the number of updates done. `grads` are in the order of `parameters`, already clipped;
+`lr` is a () float32 tensor. The state is made of Parameters named `train.*`, saved as such.
+"""
 
 from __future__ import annotations
 
-from typing import Sequence, Tuple
+from functools import partial
+from typing import List, Optional, Sequence, Tuple
 
 import mindspore as ms
 from mindspore import Parameter, ParameterTuple, Tensor, nn, ops
@@ -15,13 +21,62 @@ def decays(parameter: Parameter, excluded: Sequence[str]) -> bool:
     return parameter.ndim > 1 and parameter.name not in excluded
 
 
-class AdamW(nn.Cell):
-    """Adam with decoupled weight decay (Loshchilov and Hutter 2019, algorithm 2), bias-corrected.
+def layer_scales(network: nn.Cell, layer_decay: Optional[float]) -> List[float]:
+    """Factor of the learning rate of each trainable parameter (Clark et al. 2020, section 3.2).
 
-    `construct(grads, lr)` updates the parameters in place, by the arithmetic of torch.optim.AdamW.
+    The last of `network.layer_groups()`, the head, has 1; each group before it has `layer_decay`
+    times the factor of the next.
+
+    Args:
+        layer_decay: in (0, 1]; None: every factor is 1.
+    """
+    parameters = network.trainable_params()
+    if layer_decay is None:
+        return [1.0] * len(parameters)
+    groups = network.layer_groups()
+    scale = {
+        name: layer_decay ** (len(groups) - 1 - depth)
+        for depth, names in enumerate(groups)
+        for name in names
+    }
+    return [scale[parameter.name] for parameter in parameters]
+
+
+class Optimizer(nn.Cell):
+    """What the optimizers share.
 
     Args:
         decay: whether each parameter decays, in the order of `parameters`.
+        lr_scale: factor of the learning rate of each parameter, decoupled decay included, as of a
+            torch parameter group with its own rate; None: 1 for all.
+    """
+
+    def __init__(
+        self,
+        parameters: Sequence[Parameter],
+        decay: Sequence[bool],
+        *,
+        weight_decay: float,
+        lr_scale: Optional[Sequence[float]] = None,
+    ) -> None:
+        super().__init__(auto_prefix=False)
+        self.parameters = ParameterTuple(parameters)
+        # Updates done: steps skipped on overflow do not count.
+        self.updates = Parameter(Tensor(0, ms.int32), name="train.updates", requires_grad=False)
+        self.decay = tuple(weight_decay if flag else 0.0 for flag in decay)
+        self.lr_scale = tuple([1.0] * len(decay) if lr_scale is None else lr_scale)
+
+    def count_update(self) -> Tensor:
+        """Adds one to `updates`; returns it, () int32."""
+        updates = self.updates + 1
+        ops.assign(self.updates, updates)
+        return updates
+
+
+class AdamW(Optimizer):
+    """Adam with decoupled weight decay (Loshchilov and Hutter 2019, algorithm 2), bias-corrected.
+
+    The arithmetic of torch.optim.AdamW.
     """
 
     def __init__(
@@ -32,37 +87,33 @@ class AdamW(nn.Cell):
         weight_decay: float,
         beta: Tuple[float, float],
         eps: float,
+        lr_scale: Optional[Sequence[float]] = None,
     ) -> None:
-        super().__init__(auto_prefix=False)
-        self.parameters = ParameterTuple(parameters)
+        super().__init__(parameters, decay, weight_decay=weight_decay, lr_scale=lr_scale)
         self.moment1 = self.parameters.clone("train.moment1", init="zeros")
         self.moment2 = self.parameters.clone("train.moment2", init="zeros")
-        # Updates done: steps skipped on overflow do not count.
-        self.updates = Parameter(Tensor(0, ms.int32), name="train.updates", requires_grad=False)
-        self.decay = tuple(weight_decay if flag else 0.0 for flag in decay)
         self.beta1, self.beta2 = beta
         self.eps = eps
         self.adam = ops.Adam()
 
     def construct(self, grads: Tuple[Tensor, ...], lr: Tensor) -> Tensor:
-        updates = self.updates + 1
-        ops.assign(self.updates, updates)
+        updates = self.count_update()
         exponent = updates.astype(ms.float32)
         power1 = ops.pow(self.beta1, exponent)
         power2 = ops.pow(self.beta2, exponent)
         # The kernel divides by sqrt(v) + eps before it corrects the bias of v, torch after it.
         eps = self.eps * ops.sqrt(1.0 - power2)
         for i in range(len(self.parameters)):
-            weight = self.parameters[i]
+            weight, rate = self.parameters[i], lr * self.lr_scale[i]
             if self.decay[i] > 0.0:
-                ops.assign(weight, weight * (1.0 - lr * self.decay[i]))
+                ops.assign(weight, weight * (1.0 - rate * self.decay[i]))
             self.adam(
                 weight,
                 self.moment1[i],
                 self.moment2[i],
                 power1,
                 power2,
-                lr,
+                rate,
                 self.beta1,
                 self.beta2,
                 eps,
@@ -71,8 +122,53 @@ class AdamW(nn.Cell):
         return updates
 
 
-class Momentum(nn.Cell):
-    """Stochastic gradient descent with momentum and L2 decay, as torch.optim.SGD."""
+class AdamWeightDecay(Optimizer):
+    """Adam with decoupled weight decay and without bias correction: mindspore.nn.AdamWeightDecay.
+
+    The first updates are larger than AdamW's, by (1 - beta1) / sqrt(1 - beta2) at the first one:
+    3.2 times with beta (0.9, 0.999).
+    """
+
+    def __init__(
+        self,
+        parameters: Sequence[Parameter],
+        decay: Sequence[bool],
+        *,
+        weight_decay: float,
+        beta: Tuple[float, float],
+        eps: float,
+        lr_scale: Optional[Sequence[float]] = None,
+    ) -> None:
+        super().__init__(parameters, decay, weight_decay=weight_decay, lr_scale=lr_scale)
+        self.moment1 = self.parameters.clone("train.moment1", init="zeros")
+        self.moment2 = self.parameters.clone("train.moment2", init="zeros")
+        self.beta1, self.beta2 = beta
+        self.eps = eps
+        self.adam = ops.AdamWeightDecay()
+
+    def construct(self, grads: Tuple[Tensor, ...], lr: Tensor) -> Tensor:
+        updates = self.count_update()
+        for i in range(len(self.parameters)):
+            self.adam(
+                self.parameters[i],
+                self.moment1[i],
+                self.moment2[i],
+                lr * self.lr_scale[i],
+                self.beta1,
+                self.beta2,
+                self.eps,
+                self.decay[i],
+                grads[i],
+            )
+        return updates
+
+
+class Momentum(Optimizer):
+    """Stochastic gradient descent with momentum and L2 decay, as torch.optim.SGD.
+
+    Args:
+        nesterov: look ahead by one step of the velocity (Sutskever et al. 2013, section 2).
+    """
 
     def __init__(
         self,
@@ -81,34 +177,126 @@ class Momentum(nn.Cell):
         *,
         weight_decay: float,
         momentum: float,
+        nesterov: bool = False,
+        lr_scale: Optional[Sequence[float]] = None,
     ) -> None:
-        super().__init__(auto_prefix=False)
-        self.parameters = ParameterTuple(parameters)
+        super().__init__(parameters, decay, weight_decay=weight_decay, lr_scale=lr_scale)
         self.velocity = self.parameters.clone("train.velocity", init="zeros")
-        self.updates = Parameter(Tensor(0, ms.int32), name="train.updates", requires_grad=False)
-        self.decay = tuple(weight_decay if flag else 0.0 for flag in decay)
         self.momentum = momentum
+        self.nesterov = nesterov
         self.apply = ops.ApplyMomentum()
 
     def construct(self, grads: Tuple[Tensor, ...], lr: Tensor) -> Tensor:
-        updates = self.updates + 1
-        ops.assign(self.updates, updates)
+        updates = self.count_update()
         for i in range(len(self.parameters)):
-            weight = self.parameters[i]
+            weight, rate = self.parameters[i], lr * self.lr_scale[i]
             grad = grads[i] + weight * self.decay[i]
-            self.apply(weight, self.velocity[i], lr, grad, self.momentum)
+            if self.nesterov:
+                # The kernel has an attribute for it, which is ignored on CPU.
+                velocity = self.momentum * self.velocity[i] + grad
+                ops.assign(weight, weight - rate * (grad + self.momentum * velocity))
+                ops.assign(self.velocity[i], velocity)
+            else:
+                self.apply(weight, self.velocity[i], rate, grad, self.momentum)
         return updates
 
 
-def create_optimizer(optim: OptimConfig, network: nn.Cell) -> nn.Cell:
+class Lamb(Optimizer):
+    """Layer-wise adaptive Adam for large batches (You et al. 2020, algorithm 2), bias-corrected.
+
+    The arithmetic of timm.optim.Lamb with max_grad_norm=None: the gradient is clipped before it
+    comes here, by the recipe's own limit. As there, parameters that do not decay take plain Adam
+    steps.
+    """
+
+    def __init__(
+        self,
+        parameters: Sequence[Parameter],
+        decay: Sequence[bool],
+        *,
+        weight_decay: float,
+        beta: Tuple[float, float],
+        eps: float,
+        lr_scale: Optional[Sequence[float]] = None,
+    ) -> None:
+        super().__init__(parameters, decay, weight_decay=weight_decay, lr_scale=lr_scale)
+        self.moment1 = self.parameters.clone("train.moment1", init="zeros")
+        self.moment2 = self.parameters.clone("train.moment2", init="zeros")
+        self.beta1, self.beta2 = beta
+        self.eps = eps
+
+    def construct(self, grads: Tuple[Tensor, ...], lr: Tensor) -> Tensor:
+        updates = self.count_update()
+        exponent = updates.astype(ms.float32)
+        correction1 = 1.0 - ops.pow(self.beta1, exponent)
+        correction2 = ops.sqrt(1.0 - ops.pow(self.beta2, exponent))
+        for i in range(len(self.parameters)):
+            weight, rate = self.parameters[i], lr * self.lr_scale[i]
+            moment1 = self.beta1 * self.moment1[i] + (1.0 - self.beta1) * grads[i]
+            moment2 = self.beta2 * self.moment2[i] + (1.0 - self.beta2) * ops.square(grads[i])
+            update = (moment1 / correction1) / (ops.sqrt(moment2) / correction2 + self.eps)
+            if self.decay[i] > 0.0:
+                update = update + self.decay[i] * weight
+                rate = rate * self._trust_ratio(weight, update)
+            ops.assign(self.moment1[i], moment1)
+            ops.assign(self.moment2[i], moment2)
+            ops.assign(weight, weight - rate * update)
+        return updates
+
+    @staticmethod
+    def _trust_ratio(weight: Tensor, update: Tensor) -> Tensor:
+        weight_norm = ops.sqrt(ops.square(weight).sum())
+        update_norm = ops.sqrt(ops.square(update).sum())
+        known = ops.logical_and(weight_norm > 0.0, update_norm > 0.0)
+        one = ops.ones_like(weight_norm)
+        return ops.select(known, weight_norm / ops.select(known, update_norm, one), one)
+
+
+class Lion(Optimizer):
+    """Sign of an interpolated momentum, decoupled decay (Chen et al. 2023, algorithm 2).
+
+    The arithmetic of timm.optim.Lion.
+    """
+
+    def __init__(
+        self,
+        parameters: Sequence[Parameter],
+        decay: Sequence[bool],
+        *,
+        weight_decay: float,
+        beta: Tuple[float, float],
+        lr_scale: Optional[Sequence[float]] = None,
+    ) -> None:
+        super().__init__(parameters, decay, weight_decay=weight_decay, lr_scale=lr_scale)
+        self.moment1 = self.parameters.clone("train.moment1", init="zeros")
+        self.beta1, self.beta2 = beta
+
+    def construct(self, grads: Tuple[Tensor, ...], lr: Tensor) -> Tensor:
+        updates = self.count_update()
+        for i in range(len(self.parameters)):
+            weight, rate = self.parameters[i], lr * self.lr_scale[i]
+            direction = ops.sign(self.beta1 * self.moment1[i] + (1.0 - self.beta1) * grads[i])
+            moment1 = self.beta2 * self.moment1[i] + (1.0 - self.beta2) * grads[i]
+            ops.assign(weight, weight * (1.0 - rate * self.decay[i]) - rate * direction)
+            ops.assign(self.moment1[i], moment1)
+        return updates
+
+
+def create_optimizer(optim: OptimConfig, network: nn.Cell) -> Optimizer:
     """The optimizer of the recipe over all trainable parameters of `network`."""
+    builders = {
+        "adamw": partial(AdamW, beta=optim.beta, eps=optim.eps),
+        "adamweightdecay": partial(AdamWeightDecay, beta=optim.beta, eps=optim.eps),
+        "sgd": partial(Momentum, momentum=optim.momentum, nesterov=True),
+        "momentum": partial(Momentum, momentum=optim.momentum),
+        "lamb": partial(Lamb, beta=optim.beta, eps=optim.eps),
+        "lion": partial(Lion, beta=optim.beta),
+    }
     parameters = network.trainable_params()
     excluded = network.no_weight_decay()
-    decay = [decays(parameter, excluded) for parameter in parameters]
-    if optim.optimizer == "adamw":
-        return AdamW(
-            parameters, decay, weight_decay=optim.weight_decay, beta=optim.beta, eps=optim.eps
-        )
-    if optim.optimizer == "momentum":
-        return Momentum(parameters, decay, weight_decay=optim.weight_decay, momentum=optim.momentum)
-    raise ValueError(f"optimizer {optim.optimizer!r}: expected 'adamw' or 'momentum'")
+    return builders[optim.optimizer](
+        parameters,
+        [decays(parameter, excluded) for parameter in parameters],
+        weight_decay=optim.weight_decay,
+        lr_scale=layer_scales(network, optim.layer_decay),
+    )

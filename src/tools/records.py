@@ -19,6 +19,9 @@ COLUMNS = (
     "val_loss",
     "top1",  # percent
     "top5",  # percent
+    "ema_val_loss",  # the same of the averaged weights
+    "ema_top1",
+    "ema_top5",
 )
 
 
@@ -69,9 +72,12 @@ def draw_curves(rows: List[Dict[str, str]], picture: Path, *, title: str) -> Non
         (loss, "val_loss", "validation"),
         (rate, "lr", "learning rate"),
         (accuracy, "top1", "validation top-1"),
+        (accuracy, "ema_top1", "the same, averaged weights"),
     ):
         points = [(float(row["epoch"]), float(row[key])) for row in rows if row[key]]
-        style = "o-" if key in ("top1", "val_loss") else "-"
+        if not points:
+            continue
+        style = "o-" if key.endswith(("top1", "val_loss")) else "-"
         axes.plot([x for x, _ in points], [y for _, y in points], style, ms=3, label=label)
         axes.set_xlabel("epoch")
         axes.grid(alpha=0.3)

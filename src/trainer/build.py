@@ -10,13 +10,13 @@ from typing import Optional
 import mindspore as ms
 from mindspore import Parameter, Tensor, nn
 
-from src.args import Config, to_yaml
-from src.data.augment.batch_transform import BatchTransform, ImageNormalize
+from src.args import Config, from_yaml_text, to_yaml
+from src.data.augment.batch_transform import BatchTransform, EraseBoxes, ImageNormalize
 from src.data.imagenet import ImageDataset
 from src.errors import UserError
 from src.models.layers.drop_path import seed_drop_paths
 from src.models.registry import create_model
-from src.tools.amp import LossScale, apply_amp
+from src.tools.amp import LossScale, apply_amp, resolve_amp
 from src.tools.checkpoint import (
     Checkpoint,
     CheckpointFolder,
@@ -24,28 +24,41 @@ from src.tools.checkpoint import (
     read_checkpoint,
     run_folder,
 )
-from src.tools.criterion import SoftTargetCrossEntropy
+from src.tools.clipping import GradientClip
+from src.tools.criterion import DistillationLoss, create_criterion
+from src.tools.log import log_to_file
 from src.tools.optimizer import create_optimizer
+from src.tools.pretrained import start_from_weights
 from src.tools.records import Records
 from src.tools.schedulers import create_lr_schedule
+from src.trainer.ema import Ema
 from src.trainer.evaluate import EvalNet
 from src.trainer.loop import RunState, Trainer
-from src.trainer.train_one_step import NetWithLoss, TrainOneStep
+from src.trainer.train_one_step import (
+    AnyNetWithLoss,
+    DistilledNetWithLoss,
+    NetWithLoss,
+    TrainOneStep,
+)
 
 _LOGGER = logging.getLogger(__name__)
 
 
 def build_network(config: Config) -> nn.Cell:
     """The network of the recipe, freshly initialised, under its mixed precision."""
+    keywords = dict(config.model.model_args)
+    if config.optim.distillation_type != "none":
+        keywords["distilled_training"] = True
     network = create_model(
         config.model.arch,
         num_classes=config.model.num_classes,
         img_size=config.model.image_size,
         drop_path_rate=config.model.drop_path_rate,
         nonlinearity=config.model.nonlinearity,
-        **config.model.model_args,
+        **keywords,
     )
-    apply_amp(network, config.train.amp_level, keep_bn_fp32=config.train.keep_bn_fp32)
+    level, dtype = resolve_amp(config)
+    apply_amp(network, level, dtype=dtype, keep_bn_fp32=config.train.keep_bn_fp32)
     return network
 
 
@@ -66,18 +79,16 @@ def load_network(network: nn.Cell, checkpoint: Checkpoint, config: Config) -> No
     load_parameters(network.get_parameters(), checkpoint, target=target)
 
 
+def _create_erase(config: Config) -> Optional[EraseBoxes]:
+    data = config.data
+    if data.re_prob == 0:
+        return None
+    return EraseBoxes(config.model.image_size, max_count=data.re_count, mode=data.re_mode)
+
+
 def build_train_step(config: Config, network: nn.Cell) -> TrainOneStep:
-    """Transform, network, loss, optimizer and loss scale as one cell."""
+    """Transform, network, loss, optimizer, loss scale and averages as one cell."""
     train, data = config.train, config.data
-    if train.with_ema:
-        raise UserError("with_ema True: not available yet; set with_ema: False")
-    mixed = train.amp_level != "O0"
-    loss_scale = LossScale(
-        train.loss_scale if mixed else 1.0,
-        dynamic=train.is_dynamic_loss_scale and mixed,
-        factor=train.loss_scale_factor,
-        window=train.loss_scale_window,
-    )
     transform = BatchTransform(
         data.batch_size,
         config.model.image_size,
@@ -85,21 +96,106 @@ def build_train_step(config: Config, network: nn.Cell) -> TrainOneStep:
         mean=data.mean,
         std=data.std,
         label_smoothing=data.label_smoothing,
+        erase=_create_erase(config),
     )
-    step = Parameter(Tensor(0, ms.int32), name="train.step", requires_grad=False)
-    seed_drop_paths(network, seed=train.seed, step=step, batch_size=data.batch_size)
+    calls = Parameter(Tensor(0, ms.int32), name="train.calls", requires_grad=False)
+    seed_drop_paths(network, seed=train.seed, step=calls, batch_size=data.batch_size)
+    ema = None
+    if train.with_ema:
+        ema = Ema(list(network.get_parameters()), decay=train.ema_decay, warmup=train.ema_warmup)
     return TrainOneStep(
-        NetWithLoss(transform, network, SoftTargetCrossEntropy()),
+        build_net_with_loss(config, transform, network),
         create_optimizer(config.optim, network),
-        loss_scale,
-        step=step,
-        clip_norm=config.optim.clip_global_norm_value,
+        build_loss_scale(config),
+        calls=calls,
+        clip=build_clip(config, network),
+        ema=ema,
+        accumulation_step=train.accumulation_step,
+    )
+
+
+def build_net_with_loss(config: Config, transform: nn.Cell, network: nn.Cell) -> AnyNetWithLoss:
+    """Network and loss, with the recipe's teacher when it distils.
+
+    Raises:
+        UserError: the teacher's checkpoint does not fit its architecture or the classes.
+    """
+    optim = config.optim
+    criterion = create_criterion(optim)
+    if optim.distillation_type == "none":
+        return NetWithLoss(transform, network, criterion)
+    assert optim.teacher_arch is not None
+    assert optim.teacher_pretrained is not None
+    teacher = create_model(
+        optim.teacher_arch,
+        num_classes=config.model.num_classes,
+        img_size=config.model.image_size,
+        drop_path_rate=0.0,
+    )
+    weights = read_checkpoint(Path(optim.teacher_pretrained))
+    target = f"teacher_arch {optim.teacher_arch} with num_classes {config.model.num_classes}"
+    load_parameters(teacher.get_parameters(), weights, target=target)
+    level, dtype = resolve_amp(config)
+    apply_amp(teacher, level, dtype=dtype, keep_bn_fp32=config.train.keep_bn_fp32)
+    distillation = DistillationLoss(
+        criterion,
+        kind=optim.distillation_type,
+        alpha=optim.distillation_alpha,
+        tau=optim.distillation_tau,
+    )
+    return DistilledNetWithLoss(transform, network, distillation, teacher=teacher)
+
+
+def build_clip(config: Config, network: nn.Cell) -> Optional[GradientClip]:
+    """The clipping of the recipe, if any."""
+    limit = config.optim.clip_global_norm_value
+    if limit is None:
+        return None
+    return GradientClip(config.optim.clip_mode, limit, network.trainable_params())
+
+
+def build_loss_scale(config: Config) -> LossScale:
+    """The scale of the recipe in float16; elsewhere the range needs none, and it stays 1."""
+    level, dtype = resolve_amp(config)
+    is_needed = level != "O0" and dtype == "float16"
+    return LossScale(
+        config.train.loss_scale if is_needed else 1.0,
+        dynamic=config.train.is_dynamic_loss_scale and is_needed,
+        factor=config.train.loss_scale_factor,
+        window=config.train.loss_scale_window,
     )
 
 
 def build_eval_net(config: Config, network: nn.Cell) -> EvalNet:
     """Normalisation and network, for uint8 images."""
     return EvalNet(ImageNormalize(mean=config.data.mean, std=config.data.std), network)
+
+
+# Keys that change where or how long a run works, but not what it computes.
+_FREE_KEYS = frozenset(
+    "train_url resume allow_config_change data_url num_parallel_workers device_target device_id "
+    "save_every save_steps keep_checkpoint_max eval_every log_interval max_overflows pretrained "
+    "ema debug".split()
+)
+
+
+def check_same_recipe(config: Config, resumed: Checkpoint) -> None:
+    """Refuses to continue a run under a recipe that would compute something else.
+
+    Raises:
+        UserError: listing every key that differs, with both values.
+    """
+    there = from_yaml_text(resumed.meta["config"], str(resumed.path)).flat()
+    changed = [
+        f"{key} {there[key]!r} -> {here!r}"
+        for key, here in config.flat().items()
+        if key not in _FREE_KEYS and there[key] != here
+    ]
+    if changed:
+        raise UserError(
+            f"resume {str(resumed.path)!r}: the recipe has changed ({'; '.join(changed)}); give "
+            "the old values, or --allow_config_change"
+        )
 
 
 @dataclass(frozen=True)
@@ -122,6 +218,8 @@ def build_run(config: Config) -> Run:
         run_folder(config), save_every=train.save_every, keep_max=train.keep_checkpoint_max
     )
     resumed = checkpoints.find_resumed(train.resume)
+    if resumed and not train.allow_config_change:
+        check_same_recipe(config, resumed)
     return Run(checkpoints, resumed, RunState.from_meta(resumed.meta) if resumed else RunState())
 
 
@@ -135,13 +233,15 @@ def build_trainer(
     """
     network = build_network(config)
     if config.model.pretrained and not run.resumed:
-        load_network(network, read_checkpoint(Path(config.model.pretrained)), config)
+        target = f"arch {config.model.arch} with image_size {config.model.image_size}"
+        start_from_weights(network, read_checkpoint(Path(config.model.pretrained)), target=target)
     train_step = build_train_step(config, network)
     if run.resumed:
-        load_parameters(train_step.get_parameters(), run.resumed, target="this recipe")
+        load_parameters(train_step.saved_parameters(), run.resumed, target="this recipe")
         _LOGGER.info("resumed from %s at step %d", run.resumed.path, run.state.step)
+    run.checkpoints.create()
     folder = run.checkpoints.folder
-    folder.mkdir(parents=True, exist_ok=True)
+    log_to_file(folder / "train.log")
     (folder / "config.yaml").write_text(to_yaml(config, with_origins=True), encoding="utf-8")
     return Trainer(
         config,
@@ -150,7 +250,10 @@ def build_trainer(
         train_set=train_set,
         val_set=val_set,
         lr_schedule=create_lr_schedule(
-            config.optim, epochs=config.train.epochs, steps_per_epoch=train_set.steps_per_epoch
+            config.optim,
+            epochs=config.train.epochs,
+            steps_per_epoch=train_set.steps_per_epoch,
+            global_batch=config.data.batch_size * config.train.accumulation_step,
         ),
         checkpoints=run.checkpoints,
         records=Records(folder / "metrics.csv", first_step=run.state.step),

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import logging
+import math
 import platform
 import time
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any, Dict, Iterator, List, Optional, Tuple
 
 import mindspore as ms
@@ -14,10 +15,13 @@ from mindspore import Tensor
 
 from src.args import Config, to_yaml
 from src.data.imagenet import Batch, ImageDataset
-from src.tools.callback import ProgressDisplay, StepClock, StepTimes
-from src.tools.checkpoint import CheckpointFolder
+from src.errors import StoppedBySignal, TrainingFailed
+from src.tools.callback import ProgressDisplay, StepClock
+from src.tools.checkpoint import CheckpointFolder, save_checkpoint
 from src.tools.metrics import EvalResult
 from src.tools.records import Records, draw_curves, read_records
+from src.tools.stop_signal import StopSignal
+from src.trainer import forensics
 from src.trainer.evaluate import EvalNet, evaluate
 from src.trainer.train_one_step import TrainOneStep
 
@@ -30,18 +34,17 @@ _Outputs = Tuple[Tensor, Tensor, Tensor, Tensor]
 class RunState:
     """Where a run stands; saved with every checkpoint."""
 
-    step: int = 0
+    step: int = 0  # optimizer steps done, skipped ones included
     best_top1: float = -1.0
     best_epoch: int = 0
+    overflows: int = 0  # steps in a row whose gradient was not finite
 
     def as_meta(self, config: Config) -> Dict[str, Any]:
         """What a checkpoint says of itself: this state, the resolved config and the versions."""
         return {
             "arch": config.model.arch,
             "num_classes": config.model.num_classes,
-            "step": self.step,
-            "best_top1": self.best_top1,
-            "best_epoch": self.best_epoch,
+            **asdict(self),
             "config": to_yaml(config),
             "versions": {
                 "mindspore": ms.__version__,
@@ -52,7 +55,7 @@ class RunState:
 
     @staticmethod
     def from_meta(meta: Dict[str, Any]) -> RunState:
-        return RunState(meta["step"], meta["best_top1"], meta["best_epoch"])
+        return RunState(**{key: meta[key] for key in asdict(RunState())})
 
 
 class Trainer:
@@ -81,54 +84,91 @@ class Trainer:
         self.records = records
         self.state = state
         self.clock = StepClock()
-        self.display = ProgressDisplay(len(lr_schedule), first_step=state.step)
-        self._unread: List[_Outputs] = []
+        self._unread: List[List[_Outputs]] = []
+        self._last_batch: Optional[Batch] = None
 
     def announce(self) -> None:
         """Says what is about to run."""
         parameters = self.eval_net.network.get_parameters()
+        global_batch = self.config.data.batch_size * self.config.train.accumulation_step
         _LOGGER.info(
-            "%s: %s parameters; %d training and %d validation images; %d steps an epoch of %d "
-            "images; the first step includes the compilation of the graph",
+            "%s: %s parameters; %d training and %d validation images; steps of %d images, %d an "
+            "epoch, %d in all; peak lr %g (base_lr %g)",
             self.config.model.arch,
             f"{sum(parameter.size for parameter in parameters):,}",
             self.train_set.num_samples,
             self.val_set.num_samples,
+            global_batch,
             self.train_set.steps_per_epoch,
-            self.config.data.batch_size,
+            len(self.lr_schedule),
+            max(self.lr_schedule, default=0.0),
+            self.config.optim.base_lr,
         )
+        if self.state.step >= len(self.lr_schedule):
+            _LOGGER.info("nothing is left to do: %d steps are done", self.state.step)
+        else:
+            _LOGGER.info("the first step includes the compilation of the graph")
 
     def conclude(self) -> None:
         """Draws the curves and says where everything is."""
         folder = self.checkpoints.folder
         rows = read_records(folder / "metrics.csv")
         draw_curves(rows, folder / "curves.png", title=self.config.model.arch)
-        _LOGGER.info(
-            "best val top-1 %.3f %% in epoch %d; checkpoints, metrics.csv and curves.png are in %s",
-            self.state.best_top1,
-            self.state.best_epoch,
-            folder,
-        )
+        if self.state.best_epoch:
+            _LOGGER.info(
+                "best val top-1 %.3f %% (%s weights) in epoch %d",
+                self.state.best_top1,
+                self.config.train.best_by,
+                self.state.best_epoch,
+            )
+        _LOGGER.info("checkpoints, metrics.csv and curves.png are in %s", folder)
 
     def run(self) -> None:
-        """Trains to the end of the schedule."""
-        try:
-            self._run()
-        finally:
-            self.display.close()
-            self.records.close()
+        """Trains to the end of the schedule.
 
-    def _run(self) -> None:
-        steps_per_epoch = self.train_set.steps_per_epoch
+        Raises:
+            StoppedBySignal: a signal came; `last.ckpt` holds the step it came in.
+            TrainingFailed: too many overflows in a row, or a loss that is not finite.
+        """
+        total = len(self.lr_schedule)
+        with ProgressDisplay(total, first_step=self.state.step) as display, StopSignal() as stop:
+            self.display = display
+            try:
+                self._run(stop)
+            finally:
+                self.records.close()
+
+    def _run(self, stop: StopSignal) -> None:
         batches = self.train_set.batches()
+        save_steps = self.config.train.save_steps
         self.train_step.set_train(True)
         self.clock.restart()
         for _ in range(self.state.step, len(self.lr_schedule)):
-            self._one_step(self._next_batch(batches))
-            if self.state.step % self.config.train.log_interval == 0:
+            self._one_step(batches)
+            if self.state.step % self.config.train.log_interval == 0 or stop.received:
                 self._log()
-            if self.state.step % steps_per_epoch == 0:
-                self._end_epoch(self.state.step // steps_per_epoch)
+            if self.state.step % self.train_set.steps_per_epoch == 0:
+                self._end_epoch(self.state.step // self.train_set.steps_per_epoch)
+            elif stop.received or (save_steps and self.state.step % save_steps == 0):
+                self._save(epoch=None, is_best=False)
+            if stop.received:
+                self.display.message(
+                    f"signal {stop.received}: saved {self.checkpoints.last} at step "
+                    f"{self.state.step}; continue with --resume auto"
+                )
+                raise StoppedBySignal(stop.received)
+
+    def _one_step(self, batches: Iterator[Batch]) -> None:
+        lr = Tensor(self.lr_schedule[self.state.step], ms.float32)
+        outputs = []
+        for _ in range(self.config.train.accumulation_step):
+            self._last_batch = self._next_batch(batches)
+            arrays = (Tensor(array) for array in self._last_batch)
+            outputs.append(self.train_step(*arrays, lr))
+        # Reading them here would make the host wait for the device at every step.
+        self._unread.append(outputs)
+        self.state.step += 1
+        self.display.step()
 
     def _next_batch(self, batches: Iterator[Batch]) -> Batch:
         start = time.perf_counter()
@@ -136,42 +176,56 @@ class Trainer:
         self.clock.add_wait(time.perf_counter() - start)
         return batch
 
-    def _one_step(self, batch: Batch) -> None:
-        lr = Tensor(self.lr_schedule[self.state.step], ms.float32)
-        outputs = self.train_step(Tensor(batch.image), Tensor(batch.label), Tensor(batch.mix), lr)
-        # Reading them here would make the host wait for the device at every step.
-        self._unread.append(outputs)
-        self.state.step += 1
-        self.display.step()
-
     def _log(self) -> None:
-        values = np.array([[float(x.asnumpy()) for x in outputs] for outputs in self._unread])
+        # (steps, batches of a step, outputs)
+        values = np.array(
+            [[[float(x.asnumpy()) for x in call] for call in step] for step in self._unread]
+        )
         self._unread.clear()
         times = self.clock.read()
-        loss, grad_norm = float(values[:, 0].mean()), float(values[-1, 1])
-        skipped, scale = int((values[:, 2] == 0).sum()), float(values[-1, 3])
+        last = values[:, -1]
         lr = float(self.lr_schedule[self.state.step - 1])
-        speed = self.config.data.batch_size / times.seconds_per_step
-        self.records.write(
-            step=self.state.step,
-            epoch=round(self._epochs_done(), 6),
-            loss=loss,
-            lr=lr,
-            grad_norm=grad_norm,
-            loss_scale=scale,
-            images_per_s=round(speed, 2),
-            data_wait=round(times.data_wait, 4),
-        )
+        speed = self.config.data.batch_size / times.seconds_per_batch
+        row = {
+            "step": self.state.step,
+            "epoch": round(self._epochs_done(), 6),
+            "loss": float(values[:, :, 0].mean()),
+            "lr": lr,
+            "grad_norm": float(last[-1, 1]),
+            "loss_scale": float(last[-1, 3]),
+            "images_per_s": round(speed, 2),
+            "data_wait": round(times.data_wait, 4),
+        }
+        self.records.write(**row)
         shown = (
-            f"loss {loss:.4f}  lr {lr:.3e}  norm {grad_norm:.3g}  scale {scale:g}  "
-            f"{speed:.0f} images/s  data wait {times.data_wait:.0%}"
+            f"loss {row['loss']:.4f}  lr {lr:.3e}  norm {row['grad_norm']:.3g}  "
+            f"scale {row['loss_scale']:g}  {speed:.0f} images/s  data wait {times.data_wait:.0%}"
         )
+        skipped = int((last[:, 2] == 0).sum())
         if skipped:
             shown += f"  {skipped} steps skipped (gradient not finite)"
-        self._show(shown, times)
+        seconds = times.seconds_per_batch * self.config.train.accumulation_step
+        self.display.interval(self.state.step, self._epochs_done(), shown, seconds)
+        self._count_overflows(last[:, 2], scale=row["loss_scale"], lr=lr)
 
-    def _show(self, shown: str, times: StepTimes) -> None:
-        self.display.interval(self.state.step, self._epochs_done(), shown, times.seconds_per_step)
+    def _count_overflows(self, finite: np.ndarray, *, scale: float, lr: float) -> None:
+        for is_finite in finite:
+            self.state.overflows = 0 if is_finite else self.state.overflows + 1
+        if self.state.overflows < self.config.train.max_overflows:
+            return
+        assert self._last_batch is not None
+        finding = forensics.probe(self.train_step, self._last_batch, scale)
+        folder = self.checkpoints.folder
+        meta = self.state.as_meta(self.config)
+        save_checkpoint(folder / forensics.CHECKPOINT, self.train_step.saved_parameters(), meta)
+        command = forensics.write_report(
+            folder, finding, self._last_batch, step=self.state.step, lr=lr, scale=scale
+        )
+        raise TrainingFailed(
+            f"step {self.state.step}: the gradient was not finite {self.state.overflows} times in "
+            f"a row (lr {lr:g}, loss scale {scale:g}, loss {finding.loss:g}; first in "
+            f"{finding.parameter}); weights are unchanged since; see it again with: {command}"
+        )
 
     def _epochs_done(self) -> float:
         return self.state.step / self.train_set.steps_per_epoch
@@ -179,34 +233,43 @@ class Trainer:
     def _end_epoch(self, epoch: int) -> None:
         every = self.config.train.eval_every
         is_last = self.state.step == len(self.lr_schedule)
-        result = self._evaluate(epoch) if is_last or (every and epoch % every == 0) else None
-        is_best = result is not None and result.top1 > self.state.best_top1
-        if result is not None and is_best:
-            self.state.best_top1, self.state.best_epoch = result.top1, epoch
-        self.save(epoch=epoch, is_best=is_best)
+        top1 = self._evaluate(epoch) if is_last or (every and epoch % every == 0) else None
+        is_best = top1 is not None and top1 > self.state.best_top1
+        if top1 is not None and is_best:
+            self.state.best_top1, self.state.best_epoch = top1, epoch
+        self._save(epoch=epoch, is_best=is_best)
         self.clock.restart()
 
-    def _evaluate(self, epoch: int) -> EvalResult:
+    def _evaluate(self, epoch: int) -> float:
+        """Scores raw and averaged weights; returns the top-1 that `best.ckpt` goes by."""
         result = evaluate(self.eval_net, self.val_set)
+        row = {"val_loss": result.loss, "top1": result.top1, "top5": result.top5}
+        shown = f"epoch {epoch}: val {_summary(result)}"
+        ema = self.train_step.ema
+        averaged = result
+        if ema is not None:
+            with ema.applied():
+                averaged = evaluate(self.eval_net, self.val_set)
+            shown += f"; ema {_summary(averaged)}"
+            row.update(ema_val_loss=averaged.loss, ema_top1=averaged.top1, ema_top5=averaged.top5)
         self.train_step.set_train(True)
-        self.records.write(
-            step=self.state.step,
-            epoch=epoch,
-            val_loss=result.loss,
-            top1=result.top1,
-            top5=result.top5,
-        )
-        self.display.message(
-            f"epoch {epoch}: val top-1 {result.top1:.3f} %  top-5 {result.top5:.3f} %  "
-            f"loss {result.loss:.4f}  ({result.images} images)"
-        )
-        return result
+        self.records.write(step=self.state.step, epoch=epoch, **row)
+        self.display.message(f"{shown}  ({result.images} images)")
+        if not math.isfinite(result.loss):
+            raise TrainingFailed(
+                f"epoch {epoch}: the validation loss is {result.loss}; the state before this epoch "
+                f"is in {self.checkpoints.last}; a lower base_lr or amp_level O0 may cure it"
+            )
+        return averaged.top1 if self.config.train.best_by == "ema" else result.top1
 
-    def save(self, *, epoch: Optional[int], is_best: bool) -> None:
-        """Saves the state as it is between two steps."""
+    def _save(self, *, epoch: Optional[int], is_best: bool) -> None:
         self.checkpoints.save(
-            self.train_step.get_parameters(),
+            self.train_step.saved_parameters(),
             self.state.as_meta(self.config),
             epoch=epoch,
             is_best=is_best,
         )
+
+
+def _summary(result: EvalResult) -> str:
+    return f"top-1 {result.top1:.3f} %  top-5 {result.top5:.3f} %  loss {result.loss:.4f}"

@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
-from typing import Optional, Tuple
+from typing import List, Optional, Tuple, Union
 
 import mindspore as ms
-from mindspore import Parameter, Tensor, nn, ops
+from mindspore import Parameter, ParameterTuple, Tensor, nn, ops
 
 from src.tools.amp import LossScale
+from src.tools.clipping import GradientClip
+from src.trainer.ema import Ema
+
+Tensors = Tuple[Tensor, ...]
+
+_SUMS = "train.grad_sum"
+_TEACHER = "teacher."
 
 
 class NetWithLoss(nn.Cell):
@@ -27,7 +34,34 @@ class NetWithLoss(nn.Cell):
         return self.criterion(self.network(image), target)
 
 
-def global_norm(grads: Tuple[Tensor, ...]) -> Tensor:
+class DistilledNetWithLoss(nn.Cell):
+    """As `NetWithLoss`, with a frozen teacher that sees the same mixed images (DeiT, section 4).
+
+    Args:
+        network: returns the logits of both heads in training.
+        teacher: its parameters are no part of the training state.
+        criterion: loss of (logits, dist_logits, teacher_logits, target).
+    """
+
+    def __init__(
+        self, transform: nn.Cell, network: nn.Cell, criterion: nn.Cell, *, teacher: nn.Cell
+    ) -> None:
+        super().__init__(auto_prefix=False)
+        self.transform = transform
+        self.network = network
+        self.criterion = criterion
+        self.teacher = teacher
+        for parameter in teacher.get_parameters():
+            parameter.requires_grad = False
+            parameter.name = f"{_TEACHER}{parameter.name}"
+
+    def construct(self, image: Tensor, label: Tensor, mix: Tensor) -> Tensor:
+        image, target = self.transform(image, label, mix)
+        logits, dist_logits = self.network(image)
+        return self.criterion(logits, dist_logits, self.teacher(image), target)
+
+
+def global_norm(grads: Tensors) -> Tensor:
     """Euclidean norm of all gradients together, float32 ()."""
     total = ops.zeros((), ms.float32)
     for grad in grads:
@@ -35,35 +69,82 @@ def global_norm(grads: Tuple[Tensor, ...]) -> Tensor:
     return ops.sqrt(total)
 
 
-class TrainOneStep(nn.Cell):
-    """One optimizer step; on a non-finite gradient nothing changes but the loss scale.
+def multiply(grads: Tensors, factor: Tensor) -> Tensors:
+    """Every gradient times a scalar."""
+    product = ()
+    for grad in grads:
+        product = (*product, grad * factor)
+    return product
 
+
+AnyNetWithLoss = Union[NetWithLoss, DistilledNetWithLoss]
+
+
+class TrainOneStep(nn.Cell):
+    """Gradients of a batch and, with every `accumulation_step`-th batch, one optimizer step.
+
+    When the gradient is not finite nothing changes but the loss scale (and the count of calls).
     `construct(image, label, mix, lr)` returns (loss, norm of the unclipped gradient, finite, loss
-    scale used), each ().
+    scale used), each (); norm and finite are 0 and True for a batch that is only accumulated.
 
     Args:
-        clip_norm: largest global norm of the gradient (torch.nn.utils.clip_grad_norm_); None: off.
-        step: int32 Parameter that counts the calls; random layers draw from it.
+        calls: int32 Parameter that counts the calls; random layers draw from it.
+        clip: limit of the gradient; None: off.
     """
 
     def __init__(
         self,
-        net_with_loss: NetWithLoss,
+        net_with_loss: AnyNetWithLoss,
         optimizer: nn.Cell,
         loss_scale: LossScale,
         *,
-        step: Parameter,
-        clip_norm: Optional[float] = None,
+        calls: Parameter,
+        clip: Optional[GradientClip] = None,
+        ema: Optional[Ema] = None,
+        accumulation_step: int = 1,
     ) -> None:
         super().__init__(auto_prefix=False)
         self.net_with_loss = net_with_loss
         self.optimizer = optimizer
         self.loss_scale = loss_scale
-        self.clip_norm = clip_norm
-        self.step = step
-        self.value_and_grad = ms.value_and_grad(
-            self._scaled_loss, None, optimizer.parameters, has_aux=True
+        self.calls = calls
+        self.clip = clip
+        self.ema = ema
+        self.accumulation_step = accumulation_step
+        weights = optimizer.parameters
+        if accumulation_step > 1:
+            self.sums = ParameterTuple(weights).clone(_SUMS, init="zeros")
+        # Running statistics: the forward pass changes them before anything is known of its result.
+        self.statistics = ParameterTuple(
+            [p for p in net_with_loss.network.get_parameters() if not p.requires_grad]
         )
+        self.value_and_grad = ms.value_and_grad(self._scaled_loss, None, weights, has_aux=True)
+
+    def saved_parameters(self) -> List[Parameter]:
+        """What a checkpoint between two steps needs: not the sums, which are 0 then."""
+        left_out = (_SUMS, _TEACHER)
+        return [p for p in self.get_parameters() if not p.name.startswith(left_out)]
+
+    def set_train(self, mode: bool = True) -> TrainOneStep:
+        """As of every cell, but a teacher stays in evaluation."""
+        super().set_train(mode)
+        if isinstance(self.net_with_loss, DistilledNetWithLoss):
+            self.net_with_loss.teacher.set_train(False)
+        return self
+
+    def construct(self, image: Tensor, label: Tensor, mix: Tensor, lr: Tensor) -> Tensors:
+        before = self._copies(self.statistics)
+        scale = self.loss_scale.value + 0.0
+        (_, loss), grads = self.value_and_grad(image, label, mix, scale)
+        grads = multiply(grads, 1.0 / (scale * self.accumulation_step))
+        if self.accumulation_step == 1:
+            norm, finite = self._update(grads, lr, before)
+        else:
+            norm, finite = self._accumulate(grads, lr, before)
+            if not ops.isfinite(loss):
+                self._restore(before)
+        ops.assign(self.calls, self.calls + 1)
+        return loss, norm, finite, scale
 
     def _scaled_loss(
         self, image: Tensor, label: Tensor, mix: Tensor, scale: Tensor
@@ -71,25 +152,38 @@ class TrainOneStep(nn.Cell):
         loss = self.net_with_loss(image, label, mix)
         return loss * scale, loss
 
-    def construct(
-        self, image: Tensor, label: Tensor, mix: Tensor, lr: Tensor
-    ) -> Tuple[Tensor, Tensor, Tensor, Tensor]:
-        scale = self.loss_scale.value + 0.0
-        (_, loss), grads = self.value_and_grad(image, label, mix, scale)
-        grads = self._multiply(grads, 1.0 / scale)
+    def _accumulate(self, grads: Tensors, lr: Tensor, before: Tensors) -> Tuple[Tensor, Tensor]:
+        for i in range(len(self.sums)):
+            ops.assign(self.sums[i], self.sums[i] + grads[i])
+        norm = ops.zeros((), ms.float32)
+        finite = ops.isfinite(norm)
+        if self.calls % self.accumulation_step == self.accumulation_step - 1:
+            norm, finite = self._update(self._copies(self.sums), lr, before)
+            for i in range(len(self.sums)):
+                ops.assign(self.sums[i], ops.zeros_like(self.sums[i]))
+        return norm, finite
+
+    def _update(self, grads: Tensors, lr: Tensor, before: Tensors) -> Tuple[Tensor, Tensor]:
         norm = global_norm(grads)
         finite = ops.isfinite(norm)
-        if self.clip_norm is not None:
-            grads = self._multiply(grads, ops.minimum(self.clip_norm / (norm + 1e-6), 1.0))
+        if self.clip is not None:
+            grads = self.clip(grads, norm)
         if finite:
             self.optimizer(grads, lr)
+            if self.ema is not None:
+                self.ema()
+        else:
+            self._restore(before)
         self.loss_scale(finite)
-        ops.assign(self.step, self.step + 1)
-        return loss, norm, finite, scale
+        return norm, finite
 
     @staticmethod
-    def _multiply(grads: Tuple[Tensor, ...], factor: Tensor) -> Tuple[Tensor, ...]:
-        product = ()
-        for grad in grads:
-            product = (*product, grad * factor)
-        return product
+    def _copies(parameters: Tensors) -> Tensors:
+        copies = ()
+        for parameter in parameters:
+            copies = (*copies, parameter * 1.0)
+        return copies
+
+    def _restore(self, before: Tensors) -> None:
+        for i in range(len(self.statistics)):
+            ops.assign(self.statistics[i], before[i])

@@ -1,0 +1,46 @@
+"""Repeat the step on which a run gave up: the command is in its overflow.json.
+
+python scripts/replay_step.py --config RUN/config.yaml --resume RUN/overflow.ckpt
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Optional, Sequence
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from src.args import Config
+from src.errors import UserError
+from src.tools.device import setup_device
+from src.tools.entry import run_entry_point
+
+
+def replay(config: Config) -> None:
+    """Prints the loss and the first weight whose gradient is not finite."""
+    if not config.train.resume or config.train.resume == "auto":
+        raise UserError("resume: replay_step.py needs --resume RUN/overflow.ckpt")
+    setup_device(config.run, seed=config.train.seed)
+    from src.tools.checkpoint import load_parameters, read_checkpoint
+    from src.trainer import forensics
+    from src.trainer.build import build_network, build_train_step
+
+    path = Path(config.train.resume)
+    checkpoint = read_checkpoint(path)
+    batch, scale = forensics.read_batch(path.parent)
+    train_step = build_train_step(config, build_network(config))
+    load_parameters(train_step.saved_parameters(), checkpoint, target="this recipe")
+    finding = forensics.probe(train_step, batch, scale)
+    print(
+        f"step {checkpoint.meta['step']}  loss {finding.loss:g}  loss scale {scale:g}  first "
+        f"gradient that is not finite: {finding.parameter or 'none, all are finite'}"
+    )
+
+
+def main(argv: Optional[Sequence[str]] = None) -> int:
+    return run_entry_point(replay, argv)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

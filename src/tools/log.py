@@ -1,0 +1,20 @@
+"""Log lines of a run, on the screen and in its folder."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+
+
+def log_to_file(path: Path) -> None:
+    """From now on everything logged is also appended to `path`, with the time.
+
+    One file at a time: it takes the place of an earlier one.
+    """
+    root = logging.getLogger()
+    for handler in [h for h in root.handlers if isinstance(h, logging.FileHandler)]:
+        root.removeHandler(handler)
+        handler.close()
+    handler = logging.FileHandler(path, encoding="utf-8")
+    handler.setFormatter(logging.Formatter("%(asctime)s %(message)s"))
+    root.addHandler(handler)

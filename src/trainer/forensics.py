@@ -1,0 +1,98 @@
+"""After too many overflows: which gradient is not finite, and how to see it again."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Optional, Tuple
+
+import mindspore as ms
+import numpy as np
+from mindspore import Tensor, nn, ops
+
+from src.data.imagenet import Batch
+from src.errors import UserError
+from src.trainer.train_one_step import AnyNetWithLoss, TrainOneStep
+
+CHECKPOINT = "overflow.ckpt"
+_BATCH = "overflow.npz"
+_REPORT = "overflow.json"
+
+
+class GradientProbe(nn.Cell):
+    """(image, label, mix, scale) -> (loss, one flag per weight: its gradient is finite)."""
+
+    def __init__(self, net_with_loss: AnyNetWithLoss, weights: ms.ParameterTuple) -> None:
+        super().__init__(auto_prefix=False)
+        self.net_with_loss = net_with_loss
+        self.value_and_grad = ms.value_and_grad(self._scaled_loss, None, weights, has_aux=True)
+
+    def _scaled_loss(
+        self, image: Tensor, label: Tensor, mix: Tensor, scale: Tensor
+    ) -> Tuple[Tensor, Tensor]:
+        loss = self.net_with_loss(image, label, mix)
+        return loss * scale, loss
+
+    def construct(
+        self, image: Tensor, label: Tensor, mix: Tensor, scale: Tensor
+    ) -> Tuple[Tensor, Tuple[Tensor, ...]]:
+        (_, loss), grads = self.value_and_grad(image, label, mix, scale)
+        flags = ()
+        for grad in grads:
+            flags = (*flags, ops.isfinite(grad).astype(ms.float32).min())
+        return loss, flags
+
+
+@dataclass(frozen=True)
+class Finding:
+    """What a probe saw: the loss, and the first weight whose gradient is not finite, if any."""
+
+    loss: float
+    parameter: Optional[str]
+
+
+def probe(train_step: TrainOneStep, batch: Batch, scale: float) -> Finding:
+    """Gradients of one batch under the present weights; changes no weight."""
+    weights = train_step.optimizer.parameters
+    train_step.set_train(True)
+    cell = GradientProbe(train_step.net_with_loss, weights)
+    loss, flags = cell(*(Tensor(array) for array in batch), Tensor(scale, ms.float32))
+    broken = [w.name for w, flag in zip(weights, flags) if float(flag.asnumpy()) == 0.0]
+    return Finding(float(loss.asnumpy()), broken[0] if broken else None)
+
+
+def write_report(
+    folder: Path, finding: Finding, batch: Batch, *, step: int, lr: float, scale: float
+) -> str:
+    """Writes overflow.npz and overflow.json into `folder`; returns the command that replays it."""
+    arrays = {name: array for name, array in batch._asdict().items() if array is not None}
+    np.savez_compressed(folder / _BATCH, scale=scale, **arrays)
+    command = (
+        f"python scripts/replay_step.py --config {folder / 'config.yaml'} "
+        f"--resume {folder / CHECKPOINT}"
+    )
+    report = {
+        "step": step,
+        "lr": lr,
+        "loss_scale": scale,
+        "loss": repr(finding.loss),
+        "first_non_finite_gradient": finding.parameter,
+        "replay": command,
+    }
+    (folder / _REPORT).write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
+    return command
+
+
+def read_batch(folder: Path) -> Tuple[Batch, float]:
+    """The batch and the loss scale that `write_report` left in `folder`.
+
+    Raises:
+        UserError: there is none.
+    """
+    path = folder / _BATCH
+    if not path.is_file():
+        raise UserError(f"{path}: no such file; replay what a run that stopped on overflow left")
+    with np.load(path) as stored:
+        arrays = {name: stored[name] for name in Batch._fields if name in stored.files}
+        return Batch(**arrays), float(stored["scale"])

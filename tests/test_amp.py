@@ -1,0 +1,129 @@
+"""Mixed precision: what computes in which type, for every family."""
+
+from __future__ import annotations
+
+import functools
+from typing import Any, Dict, List, Tuple
+
+import mindspore as ms
+import numpy as np
+import pytest
+from mindspore import Parameter, Tensor, nn
+
+from src.args import Config, OptimConfig, RunConfig, TrainConfig
+from src.data.augment.batch_transform import BatchTransform
+from src.errors import UserError
+from src.models.registry import create_model
+from src.tools.amp import LossScale, apply_amp, resolve_amp
+from src.tools.clipping import GradientClip
+from src.tools.criterion import SoftTargetCrossEntropy
+from src.tools.optimizer import create_optimizer
+from src.trainer.train_one_step import NetWithLoss, TrainOneStep
+
+TINY: Dict[str, Dict[str, Any]] = {
+    "cct_2_3x2_32": {"img_size": 16, "num_layers": 1},
+    "convmixer_768_32": {"img_size": 28, "dim": 24, "depth": 2, "kernel_size": 3},
+    "convnext_tiny": {"img_size": 32, "depths": (1, 1, 1, 1), "dims": (8, 16, 24, 32)},
+    "deit_tiny_patch16_224": {"img_size": 32, "depth": 2},
+    "pcpvt_small_v0": {"img_size": 32, "depths": (1, 1, 1, 1)},
+}
+
+
+def losses(arch: str, level: str, steps: int) -> List[float]:
+    ms.set_seed(2)
+    keywords = dict(TINY[arch])
+    side = keywords["img_size"]
+    network = create_model(arch, num_classes=4, drop_path_rate=0.0, **keywords)
+    apply_amp(network, level)
+    step = TrainOneStep(
+        NetWithLoss(
+            BatchTransform(8, side, num_classes=4, mean=(0.5,) * 3, std=(0.25,) * 3),
+            network,
+            SoftTargetCrossEntropy(),
+        ),
+        create_optimizer(OptimConfig(weight_decay=0.05), network),
+        LossScale(1024.0 if level != "O0" else 1.0, dynamic=True, factor=2.0, window=2000),
+        calls=Parameter(Tensor(0, ms.int32), name="train.calls", requires_grad=False),
+        clip=GradientClip("norm", 1.0, network.trainable_params()),
+    ).set_train(True)
+    for cell in network.cells_and_names():
+        if isinstance(cell[1], nn.Dropout):
+            cell[1].set_train(False)
+    rng = np.random.default_rng(0)
+    image = Tensor(rng.integers(0, 256, (8, side, side, 3)).astype(np.uint8))
+    label = Tensor((np.arange(8) % 4).astype(np.int32))
+    mix = Tensor(np.tile(np.array([1, 0, 0, 0, 0], np.float32), (8, 1)))
+    lr = Tensor(5e-4, ms.float32)
+    return [float(step(image, label, mix, lr)[0].asnumpy()) for _ in range(steps)]
+
+
+def cases() -> List[Any]:
+    """Every family at every level; each is a graph to compile, so most of O1 and O3 are slow."""
+    return [
+        pytest.param(
+            arch,
+            level,
+            marks=() if level == "O2" or arch.startswith("cct") else pytest.mark.slow,
+        )
+        for arch in sorted(TINY)
+        for level in ("O1", "O2", "O3")
+    ]
+
+
+@functools.cache
+def float32_losses(arch: str) -> Tuple[float, ...]:
+    return tuple(losses(arch, "O0", 30))
+
+
+@pytest.mark.parametrize(("arch", "level"), cases())
+def test_thirty_steps_stay_within_two_percent_of_float32(arch: str, level: str) -> None:
+    expected = float32_losses(arch)
+    assert expected[-1] < 0.8 * expected[0]
+    found = losses(arch, level, 30)
+    error = np.abs(np.array(found) - expected) / np.maximum(np.abs(expected), 0.05)
+    assert error.max() < 0.02
+    assert tuple(found) != expected
+
+
+class Probe(nn.Cell):
+    def __init__(self) -> None:
+        super().__init__()
+        self.fc = nn.Dense(4, 4)
+        self.bn = nn.BatchNorm1d(4)
+        self.norm = nn.LayerNorm((4,))
+        self.softmax = nn.Softmax()
+        self.act = nn.GELU()
+
+
+@pytest.mark.parametrize(
+    ("level", "keep_bn", "halves"),
+    [
+        ("O0", True, ""),
+        ("O1", True, "fc"),
+        ("O2", True, "fc act"),
+        ("O2", False, "fc act bn"),
+        ("O3", True, "fc act bn norm softmax"),
+    ],
+)
+def test_the_table_of_levels(level: str, keep_bn: bool, halves: str) -> None:
+    network = Probe()
+    apply_amp(network, level, keep_bn_fp32=keep_bn)
+    x = Tensor(np.ones((2, 4), np.float32))
+    found = {
+        name
+        for name in ("fc", "bn", "norm", "softmax", "act")
+        if getattr(network, name)(x).dtype == ms.float16
+    }
+    assert found == set(halves.split())
+
+
+def test_auto_and_bfloat16() -> None:
+    def config(target: str, **train: Any) -> Config:
+        return Config(train=TrainConfig(**train), run=RunConfig(device_target=target))
+
+    assert resolve_amp(config("CPU", amp_level="auto"))[0] == "O0"
+    assert resolve_amp(config("Ascend", amp_level="auto")) == ("O2", "float16")
+    assert resolve_amp(config("Ascend", amp_level="O2", amp_dtype="bfloat16"))[1] == "bfloat16"
+    for target in ("CPU", "GPU"):
+        with pytest.raises(UserError, match=r"bfloat16.*float16"):
+            resolve_amp(config(target, amp_level="O1", amp_dtype="bfloat16"))
