@@ -16,7 +16,7 @@ from PIL import Image
 from sklearn.datasets import load_sample_images
 
 from src.args import Config, DataConfig, ModelConfig, OptimConfig, TrainConfig
-from src.data.augment.mixup import draw_mix
+from src.data.augment.mixup import Mixing, draw_mix
 from src.data.imagenet import create_dataset
 from src.data.sampler import batch_generator
 from src.errors import UserError
@@ -56,6 +56,9 @@ def build_config(root, **values):
         "cutmix": 1.0,
         "mixup_mode": "elem",
         "interpolation": "random",
+        "auto_augment": "rand-m9-mstd0.5-inc1",
+        "re_prob": 0.5,
+        "re_count": 2,
     }
     return Config(
         model=ModelConfig(num_classes=3, image_size=32),
@@ -86,7 +89,7 @@ def test_training_yields_the_whole_run(folder):
     for batch in batches:
         assert (batch.image.shape, batch.image.dtype) == ((4, 32, 32, 3), np.uint8)
         assert (batch.label.shape, batch.label.dtype) == ((4,), np.int32)
-        assert (batch.mix.shape, batch.mix.dtype) == ((4, 5), np.float32)
+        assert (batch.mix.shape, batch.mix.dtype) == ((4, 5 + 2 * 7), np.float32)
     images = {image.tobytes() for batch in batches for image in batch.image}
     # Every view of every image is another one.
     assert len(images) == 3 * 5 * 4
@@ -141,17 +144,9 @@ def test_mix_is_that_of_its_batch_number(folder):
         batches = read(folder, rank=rank, world_size=2, batch_size=2, start_step=3)
         for step, batch in enumerate(batches, start=3):
             epoch, position = divmod(step, 5)
-            expected = draw_mix(
-                2,
-                32,
-                mix_up=0.8,
-                cutmix=1.0,
-                mixup_prob=1.0,
-                switch_prob=0.5,
-                mixup_mode="elem",
-                rng=batch_generator(5, epoch, 2 * position + rank),
-            )
-            np.testing.assert_array_equal(batch.mix, expected)
+            rng = batch_generator(5, epoch, 2 * position + rank)
+            expected = draw_mix(Mixing(0.8, 1.0, mixup_mode="elem"), 2, 32, rng=rng)
+            np.testing.assert_array_equal(batch.mix[:, :5], expected)
 
 
 def evaluation_oracle(root):
@@ -316,19 +311,88 @@ def test_batch_larger_than_the_training_set(folder):
     assert len(read(folder, training=False, batch_size=24)) == 1
 
 
+def test_policies_are_refused_before_the_first_batch(folder):
+    message = "auto_augment 'rand-m9-msdt0.5': unknown key 'msdt' (did you mean 'mstd'?)"
+    with pytest.raises(UserError) as caught:
+        create_dataset(build_config(folder, auto_augment="rand-m9-msdt0.5"), training=True)
+    assert str(caught.value) == message
+    # Evaluation does not read it.
+    assert len(read(folder, training=False, auto_augment="rand-m9-msdt0.5")) == 3
+
+
+def test_erased_boxes_come_with_their_image(folder):
+    erased, whole = read(folder, re_prob=1.0), read(folder, re_prob=0.0)
+    for batch, other in zip(erased, whole):
+        assert other.mix.shape == (4, 5)
+        np.testing.assert_array_equal(batch.mix[:, :5], other.mix)
+        boxes = batch.mix[:, 5:].reshape(4, 2, 7)
+        for image, unchanged, rows in zip(batch.image, other.image, boxes):
+            expected = unchanged.copy()
+            for x0, y0, x1, y1 in rows[:, :4].astype(int):
+                expected[y0:y1, x0:x1] = image[y0:y1, x0:x1]
+            np.testing.assert_array_equal(image, expected)
+    assert all(batch.mix[:, 5:].any(axis=1).all() for batch in erased)
+
+
+def test_split_keeps_the_first_images_whole(folder):
+    for batch in read(folder, re_prob=1.0, re_split=2):
+        assert not batch.mix[:2, 5:].any()
+        assert batch.mix[2:, 5:].any(axis=1).all()
+
+
+def test_repeats_are_augmented_each_in_its_own_way(folder):
+    batches = read(folder, repeated_aug=3, re_prob=0.0)
+    assert len(batches) == 15
+    for batch in batches[:5]:
+        assert len({image.tobytes() for image in batch.image}) == 4
+    labels = np.concatenate([batch.label for batch in batches[:5]])
+    assert (labels[0:18:3] == labels[2:18:3]).all()
+    ranks = [read(folder, rank=r, world_size=2, batch_size=2, repeated_aug=3) for r in (0, 1)]
+    for mine, whole in zip(ranks[1], batches):
+        np.testing.assert_array_equal(mine.label, whole.label[1::2])
+
+
+def test_mixing_stops_at_its_epoch(folder):
+    batches = read(folder, mixup_off_epoch=1, re_prob=0.0)
+    for step, (batch, other) in enumerate(zip(batches, read(folder, re_prob=0.0))):
+        if step < 5:
+            np.testing.assert_array_equal(batch.mix, other.mix)
+        else:
+            np.testing.assert_array_equal(batch.mix, [(1, 0, 0, 0, 0)] * 4)
+        np.testing.assert_array_equal(batch.image, other.image)
+
+
 @pytest.mark.parametrize(
-    ("values", "message"),
+    ("values", "is_on"),
     [
-        (
-            {"auto_augment": "rand-m9-mstd0.5-inc1"},
-            "auto_augment 'rand-m9-mstd0.5-inc1': not available yet; set auto_augment: null",
-        ),
-        ({"re_prob": 0.25}, "re_prob 0.25: not available yet; set re_prob: 0"),
+        ({"auto_augment": None}, True),
+        ({}, False),
+        ({"force_color_jitter": True}, True),
+        ({"auto_augment": "3a"}, True),
     ],
 )
-def test_what_does_not_exist_yet_is_refused(folder, values, message):
-    with pytest.raises(UserError) as caught:
-        create_dataset(build_config(folder, **values), training=True)
-    assert str(caught.value) == message
-    # Evaluation does not read these settings.
-    assert len(read(folder, training=False, **values)) == 3
+def test_jitter_follows_the_rule_of_timm(folder, caplog, values, is_on):
+    with caplog.at_level(logging.INFO, logger="src.data.imagenet"):
+        jittered = read(folder, color_jitter=[0.4, 0.4, 0.4], **values)
+    plain = read(folder, **values)
+    same = [np.array_equal(a.image, b.image) for a, b in zip(jittered, plain)]
+    assert not any(same) if is_on else all(same)
+    assert ("force_color_jitter: True turns it on" in caplog.text) != is_on
+
+
+def test_grey_and_blur_and_flip_reach_the_images(folder):
+    for batch in read(folder, auto_augment=None, re_prob=0.0, grayscale_prob=1.0):
+        np.testing.assert_array_equal(batch.image[..., 0], batch.image[..., 2])
+    plain, blurred, upside_down = (
+        read(folder, auto_augment=None, re_prob=0.0, hflip=0.0, **values)[0].image
+        for values in ({}, {"gaussian_blur_prob": 1.0}, {"vflip": 1.0})
+    )
+    roughness = [np.abs(np.diff(images.astype(int), axis=1)).mean() for images in (plain, blurred)]
+    assert roughness[1] < roughness[0]
+    np.testing.assert_array_equal(upside_down, plain[:, ::-1])
+
+
+def test_squashed_evaluation_keeps_the_whole_image(folder):
+    squashed = read(folder, training=False, crop_mode="squash", crop_pct=1.0)
+    centred = read(folder, training=False, crop_pct=1.0)
+    assert any(not np.array_equal(a.image, b.image) for a, b in zip(squashed, centred))

@@ -12,7 +12,7 @@ from scipy.stats import ks_2samp
 from torch_oracle import seeded, timm, torch, torchvision
 
 from src.data.augment.batch_transform import BatchTransform, ImageNormalize
-from src.data.augment.mixup import cut_box, draw_mix
+from src.data.augment.mixup import Mixing, cut_box, draw_minmax_box, draw_mix
 
 timm_mixup = timm.data.mixup
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
@@ -22,7 +22,7 @@ BOTH = {"mix_up": 0.8, "cutmix": 1.0, "mixup_prob": 1.0, "switch_prob": 0.5}
 
 def draw(batch_size, mode="elem", seed=0, size=SIZE, **values):
     rng = np.random.default_rng(seed)
-    return draw_mix(batch_size, size, **{**BOTH, **values}, mixup_mode=mode, rng=rng)
+    return draw_mix(Mixing(**{**BOTH, **values}, mixup_mode=mode), batch_size, size, rng=rng)
 
 
 @pytest.fixture(params=["graph", "pynative"])
@@ -151,6 +151,59 @@ def timm_draws(count, size, **arguments):
             (y0, y1, x0, x1), lam = timm_mixup.cutmix_bbox_and_lam((3, size, size), lam)
         rows.append((lam, x0, y0, x1, y1) if lam != 1.0 else (1, 0, 0, 0, 0))
     return np.array(rows)
+
+
+@pytest.mark.parametrize("size", [33, 224])
+def test_minmax_boxes_are_distributed_as_those_of_timm(size):
+    count, minmax = 20_000, (0.2, 0.8)
+    rng = np.random.default_rng(0)
+    ours = np.array([draw_minmax_box(minmax, size, rng) for _ in range(count)])
+    with seeded(1):
+        y0, y1, x0, x1 = timm_mixup.rand_bbox_minmax((3, size, size), minmax, count=count)
+    theirs = np.stack([x0, y0, x1, y1], axis=1)
+    for describe in (
+        lambda x0, y0, x1, y1: x0,
+        lambda x0, y0, x1, y1: y0,
+        lambda x0, y0, x1, y1: x1 - x0,
+        lambda x0, y0, x1, y1: y1 - y0,
+        lambda x0, y0, x1, y1: size - x1,
+        lambda x0, y0, x1, y1: (x1 - x0) * (y1 - y0),
+    ):
+        mine, other = (describe(*boxes.T.astype(float)) for boxes in (ours, theirs))
+        assert ks_2samp(mine, other).pvalue > 1e-3
+        assert (mine.min(), mine.max()) == (other.min(), other.max()) or size > 100
+
+
+def test_minmax_goes_before_alpha_and_sets_the_label():
+    mixing = Mixing(cutmix_minmax=(0.25, 0.5), correct_lam=False)
+    rows = np.concatenate(
+        [draw_mix(mixing, 2, 32, rng=np.random.default_rng(s)) for s in range(50)]
+    )
+    lam, x0, y0, x1, y1 = rows.T
+    np.testing.assert_allclose(lam, 1 - (x1 - x0) * (y1 - y0) / 32**2, atol=1e-6)
+    assert min((x1 - x0).min(), (y1 - y0).min()) == 8
+    # One length only: no choice.
+    tiny = draw_mix(Mixing(cutmix_minmax=(0.5, 0.6)), 2, 4, rng=np.random.default_rng(0))
+    assert (tiny[0, 3] - tiny[0, 1], tiny[0, 4] - tiny[0, 2]) == (2, 2)
+
+
+def test_label_without_correction_is_the_drawn_one():
+    # As drawn: uniform, whatever the border clips. Corrected labels have more of the image itself.
+    count = 20_000
+    values = {"mix_up": 0.0, "cutmix": 1.0}
+    lam = draw(count, size=224, correct_lam=False, **values)[:, 0]
+    corrected = draw(count, size=224, **values)[:, 0]
+    assert ks_2samp(lam, np.random.default_rng(8).random(count)).pvalue > 1e-3
+    assert corrected.mean() > lam.mean() + 0.1
+    # Pixels by the box, label by lam.
+    image, label = random_batch(2)
+    mix = np.array([(0.25, 0, 0, 9, 9)] * 2, np.float32)
+    mixed, target = run(build(2), image, label, mix)
+    own = ImageNormalize(mean=MEAN, std=STD)(Tensor(image)).asnumpy()
+    np.testing.assert_array_equal(mixed[0, :, :9, :9], own[1, :, :9, :9])
+    np.testing.assert_array_equal(mixed[0, :, 9:], own[0, :, 9:])
+    one_hot = np.eye(NUM_CLASSES)[label]
+    np.testing.assert_allclose(target, 0.25 * one_hot + 0.75 * one_hot[::-1], atol=1e-6)
 
 
 @pytest.mark.parametrize(

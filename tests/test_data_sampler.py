@@ -25,7 +25,9 @@ PINNED_ORDER = [2, 7, 3, 0, 9, 1, 4, 6, 8, 5]
 PINNED_DRAWS = [472, 983, 247]
 
 
-def run_keys(rank=0, world_size=1, batch_size=4, first_step=0, num_samples=23, num_epochs=3):
+def run_keys(
+    rank=0, world_size=1, batch_size=4, first_step=0, num_samples=23, num_epochs=3, repeats=1
+):
     keys = train_keys(
         num_samples,
         batch_size=batch_size,
@@ -34,6 +36,7 @@ def run_keys(rank=0, world_size=1, batch_size=4, first_step=0, num_samples=23, n
         num_epochs=num_epochs,
         rank=rank,
         world_size=world_size,
+        repeats=repeats,
     )
     return np.array(list(keys)).reshape(-1, 3)
 
@@ -88,6 +91,39 @@ def test_ranks_together_see_the_order_of_one(world_size):
 @pytest.mark.parametrize("first_step", [0, 1, 4, 5, 7, 14, 15])
 def test_first_step_skips_keys(first_step):
     np.testing.assert_array_equal(run_keys(first_step=first_step), run_keys()[4 * first_step :])
+
+
+@pytest.mark.parametrize(("num_samples", "world_size"), [(23, 1), (23, 2), (600, 3), (255, 8)])
+def test_repeated_augmentation_visits_what_timm_visits(monkeypatch, num_samples, world_size):
+    from torch_oracle import timm, torch
+
+    order = epoch_order(num_samples, seed=7, epoch=0)
+    monkeypatch.setattr(torch, "randperm", lambda *_, **__: torch.from_numpy(order))
+    for rank in range(world_size):
+        sampler = timm.data.distributed_sampler.RepeatAugSampler(
+            range(num_samples), world_size, rank
+        )
+        theirs = list(sampler)
+        keys = run_keys(rank, world_size, 2, num_samples=num_samples, num_epochs=1, repeats=3)
+        steps = count_train_steps(num_samples, batch_size=2, world_size=world_size, repeats=3)
+        # The loader drops the last batch when it is not full. Below 256 images timm rounds up on
+        # each rank, which may add a step.
+        missing = len(theirs) // 2 - steps
+        assert len(keys) == 2 * steps
+        assert missing == 0 if num_samples >= 256 else missing in (0, 1)
+        np.testing.assert_array_equal(keys[:, 1], theirs[: len(keys)])
+
+
+def test_repeats_of_an_image_have_their_own_generators():
+    keys = run_keys(batch_size=3, repeats=3)
+    assert len({tuple(key) for key in keys}) == len(keys) == 3 * 21
+    np.testing.assert_array_equal(keys[:6, 2], [0, 1, 2, 0, 1, 2])
+    assert keys[0, 1] == keys[2, 1] != keys[3, 1]
+    np.testing.assert_array_equal(run_keys(batch_size=3, repeats=3, first_step=9), keys[27:])
+    for world_size in (2, 3):
+        ranks = [run_keys(r, world_size, 2, repeats=3) for r in range(world_size)]
+        together = np.stack(ranks, axis=1).reshape(-1, 3)
+        np.testing.assert_array_equal(together, run_keys(batch_size=2 * world_size, repeats=3))
 
 
 def test_too_few_images_for_one_step():

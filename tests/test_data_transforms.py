@@ -12,7 +12,7 @@ from sklearn.datasets import load_sample_images
 from torch_oracle import seeded, timm
 
 from src.data.augment.transforms import (
-    RandomHorizontalFlip,
+    RandomFlip,
     RandomResizedCrop,
     ResizeCenterCrop,
     draw_crop_box,
@@ -108,13 +108,15 @@ def test_random_interpolation_takes_both_filters_equally_often(photographs):
     assert abs(drawn.count(Image.Resampling.BICUBIC) - 1000) < 90
 
 
-def test_flip_mirrors_with_its_probability(photographs):
+@pytest.mark.parametrize("axis", [0, 1])
+def test_flip_mirrors_with_its_probability(photographs, axis):
     image = photographs[3]
-    mirrored = np.asarray(image)[:, ::-1]
+    direction = (Image.Transpose.FLIP_TOP_BOTTOM, Image.Transpose.FLIP_LEFT_RIGHT)[axis]
+    mirrored = np.flip(np.asarray(image), axis)
     rng = np.random.default_rng(4)
-    np.testing.assert_array_equal(RandomHorizontalFlip(1.0)(image, rng), mirrored)
-    assert RandomHorizontalFlip(0.0)(image, rng) is image
-    flips = sum(RandomHorizontalFlip(0.3)(image, rng) is not image for _ in range(2000))
+    np.testing.assert_array_equal(RandomFlip(1.0, direction)(image, rng), mirrored)
+    assert RandomFlip(0.0, direction)(image, rng) is image
+    flips = sum(RandomFlip(0.3, direction)(image, rng) is not image for _ in range(2000))
     # 4 standard deviations
     assert abs(flips - 600) < 82
 
@@ -122,11 +124,12 @@ def test_flip_mirrors_with_its_probability(photographs):
 @pytest.mark.parametrize("name", ["bilinear", "bicubic"])
 @pytest.mark.parametrize("crop_pct", [0.875, 0.9, 0.95, 0.96, 1.0])
 @pytest.mark.parametrize("size", [32, 97, 224])
-def test_evaluation_has_the_pixels_of_timm(photographs, size, crop_pct, name):
+@pytest.mark.parametrize("crop_mode", ["center", "squash"])
+def test_evaluation_has_the_pixels_of_timm(photographs, size, crop_pct, name, crop_mode):
     theirs = timm.data.create_transform(
-        size, interpolation=name, crop_pct=crop_pct, normalize=False
+        size, interpolation=name, crop_pct=crop_pct, crop_mode=crop_mode, normalize=False
     )
-    ours = ResizeCenterCrop(size, crop_pct, name)
+    ours = ResizeCenterCrop(size, crop_pct, name, crop_mode)
     for image in photographs:
         np.testing.assert_array_equal(ours(image), theirs(image).numpy().transpose(1, 2, 0))
 

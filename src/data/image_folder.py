@@ -45,7 +45,9 @@ class ImageFolder:
         path = self.folder / self.file_names[index]
         try:
             with Image.open(path) as image:
-                return image.convert("RGB")
+                image.load()
+                # convert() copies even what is RGB already.
+                return image if image.mode == "RGB" else image.convert("RGB")
         # Pillow's readers raise nearly anything on damaged bytes: OSError, SyntaxError,
         # ValueError, struct.error, zlib.error.
         except Exception as error:

@@ -11,13 +11,15 @@ from typing import Any, Callable, Iterable, Iterator, List, NamedTuple, Optional
 import mindspore.dataset as ds
 import numpy as np
 
-from src.args import Config
+from src.args import Config, DataConfig
 from src.data import sampler
-from src.data.augment.mixup import draw_mix
+from src.data.augment.mixup import Mixing, draw_mix
+from src.data.augment.random_erasing import BOX_COLUMNS, RandomErasing
 from src.data.augment.transforms import ResizeCenterCrop, create_train_transforms
 from src.data.digits import prepare_digits
 from src.data.image_folder import ImageFolder, scan_image_folder
 from src.errors import UserError
+from src.tools.schedulers import schedule_epochs
 
 logger = logging.getLogger(__name__)
 
@@ -27,8 +29,8 @@ _PREFETCH_ROWS = 2
 
 # (epoch, index, repeat), see sampler
 Key = np.ndarray
-# (H, W, 3) uint8, and the label
-Sample = Tuple[np.ndarray, np.ndarray]
+# (H, W, 3) uint8; the label; (R * 7,) float32 of random erasing, see `Batch.mix`
+Sample = Tuple[np.ndarray, np.ndarray, np.ndarray]
 
 
 class Batch(NamedTuple):
@@ -37,7 +39,8 @@ class Batch(NamedTuple):
     Attributes:
         image: (B, H, W, 3) uint8, RGB.
         label: (B,) int32; -1 where an evaluation's last batch is filled up.
-        mix: (B, 5) float32, see `draw_mix`; None in evaluation.
+        mix: (B, 5) float32, see `draw_mix`; with random erasing (B, 5 + R * 7), the R boxes of each
+            image, see `RandomErasing.draw`; None in evaluation.
     """
 
     image: np.ndarray
@@ -49,7 +52,8 @@ class ImageDataset:
     """One rank's batches.
 
     Attributes:
-        steps_per_epoch: batches in one pass, equal on all ranks.
+        steps_per_epoch: steps in one pass, equal on all ranks; `accumulation_step` batches each in
+            training, one in evaluation.
         num_samples: images of the split, all ranks together.
         num_classes: classes of the split.
         class_names: sorted; the position is the label.
@@ -71,7 +75,8 @@ class ImageDataset:
         self.class_names: List[str] = folder.class_names
         self._batch_size = config.data.batch_size
         self._num_workers = _clamp_workers(config.data.num_parallel_workers)
-        self._blank = _blank_sample(config.model.image_size)
+        self._re_split = config.data.re_split
+        self._blank = _blank_sample(config)
         self._keys = keys
         self._mixes = mixes
         self._load = load
@@ -85,12 +90,20 @@ class ImageDataset:
         load = _FirstError(self._load, self._blank)
         rows = _start_pipeline(self._keys, load, self._batch_size, self._num_workers)
         try:
-            for (image, label), mix in zip(rows, self._mixes()):
+            for (image, label, boxes), mix in zip(rows, self._mixes()):
                 if load.error is not None:
                     raise load.error
-                yield Batch(image, label, mix)
+                yield Batch(image, label, self._join(mix, boxes))
         finally:
             rows.stop()
+
+    def _join(self, mix: Optional[np.ndarray], boxes: np.ndarray) -> Optional[np.ndarray]:
+        if mix is None or boxes.shape[1] == 0:
+            return mix
+        if self._re_split > 1:
+            boxes = boxes.copy()
+            boxes[: len(boxes) // self._re_split] = 0
+        return np.concatenate([mix, boxes], axis=1)
 
 
 class _FirstError:
@@ -115,9 +128,14 @@ class _FirstError:
             return self._blank
 
 
-def _blank_sample(image_size: int) -> Sample:
-    image = np.zeros((image_size, image_size, 3), np.uint8)
-    return image, np.array(sampler.PADDING, np.int32)
+def _blank_sample(config: Config) -> Sample:
+    side = config.model.image_size
+    columns = BOX_COLUMNS * config.data.re_count if config.data.re_prob > 0 else 0
+    return (
+        np.zeros((side, side, 3), np.uint8),
+        np.array(sampler.PADDING, np.int32),
+        np.zeros(columns, np.float32),
+    )
 
 
 def _clamp_workers(num_workers: int) -> int:
@@ -146,7 +164,7 @@ def _start_pipeline(
     pipeline = pipeline.map(
         load,
         input_columns=["key"],
-        output_columns=["image", "label"],
+        output_columns=["image", "label", "boxes"],
         num_parallel_workers=num_workers,
         python_multiprocessing=False,
     )
@@ -175,8 +193,6 @@ def create_dataset(
     Raises:
         UserError: the folder, its number of classes, its size or a setting does not fit.
     """
-    if training:
-        _refuse_unavailable(config)
     root = Path(config.data.data_url)
     if config.data.set == "Digits":
         prepare_digits(root)
@@ -191,39 +207,33 @@ def create_dataset(
     return _create_eval_dataset(config, folder, rank, world_size)
 
 
-def _refuse_unavailable(config: Config) -> None:
-    data = config.data
-    if data.auto_augment is not None:
-        raise UserError(
-            f"auto_augment {data.auto_augment!r}: not available yet; set auto_augment: null"
-        )
-    if data.re_prob > 0:
-        raise UserError(f"re_prob {data.re_prob}: not available yet; set re_prob: 0")
-
-
 def _create_train_dataset(
     config: Config, folder: ImageFolder, rank: int, world_size: int, start_step: int
 ) -> ImageDataset:
-    batch_size = config.data.batch_size
-    num_epochs = config.train.epochs + config.optim.cooldown_epochs
-    num_steps = sampler.count_train_steps(len(folder), batch_size=batch_size, world_size=world_size)
+    # A step reads as many batches as accumulate into it, and the images of one that much larger.
+    batches_per_step = config.train.accumulation_step
+    step_size = config.data.batch_size * batches_per_step
+    num_epochs = schedule_epochs(config.optim, config.train.epochs)
+    num_steps = sampler.count_train_steps(len(folder), batch_size=step_size, world_size=world_size)
 
     def keys() -> Iterator[Key]:
         return sampler.train_keys(
             len(folder),
-            batch_size=batch_size,
+            batch_size=step_size,
             seed=config.train.seed,
             first_step=start_step,
             num_epochs=num_epochs,
             rank=rank,
             world_size=world_size,
+            repeats=config.data.repeated_aug,
         )
 
     def mixes() -> Iterator[np.ndarray]:
         for step in range(start_step, num_epochs * num_steps):
             epoch, position = divmod(step, num_steps)
-            # Numbered over all ranks: each rank mixes its own batch in its own way.
-            yield _draw_batch_mix(config, epoch, position * world_size + rank)
+            for batch in range(position * batches_per_step, (position + 1) * batches_per_step):
+                # Numbered over all ranks: each rank mixes its own batch in its own way.
+                yield _draw_batch_mix(config, epoch, batch * world_size + rank)
 
     return ImageDataset(
         folder,
@@ -237,16 +247,33 @@ def _create_train_dataset(
 
 def _draw_batch_mix(config: Config, epoch: int, batch: int) -> np.ndarray:
     data = config.data
-    return draw_mix(
-        data.batch_size,
-        config.model.image_size,
+    mixing = Mixing(
         mix_up=data.mix_up,
         cutmix=data.cutmix,
+        cutmix_minmax=data.cutmix_minmax,
+        correct_lam=data.correct_lam,
         mixup_prob=data.mixup_prob,
         switch_prob=data.switch_prob,
         mixup_mode=data.mixup_mode,
-        rng=sampler.batch_generator(config.train.seed, epoch, batch),
     )
+    if 0 < data.mixup_off_epoch <= epoch:
+        mixing = Mixing()
+    rng = sampler.batch_generator(config.train.seed, epoch, batch)
+    return draw_mix(mixing, data.batch_size, config.model.image_size, rng=rng)
+
+
+def _jitters(data: DataConfig) -> bool:
+    if not data.color_jitter or data.auto_augment is None:
+        return bool(data.color_jitter)
+    # timm's rule: the policies change colours themselves; 3-Augment expects the jitter.
+    is_on = data.force_color_jitter or "3a" in data.auto_augment
+    if not is_on:
+        logger.info(
+            "color_jitter %s is off beside auto_augment %s; force_color_jitter: True turns it on",
+            list(data.color_jitter),
+            data.auto_augment,
+        )
+    return is_on
 
 
 def _create_train_loader(config: Config, folder: ImageFolder) -> Callable[[Key], Sample]:
@@ -257,7 +284,16 @@ def _create_train_loader(config: Config, folder: ImageFolder) -> Callable[[Key],
         ratio=data.ratio,
         interpolation=data.interpolation,
         hflip=data.hflip,
+        vflip=data.vflip,
+        auto_augment=data.auto_augment,
+        color_jitter=data.color_jitter if _jitters(data) else (),
+        color_jitter_prob=data.color_jitter_prob,
+        grayscale_prob=data.grayscale_prob,
+        gaussian_blur_prob=data.gaussian_blur_prob,
+        mean=data.mean,
     )
+    erasing = RandomErasing(config.model.image_size, data.re_prob, data.re_mode, data.re_count)
+    nothing = _blank_sample(config)[2]
 
     def load(key: Key) -> Sample:
         epoch, index, repetition = (int(part) for part in key)
@@ -265,7 +301,11 @@ def _create_train_loader(config: Config, folder: ImageFolder) -> Callable[[Key],
         image = folder.read(index)
         for transform in transforms:
             image = transform(image, rng)
-        return np.asarray(image), np.array(folder.labels[index])
+        pixels, label = np.asarray(image), np.array(folder.labels[index])
+        if data.re_prob == 0:
+            return pixels, label, nothing
+        boxes = erasing.draw(rng)
+        return erasing.write_noise(pixels, boxes, rng), label, boxes.reshape(-1)
 
     return load
 
@@ -290,12 +330,15 @@ def _create_eval_dataset(
 
 def _create_eval_loader(config: Config, folder: ImageFolder) -> Callable[[Key], Sample]:
     data = config.data
-    transform = ResizeCenterCrop(config.model.image_size, data.crop_pct, data.interpolation)
+    transform = ResizeCenterCrop(
+        config.model.image_size, data.crop_pct, data.interpolation, data.crop_mode
+    )
+    blank = _blank_sample(config)
 
     def load(key: Key) -> Sample:
         index = int(key[1])
         if index == sampler.PADDING:
-            return _blank_sample(config.model.image_size)
-        return np.asarray(transform(folder.read(index))), np.array(folder.labels[index])
+            return blank
+        return np.asarray(transform(folder.read(index))), np.array(folder.labels[index]), blank[2]
 
     return load

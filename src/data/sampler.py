@@ -25,6 +25,8 @@ _BATCH_STREAM = 3
 # The index of a key that stands for no image: it fills the last batch of an evaluation.
 PADDING = -1
 
+_REPEATED_ROUND = 256
+
 
 def _generator(seed: int, stream: int, a: int = 0, b: int = 0, c: int = 0) -> np.random.Generator:
     key = np.array((seed, stream), np.uint64)
@@ -47,13 +49,21 @@ def batch_generator(seed: int, epoch: int, batch: int) -> np.random.Generator:
     return _generator(seed, _BATCH_STREAM, epoch, batch)
 
 
-def count_train_steps(num_samples: int, *, batch_size: int, world_size: int) -> int:
+def count_train_steps(
+    num_samples: int, *, batch_size: int, world_size: int, repeats: int = 1
+) -> int:
     """Full steps in an epoch; what remains of the permutation is dropped.
+
+    With repeated augmentation as many as without, up to timm's rounding: of 256 samples or more,
+    whole groups of 256 count. (Of fewer, timm rounds up on each rank, so that the number of ranks
+    changes the number of steps; not here.)
 
     Raises:
         UserError: there is not one full batch for every rank.
     """
     global_batch = batch_size * world_size
+    if repeats > 1 and num_samples >= _REPEATED_ROUND:
+        num_samples = num_samples // _REPEATED_ROUND * _REPEATED_ROUND
     if num_samples < global_batch:
         raise UserError(
             f"batch_size {batch_size} on {world_size} device(s): one step needs {global_batch} "
@@ -77,23 +87,30 @@ def train_keys(
     num_epochs: int,
     rank: int,
     world_size: int,
+    repeats: int = 1,
 ) -> Iterator[np.ndarray]:
     """Keys of the images that one rank sees from `first_step` to the end of the run.
 
     Step t of an epoch covers the same samples on any number of ranks with the same global batch:
     rank r takes every world_size-th entry of the epoch's order, from r on.
 
+    Repeated augmentation (Hoffer et al., arXiv 1901.09335; DeiT's sampler): each entry of the order
+    stands there `repeats` times in a row, so its copies go to different ranks, and an epoch covers
+    1/repeats of the images. timm has it in distributed training only; here one rank will do.
+
     Yields:
-        (3,) int64: epoch, index of the image in the dataset, repeat (always 0).
+        (3,) int64: epoch, index of the image in the dataset, repeat in [0, repeats).
     """
-    num_steps = count_train_steps(num_samples, batch_size=batch_size, world_size=world_size)
+    num_steps = count_train_steps(
+        num_samples, batch_size=batch_size, world_size=world_size, repeats=repeats
+    )
     first_epoch, skipped_steps = divmod(first_step, num_steps)
     for epoch in range(first_epoch, num_epochs):
         order = epoch_order(num_samples, seed=seed, epoch=epoch)
-        mine = order[rank::world_size][skipped_steps * batch_size : num_steps * batch_size]
+        mine = range(rank, repeats * num_samples, world_size)
+        for entry in mine[skipped_steps * batch_size : num_steps * batch_size]:
+            yield np.array((epoch, order[entry // repeats], entry % repeats), np.int64)
         skipped_steps = 0
-        for index in mine:
-            yield np.array((epoch, index, 0), np.int64)
 
 
 def count_eval_steps(num_samples: int, *, batch_size: int, world_size: int) -> int:

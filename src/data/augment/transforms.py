@@ -8,24 +8,21 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Callable, List, Tuple
+from typing import Callable, List, Optional, Tuple
 
 import numpy as np
 from PIL import Image
+
+from src.data.augment.auto_augment import create_policy
+from src.data.augment.colour import ColorJitter, RandomGaussianBlur, RandomGrayscale
+from src.data.augment.image_ops import Rgb8
+from src.data.augment.resampling import FILTERS, draw_filter, resize
 
 Transform = Callable[[Image.Image, np.random.Generator], Image.Image]
 # (top, left, height, width), pixels
 CropBox = Tuple[int, int, int, int]
 
-_FILTERS = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BICUBIC}
 _CROP_TRIES = 10
-
-
-def draw_filter(interpolation: str, rng: np.random.Generator) -> Image.Resampling:
-    """The named filter; for `random` either of the two, each with probability 1/2."""
-    if interpolation == "random":
-        interpolation = ("bilinear", "bicubic")[rng.integers(2)]
-    return _FILTERS[interpolation]
 
 
 def draw_crop_box(
@@ -78,7 +75,7 @@ def resized_crop(
     """Cut `box` out, then resize it to (size, size): the filter sees nothing outside the box."""
     top, left, height, width = box
     crop = image.crop((left, top, left + width, top + height))
-    return crop.resize((size, size), resample)
+    return resize(crop, (size, size), resample, (0, 0, size, size))
 
 
 @dataclass(frozen=True)
@@ -97,15 +94,20 @@ class RandomResizedCrop:
 
 
 @dataclass(frozen=True)
-class RandomHorizontalFlip:
-    """Mirror left and right with this probability."""
+class RandomFlip:
+    """Mirror with this probability."""
 
     probability: float
+    direction: Image.Transpose
 
     def __call__(self, image: Image.Image, rng: np.random.Generator) -> Image.Image:
-        if rng.random() < self.probability:
-            return image.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
-        return image
+        return image.transpose(self.direction) if rng.random() < self.probability else image
+
+
+def mean_colour(mean: Tuple[float, float, float]) -> Rgb8:
+    """The nearest RGB, 0..255, to a mean of images scaled to [0, 1]."""
+    red, green, blue = (min(255, round(255 * value)) for value in mean)
+    return red, green, blue
 
 
 def create_train_transforms(
@@ -115,32 +117,65 @@ def create_train_transforms(
     ratio: Tuple[float, float],
     interpolation: str,
     hflip: float,
+    vflip: float = 0.0,
+    auto_augment: Optional[str] = None,
+    color_jitter: Tuple[float, ...] = (),
+    color_jitter_prob: float = 1.0,
+    grayscale_prob: float = 0.0,
+    gaussian_blur_prob: float = 0.0,
+    mean: Tuple[float, float, float] = (0.5, 0.5, 0.5),
 ) -> List[Transform]:
-    """The training pipeline, in the order of application."""
-    return [
-        RandomResizedCrop(image_size, scale, ratio, interpolation),
-        RandomHorizontalFlip(hflip),
-    ]
+    """The training pipeline, in the order of application; what is off is left out.
+
+    Raises:
+        UserError: `auto_augment` is not in the grammar of `parse_policy`.
+    """
+    transforms: List[Transform] = [RandomResizedCrop(image_size, scale, ratio, interpolation)]
+    if hflip > 0:
+        transforms.append(RandomFlip(hflip, Image.Transpose.FLIP_LEFT_RIGHT))
+    if vflip > 0:
+        transforms.append(RandomFlip(vflip, Image.Transpose.FLIP_TOP_BOTTOM))
+    if auto_augment is not None:
+        fill = mean_colour(mean)
+        transforms.append(
+            create_policy(
+                auto_augment, image_size=image_size, interpolation=interpolation, fill=fill
+            )
+        )
+    if color_jitter:
+        transforms.append(ColorJitter(color_jitter, color_jitter_prob))
+    if grayscale_prob > 0:
+        transforms.append(RandomGrayscale(grayscale_prob))
+    if gaussian_blur_prob > 0:
+        transforms.append(RandomGaussianBlur(gaussian_blur_prob))
+    return transforms
 
 
 @dataclass(frozen=True)
 class ResizeCenterCrop:
-    """The evaluation transform: shorter side to floor(image_size / crop_pct), central square.
+    """The evaluation transform: resize to floor(image_size / crop_pct), cut the central square.
 
     `crop_pct` lies in (0, 1], so the square always fits. `interpolation` `random` means bicubic.
+    `crop_mode` `center` resizes the shorter side, `squash` both.
     """
 
     image_size: int
     crop_pct: float
     interpolation: str
+    crop_mode: str = "center"
+
+    def _resized(self, width: int, height: int) -> Tuple[int, int]:
+        short = math.floor(self.image_size / self.crop_pct)
+        if self.crop_mode == "squash":
+            return short, short
+        if width <= height:
+            return short, int(short * height / width)
+        return int(short * width / height), short
 
     def __call__(self, image: Image.Image) -> Image.Image:
-        short = math.floor(self.image_size / self.crop_pct)
-        if image.width <= image.height:
-            resized = (short, int(short * image.height / image.width))
-        else:
-            resized = (int(short * image.width / image.height), short)
-        image = image.resize(resized, _FILTERS.get(self.interpolation, _FILTERS["bicubic"]))
-        left = round((image.width - self.image_size) / 2)
-        top = round((image.height - self.image_size) / 2)
-        return image.crop((left, top, left + self.image_size, top + self.image_size))
+        resample = FILTERS.get(self.interpolation, FILTERS["bicubic"])
+        width, height = self._resized(image.width, image.height)
+        left = round((width - self.image_size) / 2)
+        top = round((height - self.image_size) / 2)
+        part = (left, top, left + self.image_size, top + self.image_size)
+        return resize(image, (width, height), resample, part)
