@@ -1,0 +1,177 @@
+"""Convert weights between PyTorch and MindSpore.
+
+python scripts/convert_weights.py --arch A --input X.pth --output Y.ckpt
+python scripts/convert_weights.py --arch A --input Y.ckpt --output Z.safetensors --to torch
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import sys
+from pathlib import Path
+from typing import Any, Dict, NoReturn, Optional, Sequence
+
+DESCRIPTION = """\
+PyTorch -> MindSpore: reads .pth, .pth.tar, .pt, .bin (with torch, weights only), .safetensors and
+.npz, named as by timm or by the authors, and writes a .ckpt that train.py and eval.py take as
+--pretrained. MindSpore -> PyTorch (--to torch): reads a .ckpt and writes .safetensors with timm's
+names (CCT, CVT and ViT-Lite: the authors'). Every tensor must have its place."""
+
+SUFFIXES = {"mindspore": ".ckpt", "torch": ".safetensors"}
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        self.exit(2, f"error: {message}; see --help\n")
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = _Parser(
+        prog="convert_weights.py",
+        description=DESCRIPTION,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    parser.add_argument("--arch", required=True, help="architecture, as in recipes")
+    parser.add_argument("--input", required=True, type=Path, help="weights to read")
+    parser.add_argument(
+        "--output", required=True, type=Path, help=".ckpt; --to torch: .safetensors"
+    )
+    parser.add_argument("--to", choices=tuple(SUFFIXES), default="mindspore", help="direction")
+    parser.add_argument(
+        "--ema", action="store_true", help="take the averaged weights (default: the raw ones)"
+    )
+    parser.add_argument(
+        "--num_classes",
+        type=int,
+        help="classes of the network; a classifier for another number is freshly initialised",
+    )
+    parser.add_argument("--image_size", type=int, help="side of the images, if not the arch's own")
+    parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
+    return parser
+
+
+def main(argv: Optional[Sequence[str]] = None) -> int:
+    """Converts; returns 0, or 2 after one line about what the user can mend."""
+    # A script's own folder is on the path, the repository is not.
+    sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+    arguments = _parser().parse_args(argv)
+    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
+    from src.errors import UserError
+
+    try:
+        convert(arguments)
+    except (UserError, OSError) as error:
+        if arguments.debug:
+            raise
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+def convert(arguments: argparse.Namespace) -> None:
+    """One direction or the other, after checks that cost nothing."""
+    from src.args import RunConfig
+    from src.errors import UserError
+    from src.tools.device import setup_device
+
+    suffix = SUFFIXES[arguments.to]
+    if arguments.output.suffix != suffix:
+        raise UserError(f"output {str(arguments.output)!r}: expected a {suffix} file")
+    if not arguments.output.parent.is_dir():
+        raise UserError(f"output {str(arguments.output)!r}: no such folder; make it first")
+    for option in ("num_classes", "image_size"):
+        value = getattr(arguments, option)
+        if value is not None and value < 1:
+            raise UserError(f"{option} {value}: expected 1 or more")
+    setup_device(RunConfig(), seed=1)
+    if arguments.to == "torch":
+        _to_torch(arguments)
+    else:
+        _to_mindspore(arguments)
+
+
+def _to_mindspore(arguments: argparse.Namespace) -> None:
+    from mindspore import Tensor
+
+    from src.models.registry import create_model
+    from src.tools.checkpoint import Checkpoint, save_checkpoint
+    from src.tools.pretrained import num_classes_of, reset_classifiers, settle_sine_tables
+    from src.tools.weight_conversion import read_weights, to_network_names
+
+    arch, path = arguments.arch, arguments.input
+    network = create_model(arch, num_classes=arguments.num_classes, img_size=arguments.image_size)
+    arrays, naming = to_network_names(read_weights(path, ema=arguments.ema), network, arch=arch)
+    arrays = settle_sine_tables(arrays, network)
+    if arguments.num_classes is not None:
+        arrays = reset_classifiers(arrays, network)
+    tensors = {name: Tensor(value) for name, value in arrays.items()}
+    _load(network, Checkpoint(path, tensors, {}), arch)
+    meta = {
+        "arch": arch,
+        "num_classes": num_classes_of(network),
+        "img_size": arguments.image_size,
+        "source": path.name,
+        "naming": naming.source,
+        "ema": arguments.ema,
+    }
+    save_checkpoint(arguments.output, network.get_parameters(), meta)
+    _report(arguments, network, f"{naming.family}, named as by {naming.source}")
+
+
+def _to_torch(arguments: argparse.Namespace) -> None:
+    from src.tools.checkpoint import read_checkpoint
+    from src.tools.weight_conversion import to_reference_names, write_safetensors
+
+    checkpoint = read_checkpoint(arguments.input)
+    if arguments.ema:
+        checkpoint = checkpoint.averaged()
+    network = _network_of(checkpoint.meta, arguments)
+    _load(network, checkpoint, arguments.arch)
+    arrays = {parameter.name: parameter.asnumpy() for parameter in network.get_parameters()}
+    write_safetensors(
+        to_reference_names(arrays, network), arguments.output, {"arch": arguments.arch}
+    )
+    _report(arguments, network, "a MindSpore checkpoint")
+
+
+def _network_of(meta: Dict[str, Any], arguments: argparse.Namespace) -> Any:
+    """The network a checkpoint says it holds; options go before what it says."""
+    from src.args import ModelConfig, from_yaml_text
+    from src.errors import UserError
+    from src.models.registry import create_model
+
+    arch, path = arguments.arch, str(arguments.input)
+    if meta.get("arch", arch) != arch:
+        raise UserError(f"input {path!r}: holds {meta['arch']}; give --arch {meta['arch']}")
+    trained = from_yaml_text(meta["config"], path).model if "config" in meta else None
+    sizes = {"num_classes": meta.get("num_classes"), "img_size": meta.get("img_size")}
+    if trained:
+        sizes["img_size"] = trained.image_size
+    given = {"num_classes": arguments.num_classes, "img_size": arguments.image_size}
+    sizes.update({key: value for key, value in given.items() if value is not None})
+    return create_model(arch, **sizes, **(trained or ModelConfig()).model_args)
+
+
+def _load(network: Any, checkpoint: Any, arch: str) -> None:
+    """Sets every weight; lists every tensor that does not fit, when one does not."""
+    from src.tools.checkpoint import find_mismatches, load_parameters
+
+    parameters = list(network.get_parameters())
+    for title, tensors in find_mismatches(parameters, checkpoint.tensors).items():
+        print("\n".join(f"{title}: {tensor}" for tensor in tensors), file=sys.stderr)
+    load_parameters(parameters, checkpoint, target=f"arch {arch}")
+
+
+def _report(arguments: argparse.Namespace, network: Any, origin: str) -> None:
+    parameters = list(network.get_parameters())
+    numbers = sum(parameter.size for parameter in parameters)
+    print(
+        f"{arguments.output}: {arguments.arch}, {len(parameters)} tensors, {numbers:,} numbers, "
+        f"from {arguments.input} ({origin})"
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(main())
