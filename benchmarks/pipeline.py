@@ -10,9 +10,9 @@ two workers. Each loader runs in a process of its own, in turns; numbers are med
 from __future__ import annotations
 
 import argparse
+import contextlib
 import importlib.util
 import json
-import resource
 import statistics
 import subprocess
 import sys
@@ -79,13 +79,21 @@ def our_batches(root: Path, training: bool) -> Iterator[Any]:
 
 
 def timm_batches(root: Path, training: bool) -> Iterator[Any]:
-    sys.path.insert(0, str(ROOT / "tests"))
-    from conftest import declare_torchvision_operators
-
-    library = declare_torchvision_operators()
-    import timm
     import torch
 
+    # torchvision asks for them at import, and has them compiled only beside a CUDA build.
+    library = torch.library.Library("torchvision", "DEF")
+    for name in ("nms", "qnms"):
+        with contextlib.suppress(RuntimeError):
+            library.define(f"{name}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
+    import timm
+
+    # Beside Pillow 13, timm stops at the first image that is posterized to 0 bits.
+    operations = timm.data.auto_augment.NAME_TO_OP
+    posterize = operations["PosterizeIncreasing"]
+    operations["PosterizeIncreasing"] = lambda image, bits, **keywords: posterize(
+        image, max(bits, 1), **keywords
+    )
     torch.set_num_threads(1)
     recipe = {"auto_augment": POLICY, "re_prob": 0.25, "re_mode": "pixel"} if training else {}
     loader = timm.data.create_loader(
@@ -111,25 +119,20 @@ LOADERS: Dict[str, Callable[[Path, bool], Iterator[Any]]] = {
 }
 
 
-def _cpu_seconds() -> float:
-    usages = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
-    return sum(usage.ru_utime + usage.ru_stime for usage in usages)
-
-
 def measure(name: str, root: Path, training: bool, num_batches: int) -> Dict[str, float]:
     """Seconds per image, wall and CPU of all processes, and peak memory in MB."""
     batches = LOADERS[name](root, training)
-    next(batches)
+    for _ in range(2):
+        next(batches)
     started, cpu = time.perf_counter(), _process_tree_seconds()
     for _ in range(num_batches):
         next(batches)
     count = num_batches * BATCH_SIZE
-    result = {
+    return {
         "wall_us": (time.perf_counter() - started) / count * 1e6,
         "cpu_us": (_process_tree_seconds() - cpu) / count * 1e6,
         "peak_mb": _process_tree_peak_mb(),
     }
-    return result
 
 
 def _process_tree() -> List[Path]:
@@ -163,7 +166,7 @@ def _process_tree_peak_mb() -> float:
 def print_stages(root: Path) -> None:
     """Where a training image's time goes, in one thread."""
     from src.data.augment.random_erasing import RandomErasing
-    from src.data.augment.transforms import create_train_transforms, mean_colour
+    from src.data.augment.transforms import create_train_transforms
     from src.data.image_folder import scan_image_folder
     from src.data.sampler import sample_generator
 
@@ -189,7 +192,10 @@ def print_stages(root: Path) -> None:
         "erase",
     ]
     seconds = dict.fromkeys(names, 0.0)
-    for index in range(len(folder)):
+    # The first images compile.
+    for index in [*range(50), *range(len(folder))]:
+        if index == 0:
+            seconds.update(dict.fromkeys(names, 0.0))
         clock = _Clock(seconds)
         rng = sample_generator(0, 0, index)
         clock.stop("generator")
@@ -202,7 +208,7 @@ def print_stages(root: Path) -> None:
         clock.stop("to array")
         erasing.write_noise(pixels, erasing.draw(rng), rng)
         clock.stop("erase")
-    print(f"one thread, CPU microseconds per image (fill {mean_colour(mean)}):")
+    print("one thread, CPU microseconds per image:")
     for name in names:
         print(f"  {name:18s}{seconds[name] / len(folder) * 1e6:8.0f}")
     print(f"  {'sum':18s}{sum(seconds.values()) / len(folder) * 1e6:8.0f}")
@@ -221,7 +227,7 @@ class _Clock:
 
 def run_in_process(arguments: List[str]) -> Dict[str, float]:
     command = [sys.executable, __file__, *arguments]
-    output = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    output = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True).stdout
     result: Dict[str, float] = json.loads(output.splitlines()[-1])
     return result
 

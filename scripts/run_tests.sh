@@ -12,4 +12,5 @@ install_test_environment
 if [ "${FULL:-}" = 1 ]; then
     set -- -m "slow or not slow" "$@"
 fi
-exec "$PYTHON" -m pytest "$@"
+# Compiling graphs keeps one core busy, so two files at a time.
+exec "$PYTHON" -m pytest -n 2 --dist loadfile "$@"

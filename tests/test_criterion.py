@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Callable, List, Tuple
+from typing import Any, Callable, List, Optional, Tuple
 
 import mindspore as ms
 import numpy as np
@@ -17,9 +17,9 @@ from src.tools.criterion import DistillationLoss, SoftTargetCrossEntropy, create
 functional = torch.nn.functional
 
 
-def logits_of(seed: int, scale: float) -> np.ndarray:
-    """(8, 10) float32, one of them exactly 0."""
-    logits = np.random.default_rng(seed).normal(size=(8, 10)) * scale
+def logits_of(seed: int) -> np.ndarray:
+    """(8, 10) float32: rows from small to very sure, one element exactly 0."""
+    logits = np.random.default_rng(seed).normal(size=(8, 10)) * np.geomspace(0.3, 30, 8)[:, None]
     logits[0, 0] = 0.0
     return logits.astype(np.float32)
 
@@ -61,22 +61,20 @@ def assert_equal(loss: nn.Cell, reference: Callable[..., Any], inputs: List[np.n
         np.testing.assert_allclose(grad, expected_grad, rtol=0, atol=1e-6)
 
 
-@pytest.mark.parametrize("scale", [1.0, 30.0])
-def test_cross_entropy_equals_torch(scale: float) -> None:
+def test_cross_entropy_equals_torch() -> None:
     criterion = create_criterion(OptimConfig())
-    inputs = [logits_of(0, scale), target_of(1)]
+    inputs = [logits_of(0), target_of(1)]
     assert_equal(criterion, lambda x, target: functional.cross_entropy(x, target), inputs)
 
 
-@pytest.mark.parametrize("scale", [1.0, 30.0])
 @pytest.mark.parametrize("threshold", [None, 0.0, 0.5])
 @pytest.mark.parametrize("sum_classes", [False, True])
-def test_bce_equals_timm(scale: float, threshold: float, sum_classes: bool) -> None:
+def test_bce_equals_timm(threshold: Optional[float], sum_classes: bool) -> None:
     from timm.loss import BinaryCrossEntropy
 
     optim = OptimConfig(criterion="bce", bce_target_thresh=threshold, bce_sum=sum_classes)
     reference = BinaryCrossEntropy(target_threshold=threshold, sum_classes=sum_classes)
-    assert_equal(create_criterion(optim), reference, [logits_of(2, scale), target_of(3)])
+    assert_equal(create_criterion(optim), reference, [logits_of(2), target_of(3)])
 
 
 def test_bce_is_exact_for_sure_and_right_answers() -> None:
@@ -114,10 +112,9 @@ def deit_loss(kind: str, alpha: float, tau: float) -> Callable[..., Any]:
     ("kind", "alpha", "tau"),
     [("none", 0.5, 1.0), ("hard", 0.5, 1.0), ("hard", 0.1, 3.0), ("soft", 0.1, 3.0)],
 )
-@pytest.mark.parametrize("scale", [1.0, 30.0])
-def test_distillation_equals_torch(kind: str, alpha: float, tau: float, scale: float) -> None:
+def test_distillation_equals_torch(kind: str, alpha: float, tau: float) -> None:
     loss = DistillationLoss(SoftTargetCrossEntropy(), kind=kind, alpha=alpha, tau=tau)
-    inputs = [logits_of(seed, scale) for seed in (4, 5, 6)]
+    inputs = [logits_of(seed) for seed in (4, 5, 6)]
     assert_equal(loss, deit_loss(kind, alpha, tau), [*inputs, target_of(7)])
 
 
@@ -125,7 +122,7 @@ def test_distillation_equals_torch(kind: str, alpha: float, tau: float, scale: f
 def test_half_precision_logits_are_computed_in_float32(name: str) -> None:
     criterion = create_criterion(OptimConfig(criterion=name))
     loss = DistillationLoss(criterion, kind="soft", alpha=0.5, tau=2.0)
-    logits = [logits_of(seed, 4.0).astype(np.float16) for seed in (8, 9, 10)]
+    logits = [logits_of(seed).astype(np.float16) for seed in (8, 9, 10)]
     target = Tensor(target_of(11))
     half = loss(*(Tensor(x) for x in logits), target)
     single = loss(*(Tensor(x.astype(np.float32)) for x in logits), target)

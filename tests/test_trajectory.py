@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Dict, List, Tuple
+from typing import Any, Dict, Iterator, List, Tuple
 
 import mindspore as ms
 import numpy as np
@@ -125,6 +125,15 @@ def arrays_of(model: Any) -> Dict[str, np.ndarray]:
         for name, value in model.state_dict().items()
         if not name.endswith("num_batches_tracked")
     }
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> Iterator[None]:
+    """Beside MindSpore's threads, those of torch wait for each other most of the time."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
 
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)

@@ -7,7 +7,7 @@ scale is realistic: activations neither vanish nor explode, norms and biases are
 from __future__ import annotations
 
 import zlib
-from typing import Sequence
+from typing import List, Sequence, Tuple
 
 import numpy as np
 
@@ -39,3 +39,16 @@ def images(batch: int, side: int) -> np.ndarray:
     """(batch, 3, side, side) float32, standard normal, the same for everyone."""
     rng = np.random.Generator(np.random.Philox(key=[side, batch]))
     return rng.standard_normal((batch, 3, side, side)).astype(np.float32)
+
+
+def bright_batches(
+    steps: int, *, batch: int, side: int, classes: int
+) -> List[Tuple[np.ndarray, np.ndarray]]:
+    """`steps` times (batch, side, side, 3) uint8 images whose brightness tells their class."""
+    rng = np.random.Generator(np.random.Philox(key=[side, steps]))
+    found = []
+    for _ in range(steps):
+        label = rng.integers(classes, size=batch)
+        image = rng.normal(60 + 14 * label[:, None, None, None], 40, (batch, side, side, 3))
+        found.append((np.clip(image, 0, 255).astype(np.uint8), label.astype(np.int32)))
+    return found
