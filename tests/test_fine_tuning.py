@@ -169,7 +169,12 @@ DEIT = {"depth": 1, "img_size": 64, "num_classes": 10}
         ("deit_tiny_distilled_patch16_224", {}, {}, "head_dist"),
         ("convnext_tiny", {"depth": None, "depths": (1, 1, 1, 1)}, {}, "missing: stem.0"),
         # A classifier of other features, or half of one, is no head for other classes.
-        ("deit_tiny_patch16_224", {}, {"head.weight": np.zeros((5, 96))}, "head.weight (5, 96)"),
+        (
+            "deit_tiny_patch16_224",
+            {},
+            {"head.weight": np.zeros((5, 96)), "head.bias": np.zeros(5)},
+            "head.weight (5, 96)",
+        ),
         ("deit_tiny_patch16_224", {}, {"head.bias": np.zeros(5)}, "head.bias (5,)"),
         ("deit_tiny_patch16_224", {"num_classes": 5}, {"head.bias": np.zeros(7)}, "head.bias (7,)"),
         # Positions of another width, or that are no square.
