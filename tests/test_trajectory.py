@@ -42,7 +42,8 @@ def config_of(case: Case) -> Config:
         min_lr=1e-5,
         warmup_length=1,
         epochs=EPOCHS,
-        weight_decay=0.05,
+        # Ten times the recipes', so that a tensor in the wrong group shows.
+        weight_decay=0.5,
         clip_global_norm_value=1.0,
     )
 
@@ -153,7 +154,7 @@ def test_twenty_steps_equal_torchs(case: Case) -> None:
     assert distance <= 1e-2 * np.linalg.norm(flat_expected)
     # The weights have moved, and the same way.
     moved = np.linalg.norm(flat_expected - flat_start)
-    assert distance <= 5e-2 * moved
+    assert distance <= 5e-3 * moved
     print(
         f"\n{case.name}: loss {losses[0]:.4f} -> {losses[-1]:.4f}, largest relative error "
         f"{errors.max():.1e}; weights {distance / np.linalg.norm(flat_expected):.1e}, of the way "
