@@ -118,7 +118,7 @@ def test_every_seed_recipe_has_an_official_one_for_the_same_network(seed: str) -
     assert official.data.num_parallel_workers == 16
 
 
-# (learning rate at the recipe's global batch, weight decay, epochs) of models.md, section 7.1.
+# The authors' learning rate at the recipe's global batch, weight decay, epochs with cooldown.
 AUTHORS = {
     "convmixer_1536_20_official.yaml": (0.01, 2e-5, 150),
     "convnext_tiny_official.yaml": (4e-3, 0.05, 300),
