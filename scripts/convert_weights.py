@@ -7,10 +7,14 @@ python scripts/convert_weights.py --arch A --input Y.ckpt --output Z.safetensors
 from __future__ import annotations
 
 import argparse
-import logging
 import sys
 from pathlib import Path
-from typing import Any, Dict, NoReturn, Optional, Sequence
+from typing import Any, Dict, Optional, Sequence
+
+# A script's own folder is on the path, the repository is not.
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from src.tools.entry import CommandParser, run_command
 
 DESCRIPTION = """\
 PyTorch -> MindSpore: reads .pth, .pth.tar, .pt, .bin (with torch, weights only), .safetensors and
@@ -21,18 +25,8 @@ names (CCT, CVT and ViT-Lite: the authors'). Every tensor must have its place.""
 SUFFIXES = {"mindspore": ".ckpt", "torch": ".safetensors"}
 
 
-class _Parser(argparse.ArgumentParser):
-    def error(self, message: str) -> NoReturn:
-        self.exit(2, f"error: {message}; see --help\n")
-
-
-def _parser() -> argparse.ArgumentParser:
-    parser = _Parser(
-        prog="convert_weights.py",
-        description=DESCRIPTION,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-    )
+def _parser() -> CommandParser:
+    parser = CommandParser("convert_weights.py", DESCRIPTION)
     parser.add_argument("--arch", required=True, help="architecture, as in recipes")
     parser.add_argument("--input", required=True, type=Path, help="weights to read")
     parser.add_argument(
@@ -48,26 +42,12 @@ def _parser() -> argparse.ArgumentParser:
         help="classes of the network; a classifier for another number is freshly initialised",
     )
     parser.add_argument("--image_size", type=int, help="side of the images, if not the arch's own")
-    parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
     return parser
 
 
 def main(argv: Optional[Sequence[str]] = None) -> int:
     """Converts; returns 0, or 2 after one line about what the user can mend."""
-    # A script's own folder is on the path, the repository is not.
-    sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-    arguments = _parser().parse_args(argv)
-    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
-    from src.errors import UserError
-
-    try:
-        convert(arguments)
-    except (UserError, OSError) as error:
-        if arguments.debug:
-            raise
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    return 0
+    return run_command(convert, _parser(), argv)
 
 
 def convert(arguments: argparse.Namespace) -> None:

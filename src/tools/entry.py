@@ -1,10 +1,11 @@
-"""What every entry point does around its own work."""
+"""What every entry point and every command in scripts/ does around its own work."""
 
 from __future__ import annotations
 
+import argparse
 import logging
 import sys
-from typing import Callable, Optional, Sequence
+from typing import Any, Callable, NoReturn, Optional, Sequence
 
 from src.args import Config, parse_args
 from src.errors import StoppedBySignal, TrainingFailed, UserError
@@ -16,14 +17,53 @@ def run_entry_point(work: Callable[[Config], None], argv: Optional[Sequence[str]
     0; 1 when training failed; 2 for what the user can mend; 128 + N when signal N ended it.
     """
     config = parse_args(argv)
+    return _run(lambda: work(config), debug=config.run.debug)
+
+
+class CommandParser(argparse.ArgumentParser):
+    """Arguments of a command that has no recipe: one line and exit code 2 for a wrong one."""
+
+    def __init__(self, program: str, description: str) -> None:
+        super().__init__(
+            prog=program,
+            description=description,
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+            allow_abbrev=False,
+        )
+        self.add_argument("--debug", action="store_true", help="show the traceback of an error")
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(2, f"error: {message}; see --help\n")
+
+
+def run_command(
+    work: Callable[[argparse.Namespace], Any],
+    parser: CommandParser,
+    argv: Optional[Sequence[str]],
+) -> int:
+    """Parses `argv`, runs `work` and returns the exit code.
+
+    What `work` returns, 0 for None; 2 for what the user can mend, files and disks included.
+    """
+    arguments = parser.parse_args(argv)
+
+    def attempt() -> Any:
+        try:
+            return work(arguments)
+        except OSError as error:
+            raise UserError(str(error)) from error
+
+    return _run(attempt, debug=arguments.debug)
+
+
+def _run(work: Callable[[], Any], *, debug: bool) -> int:
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
     try:
-        work(config)
+        return work() or 0
     except (UserError, TrainingFailed) as error:
-        if config.run.debug:
+        if debug:
             raise
         print(f"error: {error}", file=sys.stderr)
         return 2 if isinstance(error, UserError) else 1
     except StoppedBySignal as stopped:
         return stopped.exit_code
-    return 0

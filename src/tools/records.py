@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import os
 from pathlib import Path
-from typing import Any, Dict, List, TextIO
+from typing import Any, Dict, List, Mapping, TextIO, Tuple
 
 COLUMNS = (
     "step",  # steps done, from 1
@@ -23,6 +23,9 @@ COLUMNS = (
     "ema_top1",
     "ema_top5",
 )
+
+# Of the legend below the curves of several runs.
+_LEGEND_COLUMNS = 5
 
 
 class Records:
@@ -61,29 +64,77 @@ def read_records(path: Path) -> List[Dict[str, str]]:
 
 def draw_curves(rows: List[Dict[str, str]], picture: Path, *, title: str) -> None:
     """Loss, learning rate and top-1 against epochs, as a PNG."""
+    lines = (
+        (0, "loss", "-", "training"),
+        (0, "val_loss", "o-", "validation"),
+        (1, "lr", "-", "learning rate"),
+        (2, "top1", "o-", "validation top-1"),
+        (2, "ema_top1", "o-", "the same, averaged weights"),
+    )
+    figure, panels = _panels()
+    for panel, key, style, label in lines:
+        _draw(panels[panel], _points(rows, key), style, label=label)
+    figure.suptitle(title)
+    _save(figure, panels, picture, against="epoch")
+
+
+def draw_runs(
+    runs: Mapping[str, List[Dict[str, str]]], picture: Path, *, against: str = "epoch"
+) -> None:
+    """The curves of several runs, a colour each, as a PNG.
+
+    Args:
+        runs: label -> rows of its metrics.csv.
+        against: the column of the horizontal axis, `epoch` or `step`.
+    """
+    from matplotlib.lines import Line2D
+
+    legend_rows = -(-len(runs) // _LEGEND_COLUMNS)
+    figure, panels = _panels(height=4 + 0.2 * legend_rows)
+    for index, rows in enumerate(runs.values()):
+        colour = f"C{index % 10}"
+        lines = ((0, "loss", "-"), (0, "val_loss", "o--"), (1, "lr", "-"), (2, "top1", "o-"))
+        for panel, key, style in (*lines, (2, "ema_top1", "s--")):
+            _draw(panels[panel], _points(rows, key, against), style, color=colour)
+    panels[0].set_title("loss (dashed: validation)", fontsize=10)
+    panels[1].set_title("learning rate", fontsize=10)
+    panels[2].set_title("validation top-1 (dashed: averaged weights)", fontsize=10)
+    keys = [Line2D([], [], color=f"C{index % 10}") for index in range(len(runs))]
+    figure.legend(keys, list(runs), loc="outside lower center", ncol=_LEGEND_COLUMNS, fontsize=8)
+    _save(figure, panels, picture, against=against)
+
+
+def _points(
+    rows: List[Dict[str, str]], key: str, against: str = "epoch"
+) -> List[Tuple[float, float]]:
+    return [(float(row[against]), float(row[key])) for row in rows if row.get(key)]
+
+
+def _panels(height: float = 4.0) -> Tuple[Any, Any]:
     import matplotlib
 
     matplotlib.use("Agg")
     from matplotlib import pyplot
 
-    figure, (loss, rate, accuracy) = pyplot.subplots(1, 3, figsize=(13, 4), layout="constrained")
-    for axes, key, label in (
-        (loss, "loss", "training"),
-        (loss, "val_loss", "validation"),
-        (rate, "lr", "learning rate"),
-        (accuracy, "top1", "validation top-1"),
-        (accuracy, "ema_top1", "the same, averaged weights"),
-    ):
-        points = [(float(row["epoch"]), float(row[key])) for row in rows if row[key]]
-        if not points:
-            continue
-        style = "o-" if key.endswith(("top1", "val_loss")) else "-"
-        axes.plot([x for x, _ in points], [y for _, y in points], style, ms=3, label=label)
-        axes.set_xlabel("epoch")
-        axes.grid(alpha=0.3)
-        axes.legend()
-    loss.set_ylabel("cross entropy")
-    accuracy.set_ylabel("percent")
-    figure.suptitle(title)
+    figure, panels = pyplot.subplots(1, 3, figsize=(13, height), layout="constrained")
+    panels[0].set_ylabel("cross entropy")
+    panels[2].set_ylabel("percent")
+    return figure, panels
+
+
+def _draw(axes: Any, points: List[Tuple[float, float]], style: str, **line: Any) -> None:
+    if points:
+        axes.plot([x for x, _ in points], [y for _, y in points], style, ms=3, **line)
+
+
+def _save(figure: Any, panels: Any, picture: Path, *, against: str) -> None:
+    from matplotlib import pyplot
+
+    for axes in panels:
+        if axes.lines:
+            axes.set_xlabel(against)
+            axes.grid(alpha=0.3)
+        if axes.get_legend_handles_labels()[1]:
+            axes.legend()
     figure.savefig(picture, dpi=110)
     pyplot.close(figure)

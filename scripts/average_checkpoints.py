@@ -1,0 +1,108 @@
+"""Average the weights of several checkpoints of a network.
+
+python scripts/average_checkpoints.py CHECKPOINT... --output Y.ckpt
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+from typing import Any, Dict, List, Optional, Sequence
+
+import numpy as np
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from src.errors import UserError
+from src.tools.entry import CommandParser, run_command
+
+DESCRIPTION = """\
+The mean of the weights, computed in float64 and written for --pretrained. A folder stands for its
+epoch_*.ckpt. Running statistics of BatchNorm are averaged like weights; the optimizer, its averages
+and its counters are left out."""
+Arrays = Dict[str, np.ndarray]
+
+# What a checkpoint says of its network, as opposed to the state of a run.
+NETWORK_META = ("arch", "num_classes", "img_size", "config")
+
+
+def average(arguments: argparse.Namespace) -> None:
+    """Checks what costs nothing, then averages."""
+    if arguments.output.suffix != ".ckpt":
+        raise UserError(f"output {str(arguments.output)!r}: expected a .ckpt file")
+    if not arguments.output.parent.is_dir():
+        raise UserError(f"output {str(arguments.output)!r}: no such folder; make it first")
+    paths = [file for path in arguments.checkpoints for file in _files(path)]
+    if len(paths) < 2:
+        raise UserError(f"checkpoint {str(paths[0])!r}: an average needs two or more")
+    _average(paths, arguments.output, ema=arguments.ema)
+    print(f"{arguments.output}: mean of {len(paths)} checkpoints, {' '.join(map(str, paths))}")
+
+
+def _files(path: Path) -> List[Path]:
+    if not path.is_dir():
+        return [path]
+    files = sorted(path.glob("epoch_*.ckpt"))
+    if not files:
+        raise UserError(f"checkpoint {str(path)!r}: no epoch_*.ckpt in that folder; name the files")
+    return files
+
+
+def _average(paths: Sequence[Path], output: Path, *, ema: bool) -> None:
+    from src.args import RunConfig
+    from src.tools.device import setup_device
+
+    setup_device(RunConfig(), seed=1)
+    from mindspore import Parameter, Tensor
+
+    from src.tools.checkpoint import STATE_PREFIX, read_checkpoint, save_checkpoint
+
+    totals: Dict[str, Any] = {}
+    first: Any = None
+    for path in paths:
+        checkpoint = read_checkpoint(path)
+        checkpoint = checkpoint.averaged() if ema else checkpoint
+        arrays = {
+            name: tensor.asnumpy()
+            for name, tensor in checkpoint.tensors.items()
+            if not name.startswith(STATE_PREFIX)
+        }
+        if first is None:
+            first, dtypes = checkpoint, {name: array.dtype for name, array in arrays.items()}
+            totals = {name: np.zeros(array.shape) for name, array in arrays.items()}
+        _check_same_network(first, checkpoint, totals, arrays)
+        for name, array in arrays.items():
+            totals[name] += array
+    means = [
+        Parameter(Tensor((total / len(paths)).astype(dtypes[name])), name=name)
+        for name, total in totals.items()
+    ]
+    meta = {key: first.meta[key] for key in NETWORK_META if key in first.meta}
+    save_checkpoint(output, means, {**meta, "averaged": [str(path) for path in paths]})
+
+
+def _check_same_network(first: Any, other: Any, due: Arrays, held: Arrays) -> None:
+    shapes = [{name: array.shape for name, array in arrays.items()} for arrays in (due, held)]
+    archs = [checkpoint.meta.get("arch") for checkpoint in (first, other)]
+    if shapes[0] == shapes[1] and archs[0] == archs[1]:
+        return
+    names = sorted({*due, *held})
+    differing = [name for name in names if shapes[0].get(name) != shapes[1].get(name)]
+    shown = [f"{name} {shapes[0].get(name)} and {shapes[1].get(name)}" for name in differing]
+    more = f"; {len(shown)} tensors differ: {', '.join(shown[:3])}" if shown else ""
+    raise UserError(f"{other.describe()}: another network than {first.describe()}{more}")
+
+
+def main(argv: Optional[Sequence[str]] = None) -> int:
+    parser = CommandParser("average_checkpoints.py", DESCRIPTION)
+    parser.add_argument(
+        "checkpoints", nargs="+", type=Path, metavar="CHECKPOINT", help="file, or folder of a run"
+    )
+    parser.add_argument("--output", required=True, type=Path, help=".ckpt to write")
+    parser.add_argument("--ema", action="store_true", help="the averaged weights of each")
+    return run_command(average, parser, argv)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

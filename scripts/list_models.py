@@ -1,0 +1,82 @@
+"""List the architectures: python scripts/list_models.py [--filter TEXT]"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+from typing import Dict, List, Optional, Sequence
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from src.args import Config
+from src.configs.parser import keys_of, read_files
+from src.errors import UserError
+from src.models.catalogue import CatalogueEntry, read_catalogue
+from src.tools.entry import CommandParser, run_command
+
+RECIPES = Path(__file__).resolve().parents[1] / "src" / "configs"
+DESCRIPTION = """\
+One line per architecture: name, family, parameters (millions), GMACs (1e9 multiply-accumulates of
+one image at the size beside it), classes, published top-1 (percent) and whose number that is, and
+the recipes in src/configs. No published number was measured here."""
+HEADINGS = ("name", "family", "M params", "GMACs", "size", "classes", "top-1", "of", "recipes")
+NUMERIC = (2, 3, 4, 5, 6)
+
+
+def recipes_by_arch() -> Dict[str, List[str]]:
+    """Architecture -> names of the recipe files that train it."""
+    found: Dict[str, List[str]] = {}
+    for path in sorted(RECIPES.glob("*.yaml")):
+        arch = read_files(str(path), keys_of(Config))["arch"].value
+        found.setdefault(arch, []).append(path.name)
+    return found
+
+
+def table(entries: Sequence[CatalogueEntry], recipes: Dict[str, List[str]]) -> str:
+    """Columns of equal width, numbers to the right."""
+    rows = [HEADINGS, *(_row(entry, recipes.get(entry.arch, [])) for entry in entries)]
+    widths = [max(len(row[i]) for row in rows) for i in range(len(HEADINGS))]
+    return "\n".join(
+        "  ".join(
+            cell.rjust(width) if i in NUMERIC else cell.ljust(width)
+            for i, (cell, width) in enumerate(zip(row, widths))
+        ).rstrip()
+        for row in rows
+    )
+
+
+def _row(entry: CatalogueEntry, recipes: List[str]) -> Sequence[str]:
+    return (
+        entry.arch,
+        entry.family,
+        f"{entry.params / 1e6:.2f}",
+        f"{entry.gmacs:.3g}" if entry.gmacs < 10 else f"{entry.gmacs:.1f}",
+        str(entry.image_size),
+        str(entry.num_classes),
+        "-" if entry.top1 is None else f"{entry.top1:g}",
+        entry.top1_source or "-",
+        " ".join(recipes) or "-",
+    )
+
+
+def show(arguments: argparse.Namespace) -> None:
+    """Prints what matches."""
+    wanted = arguments.filter.lower()
+    entries = [e for e in read_catalogue() if wanted == e.family or wanted in e.arch]
+    if not entries:
+        raise UserError(
+            f"filter {arguments.filter!r}: no architecture has it in its name; without --filter "
+            "all are listed"
+        )
+    print(table(entries, recipes_by_arch()))
+
+
+def main(argv: Optional[Sequence[str]] = None) -> int:
+    parser = CommandParser("list_models.py", DESCRIPTION)
+    parser.add_argument("--filter", default="", help="a family, or part of a name")
+    return run_command(show, parser, argv)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

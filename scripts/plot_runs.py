@@ -1,0 +1,68 @@
+"""Draw the curves of several runs in one picture: python scripts/plot_runs.py RUN..."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+from typing import Dict, List, Optional, Sequence
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from src.errors import UserError
+from src.tools.entry import CommandParser, run_command
+from src.tools.records import COLUMNS, draw_runs, read_records
+
+DESCRIPTION = """\
+One colour per run: training and validation loss, learning rate, and top-1 (dashed: of the averaged
+weights). A run is its folder, or its metrics.csv."""
+NEEDED = ("step", "epoch", "loss", "lr", "val_loss", "top1")
+
+
+def plot(arguments: argparse.Namespace) -> None:
+    """Reads all runs before it draws, so that nothing is written when one is wrong."""
+    if arguments.output.suffix.lower() != ".png":
+        raise UserError(f"output {str(arguments.output)!r}: expected a .png file")
+    if not arguments.output.parent.is_dir():
+        raise UserError(f"output {str(arguments.output)!r}: no such folder; make it first")
+    runs = {name: _read(path) for name, path in _names(arguments.runs).items()}
+    draw_runs(runs, arguments.output, against=arguments.x)
+    print(f"{arguments.output}: {len(runs)} runs")
+
+
+def _names(paths: Sequence[Path]) -> Dict[str, Path]:
+    """Label -> path; the folder's name where that tells the runs apart, else the whole path."""
+    short = [(path.parent if path.suffix == ".csv" else path).resolve().name for path in paths]
+    labels = short if len(set(short)) == len(short) else [str(path) for path in paths]
+    return dict(zip(labels, paths))
+
+
+def _read(path: Path) -> List[Dict[str, str]]:
+    file = path if path.suffix == ".csv" else path / "metrics.csv"
+    if not file.is_file():
+        raise UserError(f"run {str(path)!r}: no {file.name} there; give a folder that holds one")
+    try:
+        rows = read_records(file)
+    except UnicodeDecodeError as error:
+        raise UserError(f"run {str(path)!r}: {file} is no text") from error
+    if not rows:
+        raise UserError(f"run {str(path)!r}: {file} has no rows yet")
+    missing = [column for column in NEEDED if column not in rows[0]]
+    if missing:
+        raise UserError(
+            f"run {str(path)!r}: {file} lacks {', '.join(missing)}; expected the columns "
+            f"{', '.join(COLUMNS)}"
+        )
+    return rows
+
+
+def main(argv: Optional[Sequence[str]] = None) -> int:
+    parser = CommandParser("plot_runs.py", DESCRIPTION)
+    parser.add_argument("runs", nargs="+", type=Path, metavar="RUN", help="folder of a run")
+    parser.add_argument("--output", type=Path, default=Path("runs.png"), help="default: runs.png")
+    parser.add_argument("--x", choices=("epoch", "step"), default="epoch", help="default: epoch")
+    return run_command(plot, parser, argv)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
