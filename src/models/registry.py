@@ -15,6 +15,8 @@ from . import cct, convmixer, convnext, deit, twins
 Variant = Tuple[Type[nn.Cell], Dict[str, Any]]
 
 _FAMILIES = (cct, convmixer, convnext, deit, twins)
+# Keywords that every family has, and `create_model` as arguments of its own.
+_STANDARD = ("num_classes", "in_chans", "img_size", "drop_path_rate", "nonlinearity")
 
 
 def _variants() -> Dict[str, Variant]:
@@ -43,43 +45,53 @@ def create_model(
     Raises:
         UserError: unknown name (near ones are listed) or unknown or impossible keyword.
     """
+    constructor, values = resolve(
+        name,
+        num_classes=num_classes,
+        in_chans=in_chans,
+        img_size=img_size,
+        drop_path_rate=drop_path_rate,
+        nonlinearity=nonlinearity,
+        **keywords,
+    )
+    try:
+        return constructor(**values)
+    except (TypeError, ValueError) as error:
+        raise UserError(f"arch {name!r}: {error}") from error
+
+
+def resolve(name: str, **keywords: Any) -> Tuple[Type[nn.Cell], Dict[str, Any]]:
+    """The class that `create_model(name, **keywords)` builds, and every keyword it is built with.
+
+    Raises:
+        UserError: unknown name (near ones are listed) or unknown keyword.
+    """
     variants = _variants()
     if name not in variants:
         near = difflib.get_close_matches(name, variants, n=3, cutoff=0.4)
         hint = f"did you mean {', '.join(near)}?" if near else "scripts know list_models()"
         raise UserError(f"arch {name!r}: unknown architecture; {hint}")
     constructor, own = variants[name]
-    standard = {
-        "num_classes": num_classes,
-        "in_chans": in_chans,
-        "img_size": img_size,
-        "drop_path_rate": drop_path_rate,
-        "nonlinearity": nonlinearity,
-    }
-    given = {key: value for key, value in standard.items() if value is not None}
-    _check_keywords(name, constructor, keywords, standard)
-    try:
-        return constructor(**{**own, **given, **keywords})
-    except (TypeError, ValueError) as error:
-        raise UserError(f"arch {name!r}: {error}") from error
+    _check_keywords(name, constructor, keywords)
+    left_out = [key for key in _STANDARD if keywords.get(key) is None]
+    given = {key: value for key, value in keywords.items() if key not in left_out}
+    return constructor, {**_defaults_of(constructor), **own, **given}
 
 
-def _check_keywords(
-    name: str, constructor: Type[nn.Cell], keywords: Dict[str, Any], standard: Dict[str, Any]
-) -> None:
-    known = [key for key in _keywords_of(constructor) if key not in standard]
+def _check_keywords(name: str, constructor: Type[nn.Cell], keywords: Dict[str, Any]) -> None:
+    known = [key for key in _defaults_of(constructor) if key not in _STANDARD]
     for key in keywords:
-        if key in known:
+        if key in known or key in _STANDARD:
             continue
         near = difflib.get_close_matches(key, known, n=1)
         hint = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(known)}"
         raise UserError(f"model_args {key!r}: no keyword of {name}; {hint}")
 
 
-def _keywords_of(constructor: Type[nn.Cell]) -> List[str]:
-    """Its own keywords and, where it hands others on, those of its base class."""
+def _defaults_of(constructor: Type[nn.Cell]) -> Dict[str, Any]:
+    """Its own keywords with their defaults and, where it hands others on, its base class's."""
     parameters = inspect.signature(constructor).parameters.values()
-    keywords = [p.name for p in parameters if p.kind is p.KEYWORD_ONLY]
+    keywords = {p.name: p.default for p in parameters if p.kind is p.KEYWORD_ONLY}
     if any(p.kind is p.VAR_KEYWORD for p in parameters):
-        keywords += _keywords_of(constructor.__base__)
+        keywords = {**_defaults_of(constructor.__base__), **keywords}
     return keywords

@@ -21,7 +21,8 @@ from .layers.linear import create_linear
 from .layers.patch_embed import PatchConv, PatchEmbed
 from .layers.transformer_block import TransformerBlock
 
-_STRIDES = (4, 2, 2, 2)
+# Of the patch embedding of each stage.
+STRIDES = (4, 2, 2, 2)
 _TOTAL_STRIDE = 32
 
 
@@ -147,7 +148,7 @@ class Twins(Classifier):
         self.patch_embeds = nn.CellList(
             [
                 PatchEmbed(in_dim, dim, stride, norm_epsilon=1e-5, **_conv_init(stride**2 * dim))
-                for in_dim, dim, stride in zip([in_chans, *embed_dims], embed_dims, _STRIDES)
+                for in_dim, dim, stride in zip([in_chans, *embed_dims], embed_dims, STRIDES)
             ]
         )
         rates = iter(np.linspace(0.0, drop_path_rate, sum(depths)))
