@@ -285,3 +285,20 @@ def test_train_refuses_a_pytorch_file(
     assert train_program.main(words(folder, path)) == 2
     assert "scripts/convert_weights.py" in capsys.readouterr().err
     assert not (path.parent / "run").exists()
+
+
+def test_create_model_takes_pretrained_weights(tmp_path: Path) -> None:
+    """The learnt filters stay bit for bit; a classifier for other classes does not."""
+    trained = rule_filled(create_model("cct_2_3x2_32", **CCT_TINY))
+    path = tmp_path / "weights.ckpt"
+    save_checkpoint(path, trained.get_parameters(), {})
+    model = create_model("cct_2_3x2_32", pretrained=str(path), num_classes=7, **CCT_TINY)
+    held, due = values(model), values(trained)
+    for name in due:
+        if not name.startswith("classifier.fc."):
+            np.testing.assert_array_equal(held[name], due[name], err_msg=name)
+    assert held["classifier.fc.weight"].shape == (7, 128)
+    with pytest.raises(UserError, match=r"nowhere\.ckpt.*no such file"):
+        create_model("cct_2_3x2_32", pretrained=str(tmp_path / "nowhere.ckpt"))
+    with pytest.raises(UserError, match="does not fit arch cvt_2_4_32"):
+        create_model("cvt_2_4_32", pretrained=str(path))

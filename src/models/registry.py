@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import inspect
+from pathlib import Path
 from typing import Any, Dict, List, Optional, Tuple, Type
 
 from mindspore import nn
@@ -31,6 +32,7 @@ def list_models(filter: str = "") -> List[str]:
 def create_model(
     name: str,
     *,
+    pretrained: Optional[str] = None,
     num_classes: Optional[int] = None,
     in_chans: Optional[int] = None,
     img_size: Optional[int] = None,
@@ -40,10 +42,14 @@ def create_model(
 ) -> nn.Cell:
     """Builds an architecture; `None` leaves the architecture's own value.
 
-    `keywords` are further constructor keywords of the family's class.
+    Args:
+        pretrained: checkpoint (.ckpt) whose weights it gets. Another number of classes resets the
+            classifier, another image size resizes the positions; both are logged.
+        keywords: further constructor keywords of the family's class.
 
     Raises:
-        UserError: unknown name (near ones are listed) or unknown or impossible keyword.
+        UserError: unknown name (near ones are listed), unknown or impossible keyword, or a
+            checkpoint that does not fit.
     """
     constructor, values = resolve(
         name,
@@ -55,9 +61,15 @@ def create_model(
         **keywords,
     )
     try:
-        return constructor(**values)
+        model = constructor(**values)
     except (TypeError, ValueError) as error:
         raise UserError(f"arch {name!r}: {error}") from error
+    if pretrained is not None:
+        # Only here do models call tools, which know the models: at run time, and when asked.
+        from src.tools.pretrained import start_from_file
+
+        start_from_file(model, Path(pretrained), target=f"arch {name}")
+    return model
 
 
 def resolve(name: str, **keywords: Any) -> Tuple[Type[nn.Cell], Dict[str, Any]]:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import logging
+from pathlib import Path
 from typing import Dict, Optional, Tuple, Union
 
 import numpy as np
@@ -14,7 +15,7 @@ from mindspore import Parameter, Tensor, nn
 
 from src.errors import UserError
 from src.models.layers.positions import resize_positions, sinusoidal_embedding
-from src.tools.checkpoint import STATE_PREFIX, Checkpoint, load_parameters
+from src.tools.checkpoint import STATE_PREFIX, Checkpoint, load_parameters, read_checkpoint
 
 _LOGGER = logging.getLogger(__name__)
 
@@ -26,6 +27,15 @@ _CLASSIFIERS = ("head", "head_dist", "head.fc", "classifier.fc")
 _POSITIONS = {"pos_embed": "bicubic", "classifier.positional_emb": "bilinear"}
 # Each precedes the patches and has a position of its own.
 _TOKENS = ("cls_token", "dist_token", "classifier.class_emb")
+
+
+def start_from_file(network: nn.Cell, path: Path, *, target: str) -> None:
+    """As `start_from_weights`, from a `.ckpt` file.
+
+    Raises:
+        UserError: missing or damaged file, besides.
+    """
+    start_from_weights(network, read_checkpoint(path), target=target)
 
 
 def start_from_weights(network: nn.Cell, checkpoint: Checkpoint, *, target: str) -> None:

@@ -28,7 +28,7 @@ from src.tools.clipping import GradientClip
 from src.tools.criterion import DistillationLoss, create_criterion
 from src.tools.log import log_to_file
 from src.tools.optimizer import create_optimizer
-from src.tools.pretrained import start_from_weights
+from src.tools.pretrained import start_from_file
 from src.tools.records import Records
 from src.tools.schedulers import create_lr_schedule
 from src.trainer.ema import Ema
@@ -234,7 +234,7 @@ def build_trainer(
     network = build_network(config)
     if config.model.pretrained and not run.resumed:
         target = f"arch {config.model.arch} with image_size {config.model.image_size}"
-        start_from_weights(network, read_checkpoint(Path(config.model.pretrained)), target=target)
+        start_from_file(network, Path(config.model.pretrained), target=target)
     train_step = build_train_step(config, network)
     if run.resumed:
         load_parameters(train_step.saved_parameters(), run.resumed, target="this recipe")
