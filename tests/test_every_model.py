@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from mindspore import ops
 from model_parity import load_rule_weights
-from test_models import ALIASES, PUBLISHED
+from test_models import ALIASES, PUBLISHED, uninitialised
 from weight_rule import images
 
 from src.models.registry import create_model, list_models
@@ -39,16 +39,28 @@ def pynative() -> Iterator[None]:
     ms.set_context(mode=before)
 
 
+def published(name: str) -> Dict[str, int]:
+    return PUBLISHED[ALIASES.get(name, name)]
+
+
+def names() -> Iterator[Any]:
+    """All of them; the largest, of which smaller sizes and heads are here, as slow tests."""
+    for name in list_models():
+        is_large = published(name)["params"] > 60e6
+        yield pytest.param(name, marks=[pytest.mark.slow] if is_large else [])
+
+
 def shallow(name: str) -> Dict[str, Any]:
     return next(keywords for start, keywords in SHALLOW.items() if name.startswith(start))
 
 
-@pytest.mark.parametrize("name", list_models())
+@pytest.mark.parametrize("name", list(names()))
 def test_output_shape_and_gradients(name: str) -> None:
-    classes = PUBLISHED[ALIASES.get(name, name)]["num_classes"]
     keywords = shallow(name)
-    # With two samples, stochastic depth may drop a branch of both.
-    model = load_rule_weights(create_model(name, drop_path_rate=0.0, **keywords)).set_train(True)
+    with uninitialised():
+        # With two samples, stochastic depth may drop a branch of both.
+        model = create_model(name, drop_path_rate=0.0, **keywords)
+    load_rule_weights(model).set_train(True)
     image = ms.Tensor(images(BATCH, keywords["img_size"]))
     label = ms.Tensor(np.array([1, 0], np.int32))
     weights = model.trainable_params()
@@ -58,7 +70,7 @@ def test_output_shape_and_gradients(name: str) -> None:
         return ops.cross_entropy(logits, label), logits
 
     (_, logits), gradients = ms.value_and_grad(forward, None, weights, has_aux=True)(image)
-    assert logits.shape == (BATCH, classes)
+    assert logits.shape == (BATCH, published(name)["num_classes"])
     without = [
         weight.name
         for weight, gradient in zip(weights, gradients)
