@@ -19,7 +19,7 @@ def evaluate_checkpoint(config: Config) -> None:
     """Prints one line of scores over the validation set and writes report.json."""
     if not config.model.pretrained:
         raise UserError("pretrained null: eval.py needs --pretrained FILE.ckpt")
-    setup_device(config.run, seed=config.train.seed)
+    world = setup_device(config.run, seed=config.train.seed)
     from src.data.imagenet import create_dataset
     from src.tools.checkpoint import read_checkpoint, run_folder
     from src.trainer.build import build_eval_net, build_network, load_network
@@ -28,10 +28,12 @@ def evaluate_checkpoint(config: Config) -> None:
     checkpoint = read_checkpoint(Path(config.model.pretrained))
     if config.train.ema:
         checkpoint = checkpoint.averaged()
-    dataset = create_dataset(config, training=False)
+    dataset = create_dataset(config, False, world.rank, world.size)
     network = build_network(config)
     load_network(network, checkpoint, config)
-    result = evaluate(build_eval_net(config, network), dataset)
+    result = evaluate(build_eval_net(config, network), dataset, world)
+    if not world.is_main:
+        return
     print(
         f"top-1 {result.top1:.3f} %  top-5 {result.top5:.3f} %  loss {result.loss:.4f}  "
         f"images {result.images}  {config.model.arch}  {checkpoint.path}"

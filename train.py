@@ -12,15 +12,16 @@ from src.tools.entry import run_entry_point
 
 def train(config: Config) -> None:
     """Trains from scratch, from `pretrained` weights or from where `resume` stopped."""
-    setup_device(config.run, seed=config.train.seed)
+    world = setup_device(config.run, seed=config.train.seed)
     # MindSpore is imported here, after the arguments are known to be good: a misspelt key costs a
     # tenth of a second.
     from src.data.imagenet import create_dataset
     from src.trainer.build import build_run, build_trainer
 
-    run = build_run(config)
-    train_set = create_dataset(config, training=True, start_step=run.state.step)
-    val_set = create_dataset(config, training=False)
+    run = build_run(config, world)
+    rank, size = world.rank, world.size
+    train_set = create_dataset(config, True, rank, size, start_step=run.state.step)
+    val_set = create_dataset(config, False, rank, size)
     trainer = build_trainer(config, run, train_set=train_set, val_set=val_set)
     trainer.announce()
     trainer.run()

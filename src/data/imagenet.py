@@ -139,7 +139,8 @@ def _blank_sample(config: Config) -> Sample:
 
 
 def _clamp_workers(num_workers: int) -> int:
-    num_cores = os.cpu_count() or 1
+    # Those this process may use: a launcher gives each of its ranks some.
+    num_cores = len(os.sched_getaffinity(0))
     if num_workers <= num_cores:
         return num_workers
     logger.info("num_parallel_workers %d: using %d, the number of cores", num_workers, num_cores)

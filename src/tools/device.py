@@ -3,16 +3,91 @@
 from __future__ import annotations
 
 import os
+from dataclasses import dataclass
+from typing import Mapping, Optional
 
 from src.args import RunConfig
 from src.errors import UserError
 
+# What each launcher sets: MindSpore's dynamic cluster (msrun, or scripts/launch.py on 2.0), a rank
+# table, OpenMPI. MindSpore reads the number of the process itself.
+_ROLE, _CLUSTER_SIZE = "MS_ROLE", "MS_WORKER_NUM"
+_RANK, _SIZE = "RANK_ID", "RANK_SIZE"
+_MPI_RANK, _MPI_SIZE = "OMPI_COMM_WORLD_RANK", "OMPI_COMM_WORLD_SIZE"
+_MPI_LOCAL_RANK = "OMPI_COMM_WORLD_LOCAL_RANK"
 
-def setup_device(run: RunConfig, *, seed: int) -> None:
-    """Selects device and execution mode and seeds the initialisation of weights.
+
+@dataclass(frozen=True)
+class World:
+    """The processes that train together: `size` of them, this one has number `rank`."""
+
+    rank: int = 0
+    size: int = 1
+
+    @property
+    def is_main(self) -> bool:
+        """This process writes the files of the run."""
+        return self.rank == 0
+
+
+ALONE = World()
+
+
+@dataclass(frozen=True)
+class RankEnvironment:
+    """What the launcher said: how many processes, and the device of this one (None: nothing)."""
+
+    size: int
+    device_id: Optional[int]
+
+
+def read_rank_environment(environ: Mapping[str, str]) -> Optional[RankEnvironment]:
+    """What launcher started this process, by its variables; None: one process alone.
 
     Raises:
-        UserError: the device is not usable with the installed MindSpore.
+        UserError: a variable that is missing or no number.
+    """
+    if _ROLE in environ:
+        size = _integer(environ, _CLUSTER_SIZE)
+    elif _MPI_SIZE in environ:
+        size = _integer(environ, _MPI_SIZE)
+        _integer(environ, _MPI_RANK)
+    elif _SIZE in environ:
+        size = _integer(environ, _SIZE)
+        if size > 1 and environ.get("RANK_TABLE_FILE", "") == "":
+            raise UserError(
+                f"{_SIZE} {size}: neither RANK_TABLE_FILE nor {_ROLE} is set; start several "
+                "processes with scripts/launch.py, msrun or mpirun"
+            )
+        if size > 1 and _integer(environ, _RANK) >= size:
+            raise UserError(f"{_RANK} {environ[_RANK]}: must be below {_SIZE} {size}")
+    else:
+        return None
+    if size == 1 and environ.get(_ROLE) != "MS_SCHED":
+        return None
+    name = "DEVICE_ID" if "DEVICE_ID" in environ else _MPI_LOCAL_RANK
+    return RankEnvironment(size, _integer(environ, name) if name in environ else None)
+
+
+def _integer(environ: Mapping[str, str], name: str) -> int:
+    text = environ.get(name, "")
+    if not text.isdecimal():
+        raise UserError(
+            f"{name} {text!r}: the launcher must set it to a number; start several processes with "
+            "scripts/launch.py, msrun or mpirun"
+        )
+    return int(text)
+
+
+def setup_device(run: RunConfig, *, seed: int) -> World:
+    """Selects device and execution mode, seeds the initialisation of weights, joins the others.
+
+    With several processes the device is the launcher's, not `device_id`; the call returns when all
+    of them are there. In a scheduler of MindSpore's cluster it does not return.
+
+    Raises:
+        UserError: the device is not usable with the installed MindSpore, or the processes do not
+            find each other.
     """
     # Read by MindSpore's logger at import, before which nothing of it has run: 3 shows errors only.
     os.environ.setdefault("GLOG_v", "3")
@@ -20,17 +95,38 @@ def setup_device(run: RunConfig, *, seed: int) -> None:
         # The convolutions in MindSpore's oneDNN fall back to reference kernels above AVX2, which
         # take a hundred times longer (docs/design.md).
         os.environ.setdefault("ONEDNN_MAX_CPU_ISA", "AVX2")
+    environment = read_rank_environment(os.environ)
+    device_id = run.device_id
+    # A CPU has one device, however many processes share it.
+    if environment and environment.device_id is not None and run.device_target != "CPU":
+        device_id = environment.device_id
     import mindspore as ms
 
     from src.tools.compat import set_device
 
     try:
-        set_device(run.device_target, run.device_id)
+        set_device(run.device_target, device_id)
     except (RuntimeError, ValueError) as error:
         reason = str(error).strip().splitlines()[0]
         raise UserError(
-            f"device_target {run.device_target!r} with device_id {run.device_id}: not usable here "
+            f"device_target {run.device_target!r} with device_id {device_id}: not usable here "
             f"({reason}); on this machine try --device_target CPU"
         ) from error
     ms.set_context(mode=ms.GRAPH_MODE if run.mode == "graph" else ms.PYNATIVE_MODE)
+    world = _join(environment.size) if environment else World()
     ms.set_seed(seed)
+    return world
+
+
+def _join(size: int) -> World:
+    from mindspore import communication
+
+    try:
+        communication.init()
+    except (RuntimeError, ValueError, TypeError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise UserError(
+            f"the {size} processes did not find each other ({reason}); see the logs of the other "
+            "ranks, and docs/distributed.md"
+        ) from error
+    return World(communication.get_rank(), communication.get_group_size())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Callable
 
 import numpy as np
 
@@ -41,6 +42,14 @@ class EvalTotals:
         self.top5 += int(hit.sum())
         self.loss += float(_cross_entropy(logits, label).sum())
         self.images += len(label)
+
+    def summed(self, over_ranks: Callable[[np.ndarray], np.ndarray]) -> EvalTotals:
+        """The totals of all ranks together; counts stay exact in float64 up to 2^53."""
+        sums = over_ranks(np.array([self.top1, self.top5, self.loss, self.images], np.float64))
+        totals = EvalTotals()
+        totals.top1, totals.top5, totals.images = (int(sums[i]) for i in (0, 1, 3))
+        totals.loss = float(sums[2])
+        return totals
 
     def result(self) -> EvalResult:
         """Scores so far; all NaN for no image."""

@@ -25,7 +25,9 @@ from src.tools.checkpoint import (
     run_folder,
 )
 from src.tools.clipping import GradientClip
+from src.tools.collectives import MeanOverRanks, check_equal_over_ranks
 from src.tools.criterion import DistillationLoss, create_criterion
+from src.tools.device import ALONE, World
 from src.tools.log import log_to_file
 from src.tools.optimizer import create_optimizer
 from src.tools.pretrained import start_from_file
@@ -86,7 +88,7 @@ def _create_erase(config: Config) -> Optional[EraseBoxes]:
     return EraseBoxes(config.model.image_size, max_count=data.re_count, mode=data.re_mode)
 
 
-def build_train_step(config: Config, network: nn.Cell) -> TrainOneStep:
+def build_train_step(config: Config, network: nn.Cell, world: World = ALONE) -> TrainOneStep:
     """Transform, network, loss, optimizer, loss scale and averages as one cell."""
     train, data = config.train, config.data
     transform = BatchTransform(
@@ -99,7 +101,14 @@ def build_train_step(config: Config, network: nn.Cell) -> TrainOneStep:
         erase=_create_erase(config),
     )
     calls = Parameter(Tensor(0, ms.int32), name="train.calls", requires_grad=False)
-    seed_drop_paths(network, seed=train.seed, step=calls, batch_size=data.batch_size)
+    seed_drop_paths(
+        network,
+        seed=train.seed,
+        step=calls,
+        batch_size=data.batch_size,
+        rank=world.rank,
+        world_size=world.size,
+    )
     ema = None
     if train.with_ema:
         ema = Ema(list(network.get_parameters()), decay=train.ema_decay, warmup=train.ema_warmup)
@@ -111,6 +120,7 @@ def build_train_step(config: Config, network: nn.Cell) -> TrainOneStep:
         clip=build_clip(config, network),
         ema=ema,
         accumulation_step=train.accumulation_step,
+        mean_over_ranks=MeanOverRanks(world) if world.size > 1 else None,
     )
 
 
@@ -179,17 +189,29 @@ _FREE_KEYS = frozenset(
 )
 
 
-def check_same_recipe(config: Config, resumed: Checkpoint) -> None:
+def check_same_recipe(config: Config, resumed: Checkpoint, world: World = ALONE) -> None:
     """Refuses to continue a run under a recipe that would compute something else.
+
+    Another number of ranks is no other recipe while all ranks together have the same batch.
 
     Raises:
         UserError: listing every key that differs, with both values.
     """
     there = from_yaml_text(resumed.meta["config"], str(resumed.path)).flat()
+    batches = there["batch_size"] * resumed.meta.get("world_size", 1)
+    is_same_batch = batches == config.data.batch_size * world.size
+    if not is_same_batch and there["batch_size"] == config.data.batch_size:
+        raise UserError(
+            f"resume {str(resumed.path)!r}: batch_size {config.data.batch_size} on {world.size} "
+            f"rank(s) is another global batch than {batches}, the run's; give --batch_size "
+            f"{max(1, batches // world.size)}, or --allow_config_change"
+        )
     changed = [
         f"{key} {there[key]!r} -> {here!r}"
         for key, here in config.flat().items()
-        if key not in _FREE_KEYS and there[key] != here
+        if key not in _FREE_KEYS
+        and there[key] != here
+        and not (key == "batch_size" and is_same_batch)
     ]
     if changed:
         raise UserError(
@@ -205,9 +227,10 @@ class Run:
     checkpoints: CheckpointFolder
     resumed: Optional[Checkpoint]
     state: RunState
+    world: World = ALONE
 
 
-def build_run(config: Config) -> Run:
+def build_run(config: Config, world: World = ALONE) -> Run:
     """Looks for the checkpoint to continue from; writes nothing.
 
     Raises:
@@ -219,8 +242,20 @@ def build_run(config: Config) -> Run:
     )
     resumed = checkpoints.find_resumed(train.resume)
     if resumed and not train.allow_config_change:
-        check_same_recipe(config, resumed)
-    return Run(checkpoints, resumed, RunState.from_meta(resumed.meta) if resumed else RunState())
+        check_same_recipe(config, resumed, world)
+    state = RunState.from_meta(resumed.meta) if resumed else RunState()
+    check_equal_over_ranks(
+        "the step to go on from",
+        state.step,
+        world,
+        remedy="--train_url and --resume must be a folder all hosts share, or a URL",
+    )
+    return Run(checkpoints, resumed, state, world)
+
+
+def open_records(path: Path, run: Run) -> Optional[Records]:
+    """metrics.csv, which one rank writes."""
+    return Records(path, first_step=run.state.step) if run.world.is_main else None
 
 
 def build_trainer(
@@ -235,14 +270,21 @@ def build_trainer(
     if config.model.pretrained and not run.resumed:
         target = f"arch {config.model.arch} with image_size {config.model.image_size}"
         start_from_file(network, Path(config.model.pretrained), target=target)
-    train_step = build_train_step(config, network)
+    train_step = build_train_step(config, network, run.world)
     if run.resumed:
         load_parameters(train_step.saved_parameters(), run.resumed, target="this recipe")
         _LOGGER.info("resumed from %s at step %d", run.resumed.path, run.state.step)
-    run.checkpoints.create()
+    check_equal_over_ranks(
+        "the sum of all weights",
+        sum(float(p.asnumpy().sum(dtype="float64")) for p in network.get_parameters()),
+        run.world,
+        remedy="the ranks need the same recipe and the same weights",
+    )
     folder = run.checkpoints.folder
-    log_to_file(folder / "train.log")
-    (folder / "config.yaml").write_text(to_yaml(config, with_origins=True), encoding="utf-8")
+    if run.world.is_main:
+        run.checkpoints.create()
+        log_to_file(folder / "train.log")
+        (folder / "config.yaml").write_text(to_yaml(config, with_origins=True), encoding="utf-8")
     return Trainer(
         config,
         train_step,
@@ -253,9 +295,10 @@ def build_trainer(
             config.optim,
             epochs=config.train.epochs,
             steps_per_epoch=train_set.steps_per_epoch,
-            global_batch=config.data.batch_size * config.train.accumulation_step,
+            global_batch=config.data.batch_size * config.train.accumulation_step * run.world.size,
         ),
         checkpoints=run.checkpoints,
-        records=Records(folder / "metrics.csv", first_step=run.state.step),
+        records=open_records(folder / "metrics.csv", run),
         state=run.state,
+        world=run.world,
     )

@@ -6,6 +6,8 @@ import mindspore as ms
 from mindspore import Tensor, nn
 
 from src.data.imagenet import ImageDataset
+from src.tools.collectives import sum_over_ranks
+from src.tools.device import ALONE, World
 from src.tools.metrics import EvalResult, EvalTotals
 
 
@@ -21,10 +23,14 @@ class EvalNet(nn.Cell):
         return self.network(self.normalize(image)).astype(ms.float32)
 
 
-def evaluate(eval_net: EvalNet, dataset: ImageDataset) -> EvalResult:
-    """Scores `eval_net` over all of `dataset`, the last partial batch included."""
+def evaluate(eval_net: EvalNet, dataset: ImageDataset, world: World = ALONE) -> EvalResult:
+    """Scores `eval_net` over all of `dataset`, the last partial batch included.
+
+    Args:
+        world: whose every process evaluates its share of the set; all return the same scores.
+    """
     eval_net.set_train(False)
     totals = EvalTotals()
     for batch in dataset.batches():
         totals.update(eval_net(Tensor(batch.image)).asnumpy(), batch.label)
-    return totals.result()
+    return totals.summed(lambda sums: sum_over_ranks(sums, world)).result()

@@ -17,7 +17,7 @@ from src.trainer.train_one_step import AnyNetWithLoss, TrainOneStep
 
 CHECKPOINT = "overflow.ckpt"
 _BATCH = "overflow.npz"
-_REPORT = "overflow.json"
+REPORT = "overflow.json"
 
 
 class GradientProbe(nn.Cell):
@@ -80,7 +80,7 @@ def write_report(
         "first_non_finite_gradient": finding.parameter,
         "replay": command,
     }
-    (folder / _REPORT).write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
+    (folder / REPORT).write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
     return command
 
 

@@ -18,6 +18,8 @@ from src.data.imagenet import Batch, ImageDataset
 from src.errors import StoppedBySignal, TrainingFailed
 from src.tools.callback import ProgressDisplay, StepClock
 from src.tools.checkpoint import CheckpointFolder, save_checkpoint
+from src.tools.collectives import StopVote, gather_from_ranks, sum_over_ranks
+from src.tools.device import ALONE, World
 from src.tools.metrics import EvalResult
 from src.tools.records import Records, draw_curves, read_records
 from src.tools.stop_signal import StopSignal
@@ -39,11 +41,12 @@ class RunState:
     best_epoch: int = 0
     overflows: int = 0  # steps in a row whose gradient was not finite
 
-    def as_meta(self, config: Config) -> Dict[str, Any]:
+    def as_meta(self, config: Config, world: World = ALONE) -> Dict[str, Any]:
         """What a checkpoint says of itself: this state, the resolved config and the versions."""
         return {
             "arch": config.model.arch,
             "num_classes": config.model.num_classes,
+            "world_size": world.size,
             **asdict(self),
             "config": to_yaml(config),
             "versions": {
@@ -71,8 +74,9 @@ class Trainer:
         val_set: ImageDataset,
         lr_schedule: np.ndarray,
         checkpoints: CheckpointFolder,
-        records: Records,
+        records: Optional[Records],
         state: RunState,
+        world: World = ALONE,
     ) -> None:
         self.config = config
         self.train_step = train_step
@@ -83,14 +87,18 @@ class Trainer:
         self.checkpoints = checkpoints
         self.records = records
         self.state = state
+        self.world = world
         self.clock = StepClock()
         self._unread: List[List[_Outputs]] = []
         self._last_batch: Optional[Batch] = None
 
     def announce(self) -> None:
         """Says what is about to run."""
+        if self.world.size > 1:
+            _LOGGER.info("rank %d of %d", self.world.rank, self.world.size)
         parameters = self.eval_net.network.get_parameters()
-        global_batch = self.config.data.batch_size * self.config.train.accumulation_step
+        batch_size, accumulation = self.config.data.batch_size, self.config.train.accumulation_step
+        global_batch = batch_size * accumulation * self.world.size
         _LOGGER.info(
             "%s: %s parameters; %d training and %d validation images; steps of %d images, %d an "
             "epoch, %d in all; peak lr %g (base_lr %g)",
@@ -111,6 +119,8 @@ class Trainer:
 
     def conclude(self) -> None:
         """Draws the curves and says where everything is."""
+        if not self.world.is_main:
+            return
         folder = self.checkpoints.folder
         rows = read_records(folder / "metrics.csv")
         draw_curves(rows, folder / "curves.png", title=self.config.model.arch)
@@ -136,27 +146,30 @@ class Trainer:
             try:
                 self._run(stop)
             finally:
-                self.records.close()
+                if self.records is not None:
+                    self.records.close()
 
     def _run(self, stop: StopSignal) -> None:
         batches = self.train_set.batches()
         save_steps = self.config.train.save_steps
         self.train_step.set_train(True)
+        vote = StopVote(self.world)
         self.clock.restart()
         for _ in range(self.state.step, len(self.lr_schedule)):
             self._one_step(batches)
-            if self.state.step % self.config.train.log_interval == 0 or stop.received:
+            stopped_by = vote.agreed(stop.received)
+            if self.state.step % self.config.train.log_interval == 0 or stopped_by:
                 self._log()
             if self.state.step % self.train_set.steps_per_epoch == 0:
                 self._end_epoch(self.state.step // self.train_set.steps_per_epoch)
-            elif stop.received or (save_steps and self.state.step % save_steps == 0):
+            elif stopped_by or (save_steps and self.state.step % save_steps == 0):
                 self._save(epoch=None, is_best=False)
-            if stop.received:
+            if stopped_by:
                 self.display.message(
-                    f"signal {stop.received}: saved {self.checkpoints.last} at step "
+                    f"signal {stopped_by}: saved {self.checkpoints.last} at step "
                     f"{self.state.step}; continue with --resume auto"
                 )
-                raise StoppedBySignal(stop.received)
+                raise StoppedBySignal(stopped_by)
 
     def _one_step(self, batches: Iterator[Batch]) -> None:
         lr = Tensor(self.lr_schedule[self.state.step], ms.float32)
@@ -183,20 +196,21 @@ class Trainer:
         )
         self._unread.clear()
         times = self.clock.read()
+        losses = sum_over_ranks(values[:, :, 0], self.world) / self.world.size
         last = values[:, -1]
         lr = float(self.lr_schedule[self.state.step - 1])
-        speed = self.config.data.batch_size / times.seconds_per_batch
+        speed = self.config.data.batch_size * self.world.size / times.seconds_per_batch
         row = {
             "step": self.state.step,
             "epoch": round(self._epochs_done(), 6),
-            "loss": float(values[:, :, 0].mean()),
+            "loss": float(losses.mean()),
             "lr": lr,
             "grad_norm": float(last[-1, 1]),
             "loss_scale": float(last[-1, 3]),
             "images_per_s": round(speed, 2),
             "data_wait": round(times.data_wait, 4),
         }
-        self.records.write(**row)
+        self._record(**row)
         shown = (
             f"loss {row['loss']:.4f}  lr {lr:.3e}  norm {row['grad_norm']:.3g}  "
             f"scale {row['loss_scale']:g}  {speed:.0f} images/s  data wait {times.data_wait:.0%}"
@@ -216,16 +230,27 @@ class Trainer:
         assert self._last_batch is not None
         finding = forensics.probe(self.train_step, self._last_batch, scale)
         folder = self.checkpoints.folder
-        meta = self.state.as_meta(self.config)
-        save_checkpoint(folder / forensics.CHECKPOINT, self.train_step.saved_parameters(), meta)
-        command = forensics.write_report(
-            folder, finding, self._last_batch, step=self.state.step, lr=lr, scale=scale
-        )
+        command = f"the command in {folder / forensics.REPORT}"
+        if self._is_first_with(finding.parameter is not None):
+            meta = self.state.as_meta(self.config, self.world)
+            save_checkpoint(folder / forensics.CHECKPOINT, self.train_step.saved_parameters(), meta)
+            command = forensics.write_report(
+                folder, finding, self._last_batch, step=self.state.step, lr=lr, scale=scale
+            )
         raise TrainingFailed(
             f"step {self.state.step}: the gradient was not finite {self.state.overflows} times in "
             f"a row (lr {lr:g}, loss scale {scale:g}, loss {finding.loss:g}; first in "
             f"{finding.parameter}); weights are unchanged since; see it again with: {command}"
         )
+
+    def _is_first_with(self, is_found: bool) -> bool:
+        """Whether this is the lowest rank with a finding; rank 0 when none has one."""
+        found = gather_from_ranks(np.array(float(is_found)), self.world)
+        return int(found.argmax()) == self.world.rank
+
+    def _record(self, **values: Any) -> None:
+        if self.records is not None:
+            self.records.write(**values)
 
     def _epochs_done(self) -> float:
         return self.state.step / self.train_set.steps_per_epoch
@@ -242,18 +267,18 @@ class Trainer:
 
     def _evaluate(self, epoch: int) -> float:
         """Scores raw and averaged weights; returns the top-1 that `best.ckpt` goes by."""
-        result = evaluate(self.eval_net, self.val_set)
+        result = evaluate(self.eval_net, self.val_set, self.world)
         row = {"val_loss": result.loss, "top1": result.top1, "top5": result.top5}
         shown = f"epoch {epoch}: val {_summary(result)}"
         ema = self.train_step.ema
         averaged = result
         if ema is not None:
             with ema.applied():
-                averaged = evaluate(self.eval_net, self.val_set)
+                averaged = evaluate(self.eval_net, self.val_set, self.world)
             shown += f"; ema {_summary(averaged)}"
             row.update(ema_val_loss=averaged.loss, ema_top1=averaged.top1, ema_top5=averaged.top5)
         self.train_step.set_train(True)
-        self.records.write(step=self.state.step, epoch=epoch, **row)
+        self._record(step=self.state.step, epoch=epoch, **row)
         self.display.message(f"{shown}  ({result.images} images)")
         if not math.isfinite(result.loss):
             raise TrainingFailed(
@@ -263,9 +288,11 @@ class Trainer:
         return averaged.top1 if self.config.train.best_by == "ema" else result.top1
 
     def _save(self, *, epoch: Optional[int], is_best: bool) -> None:
+        if not self.world.is_main:
+            return
         self.checkpoints.save(
             self.train_step.saved_parameters(),
-            self.state.as_meta(self.config),
+            self.state.as_meta(self.config, self.world),
             epoch=epoch,
             is_best=is_best,
         )

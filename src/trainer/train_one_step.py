@@ -9,6 +9,7 @@ from mindspore import Parameter, ParameterTuple, Tensor, nn, ops
 
 from src.tools.amp import LossScale
 from src.tools.clipping import GradientClip
+from src.tools.collectives import MeanOverRanks
 from src.trainer.ema import Ema
 
 Tensors = Tuple[Tensor, ...]
@@ -83,12 +84,16 @@ AnyNetWithLoss = Union[NetWithLoss, DistilledNetWithLoss]
 class TrainOneStep(nn.Cell):
     """Gradients of a batch and, with every `accumulation_step`-th batch, one optimizer step.
 
+    With several ranks their gradients are averaged before anything is decided by them, so that all
+    ranks clip, skip and update alike; so are the running statistics, after each step.
+
     When the gradient is not finite nothing changes but the loss scale (and the count of calls).
     `construct(image, label, mix, lr)` returns (loss, norm of the unclipped gradient, finite, loss
     scale used), each (); norm and finite are 0 and True for a batch that is only accumulated.
 
     Args:
         calls: int32 Parameter that counts the calls; random layers draw from it.
+        mean_over_ranks: tensors -> their means over all ranks; None: one rank.
         clip: limit of the gradient; None: off.
     """
 
@@ -102,6 +107,7 @@ class TrainOneStep(nn.Cell):
         clip: Optional[GradientClip] = None,
         ema: Optional[Ema] = None,
         accumulation_step: int = 1,
+        mean_over_ranks: Optional[MeanOverRanks] = None,
     ) -> None:
         super().__init__(auto_prefix=False)
         self.net_with_loss = net_with_loss
@@ -111,12 +117,18 @@ class TrainOneStep(nn.Cell):
         self.clip = clip
         self.ema = ema
         self.accumulation_step = accumulation_step
+        self.mean_over_ranks = mean_over_ranks
         weights = optimizer.parameters
         if accumulation_step > 1:
             self.sums = ParameterTuple(weights).clone(_SUMS, init="zeros")
         # Running statistics: the forward pass changes them before anything is known of its result.
         self.statistics = ParameterTuple(
-            [p for p in net_with_loss.network.get_parameters() if not p.requires_grad]
+            # `calls` is in every layer that draws from it.
+            [
+                p
+                for p in net_with_loss.network.get_parameters()
+                if not p.requires_grad and p is not calls
+            ]
         )
         self.value_and_grad = ms.value_and_grad(self._scaled_loss, None, weights, has_aux=True)
 
@@ -140,9 +152,9 @@ class TrainOneStep(nn.Cell):
         if self.accumulation_step == 1:
             norm, finite = self._update(grads, lr, before)
         else:
-            norm, finite = self._accumulate(grads, lr, before)
             if not ops.isfinite(loss):
                 self._restore(before)
+            norm, finite = self._accumulate(grads, lr, before)
         ops.assign(self.calls, self.calls + 1)
         return loss, norm, finite, scale
 
@@ -164,6 +176,9 @@ class TrainOneStep(nn.Cell):
         return norm, finite
 
     def _update(self, grads: Tensors, lr: Tensor, before: Tensors) -> Tuple[Tensor, Tensor]:
+        if self.mean_over_ranks is not None:
+            grads = self.mean_over_ranks(grads)
+            before = self._average_statistics(before)
         norm = global_norm(grads)
         finite = ops.isfinite(norm)
         if self.clip is not None:
@@ -176,6 +191,13 @@ class TrainOneStep(nn.Cell):
             self._restore(before)
         self.loss_scale(finite)
         return norm, finite
+
+    def _average_statistics(self, before: Tensors) -> Tensors:
+        """Makes the statistics, and those to go back to, the same on all ranks."""
+        means = self.mean_over_ranks(self._copies(self.statistics))
+        for i in range(len(self.statistics)):
+            ops.assign(self.statistics[i], means[i])
+        return self.mean_over_ranks(before)
 
     @staticmethod
     def _copies(parameters: Tensors) -> Tensors:

@@ -24,17 +24,30 @@ class FrameworkUniform(nn.Cell):
 class SeededUniform(nn.Cell):
     """(B,) numbers in [0, 1) that depend on nothing but (seed, step, layer, position in the batch).
 
+    The position is that in the batch of all ranks together, of which rank r has entries r,
+    r + world_size, ...: so the number of ranks does not change what is drawn.
+
     A chain of cubings modulo a prime absorbs one key after the other. The resolution is 1 / 46337.
     `step` is a Parameter of the training step, saved with it, so a resumed run draws what an
     uninterrupted one would have drawn.
     """
 
-    def __init__(self, seed: int, step: Parameter, layer: int, batch_size: int) -> None:
+    def __init__(
+        self,
+        seed: int,
+        step: Parameter,
+        layer: int,
+        batch_size: int,
+        *,
+        rank: int = 0,
+        world_size: int = 1,
+    ) -> None:
         super().__init__()
         self.step = step
         self.start = (seed % _PRIME + 1) * 7 % _PRIME
         self.layer = layer
-        self.position = Tensor([i % _PRIME for i in range(batch_size)], ms.int32)
+        positions = range(rank, batch_size * world_size, world_size)
+        self.position = Tensor([i % _PRIME for i in positions], ms.int32)
 
     def _absorb(self, state: Tensor, key: Tensor) -> Tensor:
         mixed = (state + key) % _PRIME
@@ -73,9 +86,19 @@ class DropPath(nn.Cell):
         return x * (kept * (1.0 / (1.0 - self.drop_prob)))
 
 
-def seed_drop_paths(network: nn.Cell, *, seed: int, step: Parameter, batch_size: int) -> None:
+def seed_drop_paths(
+    network: nn.Cell,
+    *,
+    seed: int,
+    step: Parameter,
+    batch_size: int,
+    rank: int = 0,
+    world_size: int = 1,
+) -> None:
     """Makes every active DropPath of `network` draw from (seed, step, its number, sample)."""
     layers = [cell for _, cell in network.cells_and_names() if isinstance(cell, DropPath)]
     for number, cell in enumerate(layers):
         if cell.drop_prob > 0.0:
-            cell.uniform = SeededUniform(seed, step, number, batch_size)
+            cell.uniform = SeededUniform(
+                seed, step, number, batch_size, rank=rank, world_size=world_size
+            )
