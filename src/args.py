@@ -59,14 +59,29 @@ class ModelConfig:
 class DataConfig:
     """What the network sees."""
 
-    # dataset; ImageNet (any folder with train/ and val/) or Digits (ships with the repository)
+    # dataset; ImageNet (any folder of images, a folder for each class), CIFAR10, CIFAR100 (their
+    # archives), MindRecord (written by scripts/pack_dataset.py) or Digits (ships with the
+    # repository)
     set: str = "ImageNet"
     # dataset folder
     data_url: str = "./data/imagenet"
+    # share of each class that is set aside for validation where data_url has class folders but
+    # neither train/ nor val/; [0, 1); 0: refuse such a folder
+    val_share: float = 0.0
     # images per device and step; >= 1
     batch_size: int = 128
-    # threads that prepare images; >= 1; clamped to the number of cores
+    # threads (or processes) that prepare images; >= 1; clamped to the number of cores
     num_parallel_workers: int = 8
+    # prepare images in processes instead of threads
+    python_multiprocessing: bool = False
+    # an image that cannot be read; raise (an error that names it) or skip (training takes the next
+    # of the epoch, evaluation leaves it out; listed after the epoch; more than 1 % is an error)
+    on_bad_image: str = "raise"
+    # larger images are refused before they are unpacked (decompression bombs), width x height;
+    # 1 to 178956970
+    max_image_pixels: int = 178_956_970
+    # turn photographs as their EXIF block says; timm does not
+    exif_orientation: bool = False
     # filter of every resize; bilinear, bicubic or random (training only)
     interpolation: str = "bicubic"
     # area of the random crop, share of the image; 0 < low <= high <= 1
@@ -133,6 +148,7 @@ class DataConfig:
         check_types(self)
         check_ranges(self, batch_size=">= 1", num_parallel_workers=">= 1", crop_pct="(0, 1]")
         check_ranges(self, scale="(0, 1]", ratio="> 0", hflip="[0, 1]", std="> 0")
+        check_ranges(self, val_share="[0, 1)", max_image_pixels="[1, 178956970]")
         check_ranges(self, re_prob="[0, 1]", re_count=">= 1", re_split=">= 0")
         check_ranges(self, vflip="[0, 1]", repeated_aug=">= 1", color_jitter=">= 0")
         check_ranges(self, color_jitter_prob="[0, 1]", grayscale_prob="[0, 1]")
@@ -141,7 +157,8 @@ class DataConfig:
         check_ranges(self, mixup_prob="[0, 1]", switch_prob="[0, 1]", label_smoothing="[0, 1)")
         check_choices(
             self,
-            set=("ImageNet", "Digits"),
+            set=("ImageNet", "CIFAR10", "CIFAR100", "MindRecord", "Digits"),
+            on_bad_image=("raise", "skip"),
             interpolation=("bilinear", "bicubic", "random"),
             crop_mode=("center", "squash"),
             re_mode=("const", "rand", "pixel"),

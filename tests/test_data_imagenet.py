@@ -293,7 +293,7 @@ FOLDER_ERRORS = {
     ),
     "class count": (
         lambda root: [shutil.rmtree(root / split / "bee") for split in ("train", "val")],
-        r"num_classes 3: .* has 2 class folders; set num_classes: 2",
+        r"num_classes 3: .* has 2 classes; set num_classes: 2",
     ),
 }
 

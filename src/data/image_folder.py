@@ -1,18 +1,22 @@
-"""A dataset as a folder: `root/train/<class>/<image>` and `root/val/<class>/<image>`."""
+"""Images in a folder per class: `root/train/<class>/<image>` and `root/val/<class>/<image>`.
+
+Or `root/<class>/<image>` alone, of which a share is set aside for validation.
+"""
 
 from __future__ import annotations
 
-import os
-from dataclasses import dataclass
+import zlib
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import List
+from typing import Iterator, List, Sequence
 
 import numpy as np
-from PIL import Image
 
+from src.data.decode import BadImageError, Decoder
+from src.data.folder_index import ClassListing, list_class_folders, scan_classes
 from src.errors import UserError
 
-_EXTENSIONS = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".ppm", ".tif", ".tiff")
+EXTENSIONS = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".ppm", ".tif", ".tiff")
 _SPLITS = ("train", "val")
 _NAMED_CLASSES = 5
 
@@ -21,44 +25,65 @@ _NAMED_CLASSES = 5
 class ImageFolder:
     """One split.
 
+    File names are kept as one text, which takes a third of the memory of as many Python strings.
+
     Attributes:
         folder: the split's folder.
         class_names: sorted; the position is the label.
-        file_names: `<class>/<image>`, by class, then by name.
-        labels: (len(file_names),) int32.
+        names: every file name, one after the other, UTF-8.
+        ends: (N,) int64, end of each name in `names`.
+        labels: (N,) int32.
+        decoder: reads the files.
     """
 
     folder: Path
     class_names: List[str]
-    file_names: List[str]
+    names: bytes = field(repr=False)
+    ends: np.ndarray
     labels: np.ndarray
+    decoder: Decoder = field(default_factory=Decoder)
 
     def __len__(self) -> int:
-        return len(self.file_names)
+        return len(self.ends)
 
-    def read(self, index: int) -> Image.Image:
-        """Decode one image to RGB.
+    def file_name(self, index: int) -> str:
+        """`<class>/<image>`."""
+        start = int(self.ends[index - 1]) if index else 0
+        name = self.names[start : int(self.ends[index])].decode("utf-8", "surrogateescape")
+        return f"{self.class_names[self.labels[index]]}/{name}"
+
+    def read_bytes(self, index: int) -> bytes:
+        """The file as it is.
 
         Raises:
-            UserError: the file is missing or damaged.
+            BadImageError: it cannot be opened.
         """
-        path = self.folder / self.file_names[index]
+        path = self.folder / self.file_name(index)
         try:
-            with Image.open(path) as image:
-                image.load()
-                # convert() copies even what is RGB already.
-                return image if image.mode == "RGB" else image.convert("RGB")
-        # Pillow's readers raise nearly anything on damaged bytes: OSError, SyntaxError,
-        # ValueError, struct.error, zlib.error.
-        except Exception as error:
-            reason = " ".join(str(error).split())
-            raise UserError(
-                f"{path}: not a readable image ({reason}); replace or delete the file"
-            ) from error
+            with open(path, "rb") as file:
+                return file.read()
+        except OSError as error:
+            raise BadImageError(f"{path}: {error.strerror or error}") from error
+
+    def read(self, index: int) -> np.ndarray:
+        """The pixels of one image: (H, W, 3) uint8, RGB.
+
+        Raises:
+            BadImageError: the file is missing or damaged.
+        """
+        return self.decoder.decode(self.read_bytes(index), str(self.folder / self.file_name(index)))
 
 
-def scan_image_folder(root: Path, split: str) -> ImageFolder:
+def scan_image_folder(
+    root: Path, split: str, *, val_share: float = 0.0, decoder: Decoder | None = None
+) -> ImageFolder:
     """List one split, `train` or `val`, of the dataset at `root`. Hidden files are left out.
+
+    Args:
+        root: of the dataset.
+        split: `train` or `val`.
+        val_share: where `root` holds class folders only, the share of each class that is `val`.
+        decoder: reads the files; None: with the defaults.
 
     Raises:
         UserError: a folder is missing or empty, or the splits have different classes.
@@ -67,30 +92,70 @@ def scan_image_folder(root: Path, split: str) -> ImageFolder:
         raise UserError(
             f"data_url {str(root)!r}: no such folder; give one that has train/ and val/"
         )
-    class_names = _list_classes(root, split)
-    file_names: List[str] = []
-    labels: List[int] = []
-    _check_same_classes(root)
-    for label, class_name in enumerate(class_names):
-        images = _list_images(root / split / class_name)
-        file_names += [f"{class_name}/{image}" for image in images]
-        labels += [label] * len(images)
-    return ImageFolder(root / split, class_names, file_names, np.array(labels, np.int32))
+    is_split = any((root / name).is_dir() for name in _SPLITS)
+    if not is_split and val_share == 0 and list_class_folders(root):
+        raise UserError(
+            f"data_url {str(root)!r}: neither train/ nor val/; to set a share of its "
+            f"{len(list_class_folders(root))} class folders aside for validation, give "
+            "--val_share 0.1"
+        )
+    if is_split:
+        _check_same_classes(root)
+    folder = root / split if is_split else root
+    listings = scan_classes(folder, _list_classes(folder), EXTENSIONS)
+    for listing in listings:
+        if not listing.names:
+            raise UserError(
+                f"{folder / listing.class_name}: no images ({' '.join(EXTENSIONS)}); add some, or "
+                "delete the folder" + (" in train/ and val/" if is_split else "")
+            )
+    if not is_split:
+        listings = [_share_of(listing, split, val_share) for listing in listings]
+    return _build(folder, listings, decoder or Decoder())
 
 
-def _list_classes(root: Path, split: str) -> List[str]:
-    folder = root / split
+def _build(folder: Path, listings: Sequence[ClassListing], decoder: Decoder) -> ImageFolder:
+    lengths = [np.fromiter(map(len, listing.names), np.int64) for listing in listings]
+    counts = [len(listing.names) for listing in listings]
+    return ImageFolder(
+        folder=folder,
+        class_names=[listing.class_name for listing in listings],
+        names=b"".join(b"".join(listing.names) for listing in listings),
+        ends=np.cumsum(np.concatenate(lengths)),
+        labels=np.repeat(np.arange(len(counts), dtype=np.int32), counts),
+        decoder=decoder,
+    )
+
+
+def _share_of(listing: ClassListing, split: str, val_share: float) -> ClassListing:
+    """The part of a class that belongs to a split, by a hash of the names.
+
+    The run's seed has no part in it: what was trained on with one must not be validated on with
+    another. Every split gets at least one image.
+    """
+    names = listing.names
+    if len(names) < 2:
+        raise UserError(
+            f"class folder {listing.class_name!r}: one image, which cannot be in both splits; add "
+            "more, or delete the folder"
+        )
+    count = min(max(round(val_share * len(names)), 1), len(names) - 1)
+    is_val = set(sorted(names, key=lambda name: (zlib.crc32(name), name))[:count])
+    chosen = [name for name in names if (name in is_val) == (split == "val")]
+    return ClassListing(listing.class_name, chosen)
+
+
+def _list_classes(folder: Path) -> List[str]:
     if not folder.is_dir():
         raise UserError(f"{folder}: no such folder; data_url needs train/ and val/")
-    with os.scandir(folder) as entries:
-        names = sorted(e.name for e in entries if e.is_dir() and not e.name.startswith("."))
+    names = list_class_folders(folder)
     if not names:
         raise UserError(f"{folder}: no class folders; put the images of each class into one folder")
     return names
 
 
 def _check_same_classes(root: Path) -> None:
-    train, val = (set(_list_classes(root, split)) for split in _SPLITS)
+    train, val = (set(_list_classes(root / split)) for split in _SPLITS)
     if train == val:
         return
     sides = [("train", train - val), ("val", val - train)]
@@ -106,18 +171,6 @@ def _abbreviate(names: List[str]) -> str:
     return f"{shown} and {hidden} more" if hidden > 0 else shown
 
 
-def _list_images(folder: Path) -> List[str]:
-    with os.scandir(folder) as entries:
-        names = sorted(
-            e.name
-            for e in entries
-            if e.name.lower().endswith(_EXTENSIONS)
-            and not e.name.startswith(".")
-            and not e.is_dir()
-        )
-    if not names:
-        raise UserError(
-            f"{folder}: no images ({' '.join(_EXTENSIONS)}); add some, or delete the folder in "
-            "train/ and val/"
-        )
-    return names
+def paths_of(folder: ImageFolder) -> Iterator[str]:
+    """Every `<class>/<image>`, in the order of the indices."""
+    return (folder.file_name(index) for index in range(len(folder)))

@@ -1,4 +1,4 @@
-"""Batches from a folder of images: ImageNet, and anything laid out like it."""
+"""Batches of any source of images: ImageNet, other image folders, CIFAR, packed data sets."""
 
 from __future__ import annotations
 
@@ -6,31 +6,30 @@ import itertools
 import logging
 import os
 from pathlib import Path
-from typing import Any, Callable, Iterable, Iterator, List, NamedTuple, Optional, Tuple
+from typing import Callable, Iterable, Iterator, List, NamedTuple, Optional
 
-import mindspore.dataset as ds
 import numpy as np
 
 from src.args import Config, DataConfig
 from src.data import sampler
 from src.data.augment.mixup import Mixing, draw_mix
 from src.data.augment.random_erasing import BOX_COLUMNS, RandomErasing
-from src.data.augment.transforms import ResizeCenterCrop, create_train_transforms
+from src.data.augment.transforms import ResizeCenterCrop, Transform, create_train_transforms
+from src.data.cifar import open_cifar
+from src.data.decode import Decoder
 from src.data.digits import prepare_digits
-from src.data.image_folder import ImageFolder, scan_image_folder
+from src.data.image_folder import scan_image_folder
+from src.data.packed import open_packed
+from src.data.samples import EvalSample, Source, TrainSample
+from src.data.workers import BadSample, Fill, Key, Rows, Shape, batches_of
 from src.errors import UserError
 from src.tools.schedulers import schedule_epochs
 
 logger = logging.getLogger(__name__)
 
-# Rows between two stages of the pipeline. MindSpore's default of 16 holds 16 finished batches in
-# memory (0.3 GB at 128 x 224 x 224), and more on their way.
-_PREFETCH_ROWS = 2
-
-# (epoch, index, repeat), see sampler
-Key = np.ndarray
-# (H, W, 3) uint8; the label; (R * 7,) float32 of random erasing, see `Batch.mix`
-Sample = Tuple[np.ndarray, np.ndarray, np.ndarray]
+# Share of an epoch's images that may be skipped.
+_MAX_BAD_SHARE = 0.01
+_NAMED_BAD = 20
 
 
 class Batch(NamedTuple):
@@ -38,7 +37,7 @@ class Batch(NamedTuple):
 
     Attributes:
         image: (B, H, W, 3) uint8, RGB.
-        label: (B,) int32; -1 where an evaluation's last batch is filled up.
+        label: (B,) int32; -1 where an evaluation's last batch is filled up, or an image skipped.
         mix: (B, 5) float32, see `draw_mix`; with random erasing (B, 5 + R * 7), the R boxes of each
             image, see `RandomErasing.draw`; None in evaluation.
     """
@@ -56,86 +55,105 @@ class ImageDataset:
             training, one in evaluation.
         num_samples: images of the split, all ranks together.
         num_classes: classes of the split.
-        class_names: sorted; the position is the label.
+        class_names: the position is the label.
     """
 
     def __init__(
         self,
-        folder: ImageFolder,
+        source: Source,
         config: Config,
         *,
         steps_per_epoch: int,
+        batches_per_epoch: int,
+        first_batch: int,
         keys: Callable[[], Iterator[Key]],
         mixes: Callable[[], Iterable[Optional[np.ndarray]]],
-        load: Callable[[Key], Sample],
+        fill: Fill,
+        has_boxes: bool,
     ) -> None:
         self.steps_per_epoch = steps_per_epoch
-        self.num_samples = len(folder)
-        self.num_classes = len(folder.class_names)
-        self.class_names: List[str] = folder.class_names
-        self._batch_size = config.data.batch_size
-        self._num_workers = _clamp_workers(config.data.num_parallel_workers)
+        self.num_samples = len(source)
+        self.num_classes = len(source.class_names)
+        self.class_names: List[str] = source.class_names
+        self._batches_per_epoch = batches_per_epoch
+        self._first_batch = first_batch
+        self._num_workers = config.data.num_parallel_workers
+        self._in_processes = config.data.python_multiprocessing
         self._re_split = config.data.re_split
-        self._blank = _blank_sample(config)
+        columns = BOX_COLUMNS * config.data.re_count if has_boxes else 0
+        self._shape = Shape(config.data.batch_size, config.model.image_size, columns)
         self._keys = keys
         self._mixes = mixes
-        self._load = load
+        self._fill = fill
 
     def batches(self) -> Iterator[Batch]:
         """Training: all steps of the run from `start_step` on, in one stream. Else: one pass.
 
         Raises:
-            UserError: an image cannot be read. It may come some batches before the image's turn.
+            UserError: an image cannot be read, or with `on_bad_image: skip` too many.
         """
-        load = _FirstError(self._load, self._blank)
-        rows = _start_pipeline(self._keys, load, self._batch_size, self._num_workers)
+        stream = batches_of(
+            self._fill,
+            self._keys(),
+            self._shape,
+            num_workers=_clamp_workers(self._num_workers),
+            in_processes=self._in_processes,
+        )
+        bad = BadImages(self._batches_per_epoch * self._shape.batch_size)
         try:
-            for (image, label, boxes), mix in zip(rows, self._mixes()):
-                if load.error is not None:
-                    raise load.error
-                yield Batch(image, label, self._join(mix, boxes))
+            for number, (rows, mix) in enumerate(zip(stream, self._mixes()), self._first_batch + 1):
+                bad.add(rows.bad)
+                if number % self._batches_per_epoch == 0:
+                    bad.report()
+                yield self._batch(rows, mix)
         finally:
-            rows.stop()
+            stream.close()  # type: ignore[attr-defined]
 
-    def _join(self, mix: Optional[np.ndarray], boxes: np.ndarray) -> Optional[np.ndarray]:
-        if mix is None or boxes.shape[1] == 0:
-            return mix
+    def _batch(self, rows: Rows, mix: Optional[np.ndarray]) -> Batch:
+        if mix is None or rows.boxes.shape[1] == 0:
+            return Batch(rows.image, rows.label, mix)
         if self._re_split > 1:
-            boxes = boxes.copy()
-            boxes[: len(boxes) // self._re_split] = 0
-        return np.concatenate([mix, boxes], axis=1)
+            rows.boxes[: len(rows.boxes) // self._re_split] = 0
+        return Batch(rows.image, rows.label, np.concatenate([mix, rows.boxes], axis=1))
 
 
-class _FirstError:
-    """Keeps the first exception of a function that worker threads call.
+class BadImages:
+    """Counts the images of an epoch that were skipped.
 
-    MindSpore turns what a worker raises into the text of a RuntimeError, and prints it besides;
-    so the worker returns a blank row that nobody sees, and the consumer raises what is kept here.
+    Args:
+        epoch_size: images that this rank sees in an epoch.
     """
 
-    def __init__(self, load: Callable[[Key], Sample], blank: Sample) -> None:
-        self.error: Optional[Exception] = None
-        self._load = load
-        self._blank = blank
+    def __init__(self, epoch_size: int) -> None:
+        self._epoch_size = epoch_size
+        self._found: List[BadSample] = []
 
-    def __call__(self, key: Key) -> Sample:
-        if self.error is not None:
-            return self._blank
-        try:
-            return self._load(key)
-        except Exception as error:
-            self.error = error
-            return self._blank
+    def add(self, samples: Iterable[BadSample]) -> None:
+        """Raises UserError when they are more than 1 % of the epoch."""
+        self._found += samples
+        if len(self._found) > _MAX_BAD_SHARE * self._epoch_size:
+            raise UserError(
+                f"on_bad_image skip: {len(self._found)} of the {self._epoch_size} images of an "
+                f"epoch cannot be read, more than {_MAX_BAD_SHARE:.0%} ({self._named()}); mend the "
+                "data"
+            )
 
+    def report(self) -> None:
+        """Lists them at the end of the epoch."""
+        if self._found:
+            logger.warning(
+                "epoch %d: %d of %d images could not be read and were skipped: %s",
+                self._found[0].epoch + 1,
+                len(self._found),
+                self._epoch_size,
+                self._named(),
+            )
+        self._found = []
 
-def _blank_sample(config: Config) -> Sample:
-    side = config.model.image_size
-    columns = BOX_COLUMNS * config.data.re_count if config.data.re_prob > 0 else 0
-    return (
-        np.zeros((side, side, 3), np.uint8),
-        np.array(sampler.PADDING, np.int32),
-        np.zeros(columns, np.float32),
-    )
+    def _named(self) -> str:
+        shown = "; ".join(sample.reason for sample in self._found[:_NAMED_BAD])
+        hidden = len(self._found) - _NAMED_BAD
+        return f"{shown}; and {hidden} more" if hidden > 0 else shown
 
 
 def _clamp_workers(num_workers: int) -> int:
@@ -147,79 +165,66 @@ def _clamp_workers(num_workers: int) -> int:
     return num_cores
 
 
-def _start_pipeline(
-    keys: Callable[[], Iterator[Key]],
-    load: Callable[[Key], Sample],
-    batch_size: int,
-    num_workers: int,
-) -> Any:
-    # The workers sit in a map behind a cheap source: a GeneratorDataset that does the work itself
-    # gains nothing from a second worker.
-    pipeline = ds.GeneratorDataset(
-        lambda: ((key,) for key in keys()),
-        ["key"],
-        shuffle=False,
-        num_parallel_workers=1,
-        python_multiprocessing=False,
-    )
-    pipeline = pipeline.map(
-        load,
-        input_columns=["key"],
-        output_columns=["image", "label", "boxes"],
-        num_parallel_workers=num_workers,
-        python_multiprocessing=False,
-    )
-    pipeline = pipeline.batch(batch_size, drop_remainder=True, num_parallel_workers=1)
-    # There is no setting per dataset; the global one is read when an iterator is created.
-    before = ds.config.get_prefetch_size()
-    ds.config.set_prefetch_size(_PREFETCH_ROWS)
-    try:
-        return pipeline.create_tuple_iterator(num_epochs=1, output_numpy=True)
-    finally:
-        ds.config.set_prefetch_size(before)
+def open_source(config: Config, training: bool) -> Source:
+    """The images that `set` and `data_url` name; `set: Digits` writes its folder first.
+
+    Raises:
+        UserError: they are not there, damaged, or have another number of classes.
+    """
+    data = config.data
+    root = Path(data.data_url)
+    split = "train" if training else "val"
+    decoder = Decoder(data.max_image_pixels, data.exif_orientation)
+    if data.set == "Digits":
+        prepare_digits(root)
+    source: Source
+    if data.set in ("CIFAR10", "CIFAR100"):
+        source = open_cifar(root, data.set, split)
+    elif data.set == "MindRecord":
+        source = open_packed(root / split, decoder)
+    else:
+        source = scan_image_folder(root, split, val_share=data.val_share, decoder=decoder)
+    if len(source.class_names) != config.model.num_classes:
+        raise UserError(
+            f"num_classes {config.model.num_classes}: {root} has {len(source.class_names)} "
+            f"classes; set num_classes: {len(source.class_names)}"
+        )
+    return source
 
 
 def create_dataset(
     config: Config, training: bool, rank: int = 0, world_size: int = 1, start_step: int = 0
 ) -> ImageDataset:
-    """Open the split that training or evaluation reads; `set: Digits` writes its folder first.
+    """Open the split that training or evaluation reads.
 
     Args:
         config: sections model, data, and for training optim and train.
-        training: train/, shuffled and augmented; else val/, every image once, in order.
+        training: shuffled and augmented; else every image once, in order.
         rank: of this process, in [0, world_size).
         world_size: processes that share the split.
         start_step: training goes on after this many steps of the run; they are not decoded.
 
     Raises:
-        UserError: the folder, its number of classes, its size or a setting does not fit.
+        UserError: the data, its number of classes, its size or a setting does not fit.
     """
-    root = Path(config.data.data_url)
-    if config.data.set == "Digits":
-        prepare_digits(root)
-    folder = scan_image_folder(root, "train" if training else "val")
-    if len(folder.class_names) != config.model.num_classes:
-        raise UserError(
-            f"num_classes {config.model.num_classes}: {root} has {len(folder.class_names)} class "
-            f"folders; set num_classes: {len(folder.class_names)}"
-        )
+    source = open_source(config, training)
     if training:
-        return _create_train_dataset(config, folder, rank, world_size, start_step)
-    return _create_eval_dataset(config, folder, rank, world_size)
+        return _create_train_dataset(config, source, rank, world_size, start_step)
+    return _create_eval_dataset(config, source, rank, world_size)
 
 
 def _create_train_dataset(
-    config: Config, folder: ImageFolder, rank: int, world_size: int, start_step: int
+    config: Config, source: Source, rank: int, world_size: int, start_step: int
 ) -> ImageDataset:
     # A step reads as many batches as accumulate into it, and the images of one that much larger.
     batches_per_step = config.train.accumulation_step
     step_size = config.data.batch_size * batches_per_step
     num_epochs = schedule_epochs(config.optim, config.train.epochs)
-    num_steps = sampler.count_train_steps(len(folder), batch_size=step_size, world_size=world_size)
+    num_steps = sampler.count_train_steps(len(source), batch_size=step_size, world_size=world_size)
 
     def keys() -> Iterator[Key]:
         return sampler.train_keys(
-            len(folder),
+            len(source),
             batch_size=step_size,
             seed=config.train.seed,
             first_step=start_step,
@@ -237,12 +242,15 @@ def _create_train_dataset(
                 yield _draw_batch_mix(config, epoch, batch * world_size + rank)
 
     return ImageDataset(
-        folder,
+        source,
         config,
         steps_per_epoch=num_steps,
+        batches_per_epoch=num_steps * batches_per_step,
+        first_batch=start_step * batches_per_step,
         keys=keys,
         mixes=mixes,
-        load=_create_train_loader(config, folder),
+        fill=_create_train_sample(config, source),
+        has_boxes=config.data.re_prob > 0,
     )
 
 
@@ -277,9 +285,10 @@ def _jitters(data: DataConfig) -> bool:
     return is_on
 
 
-def _create_train_loader(config: Config, folder: ImageFolder) -> Callable[[Key], Sample]:
+def create_transforms(config: Config) -> List[Transform]:
+    """The recipe's training transforms, in order; random erasing comes after them."""
     data = config.data
-    transforms = create_train_transforms(
+    return create_train_transforms(
         config.model.image_size,
         scale=data.scale,
         ratio=data.ratio,
@@ -293,53 +302,46 @@ def _create_train_loader(config: Config, folder: ImageFolder) -> Callable[[Key],
         gaussian_blur_prob=data.gaussian_blur_prob,
         mean=data.mean,
     )
-    erasing = RandomErasing(config.model.image_size, data.re_prob, data.re_mode, data.re_count)
-    nothing = _blank_sample(config)[2]
 
-    def load(key: Key) -> Sample:
-        epoch, index, repetition = (int(part) for part in key)
-        rng = sampler.sample_generator(config.train.seed, epoch, index, repetition)
-        image = folder.read(index)
-        for transform in transforms:
-            image = transform(image, rng)
-        pixels, label = np.asarray(image), np.array(folder.labels[index])
-        if data.re_prob == 0:
-            return pixels, label, nothing
-        boxes = erasing.draw(rng)
-        return erasing.write_noise(pixels, boxes, rng), label, boxes.reshape(-1)
 
-    return load
+def create_erasing(config: Config) -> Optional[RandomErasing]:
+    """The recipe's random erasing, if any."""
+    data = config.data
+    if data.re_prob == 0:
+        return None
+    return RandomErasing(config.model.image_size, data.re_prob, data.re_mode, data.re_count)
+
+
+def _create_train_sample(config: Config, source: Source) -> TrainSample:
+    return TrainSample(
+        source,
+        create_transforms(config),
+        create_erasing(config),
+        seed=config.train.seed,
+        skips_bad=config.data.on_bad_image == "skip",
+    )
 
 
 def _create_eval_dataset(
-    config: Config, folder: ImageFolder, rank: int, world_size: int
+    config: Config, source: Source, rank: int, world_size: int
 ) -> ImageDataset:
-    batch_size = config.data.batch_size
-    return ImageDataset(
-        folder,
-        config,
-        steps_per_epoch=sampler.count_eval_steps(
-            len(folder), batch_size=batch_size, world_size=world_size
-        ),
-        keys=lambda: sampler.eval_keys(
-            len(folder), batch_size=batch_size, rank=rank, world_size=world_size
-        ),
-        mixes=lambda: itertools.repeat(None),
-        load=_create_eval_loader(config, folder),
-    )
-
-
-def _create_eval_loader(config: Config, folder: ImageFolder) -> Callable[[Key], Sample]:
     data = config.data
+    num_steps = sampler.count_eval_steps(
+        len(source), batch_size=data.batch_size, world_size=world_size
+    )
     transform = ResizeCenterCrop(
         config.model.image_size, data.crop_pct, data.interpolation, data.crop_mode
     )
-    blank = _blank_sample(config)
-
-    def load(key: Key) -> Sample:
-        index = int(key[1])
-        if index == sampler.PADDING:
-            return blank
-        return np.asarray(transform(folder.read(index))), np.array(folder.labels[index]), blank[2]
-
-    return load
+    return ImageDataset(
+        source,
+        config,
+        steps_per_epoch=num_steps,
+        batches_per_epoch=num_steps,
+        first_batch=0,
+        keys=lambda: sampler.eval_keys(
+            len(source), batch_size=data.batch_size, rank=rank, world_size=world_size
+        ),
+        mixes=lambda: itertools.repeat(None),
+        fill=EvalSample(source, transform, skips_bad=data.on_bad_image == "skip"),
+        has_boxes=False,
+    )

@@ -183,7 +183,8 @@ def build_eval_net(config: Config, network: nn.Cell) -> EvalNet:
 
 # Keys that change where or how long a run works, but not what it computes.
 _FREE_KEYS = frozenset(
-    "train_url resume allow_config_change data_url num_parallel_workers device_target device_id "
+    "train_url resume allow_config_change data_url num_parallel_workers python_multiprocessing "
+    "device_target device_id "
     "save_every save_steps keep_checkpoint_max eval_every log_interval max_overflows pretrained "
     "ema debug".split()
 )

@@ -64,21 +64,26 @@ class AugMix:
         ]
         return [call for call in calls if call is not None]
 
-    def __call__(self, image: Image.Image, rng: np.random.Generator) -> Image.Image:
+    def __call__(self, image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
         drawn = self.draw(rng)
         return blend_chains(image, drawn) if self.is_blended else mix_chains(image, drawn)
 
 
-def mix_chains(image: Image.Image, drawn: MixedChains) -> Image.Image:
+def _blend(first: np.ndarray, second: np.ndarray, share: float) -> np.ndarray:
+    """The first image, and a share of the second."""
+    return np.asarray(Image.blend(Image.fromarray(first), Image.fromarray(second), share))
+
+
+def mix_chains(image: np.ndarray, drawn: MixedChains) -> np.ndarray:
     """The paper's mixture: weighted sum of the chains, then blended with the image."""
-    mixed = np.zeros((image.height, image.width, 3), np.float32)
+    mixed = np.zeros(image.shape, np.float32)
     for weight, chain in zip(drawn.weights, drawn.chains):
-        mixed += weight * np.asarray(apply_calls(image, chain), np.float32)
-    whole = Image.fromarray(np.clip(mixed, 0, 255).astype(np.uint8))
-    return Image.blend(image, whole, float(drawn.share))
+        mixed += weight * apply_calls(image, chain).astype(np.float32)
+    whole = np.clip(mixed, 0, 255).astype(np.uint8)
+    return _blend(image, whole, float(drawn.share))
 
 
-def blend_chains(image: Image.Image, drawn: MixedChains) -> Image.Image:
+def blend_chains(image: np.ndarray, drawn: MixedChains) -> np.ndarray:
     """The same mixture up to rounding: each chain is blended onto what there is so far."""
     # Blending later chains shrinks what the earlier ones left, so these start with more.
     remaining = 1.0
@@ -88,5 +93,5 @@ def blend_chains(image: Image.Image, drawn: MixedChains) -> Image.Image:
         remaining *= 1 - alphas[0]
     result = image
     for alpha, chain in zip(np.array(alphas, np.float32), drawn.chains):
-        result = Image.blend(result, apply_calls(image, chain), float(alpha))
+        result = _blend(result, apply_calls(image, chain), float(alpha))
     return result

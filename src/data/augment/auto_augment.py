@@ -12,7 +12,6 @@ from dataclasses import dataclass, replace
 from typing import Any, Callable, Dict, List, NamedTuple, Optional, Tuple
 
 import numpy as np
-from PIL import Image
 
 from src.data.augment.augmix import AugMix
 from src.data.augment.image_ops import Rgb8
@@ -28,8 +27,8 @@ from src.data.augment.policy_grammar import parse_policy
 from src.data.augment.policy_tables import AUTO_AUGMENT_POLICIES, RAND_AUGMENT_SETS, SubPolicy
 from src.errors import UserError
 
-# Pillow image, generator of this image -> Pillow image.
-Policy = Callable[[Image.Image, np.random.Generator], Image.Image]
+# (H, W, 3) uint8, generator of this image -> the same.
+Policy = Callable[[np.ndarray, np.random.Generator], np.ndarray]
 
 _DEFAULT_NUM_OPS = 2
 _DEFAULT_PROBABILITY = 0.5
@@ -75,7 +74,7 @@ class RandAugment:
         ]
         return [call for call in calls if call is not None]
 
-    def __call__(self, image: Image.Image, rng: np.random.Generator) -> Image.Image:
+    def __call__(self, image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
         return apply_calls(image, self.draw(rng))
 
 
@@ -95,7 +94,7 @@ class AutoAugment:
         ]
         return [call for call in calls if call is not None]
 
-    def __call__(self, image: Image.Image, rng: np.random.Generator) -> Image.Image:
+    def __call__(self, image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
         return apply_calls(image, self.draw(rng))
 
 
@@ -149,7 +148,7 @@ class TrivialAugmentWide:
         argument = TRIVIAL_OPS[name].argument(strength, sign)
         return [OpCall(name, argument, draw_warp(name, self.around, rng))]
 
-    def __call__(self, image: Image.Image, rng: np.random.Generator) -> Image.Image:
+    def __call__(self, image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
         return apply_calls(image, self.draw(rng))
 
 

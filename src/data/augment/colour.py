@@ -31,11 +31,11 @@ class Adjustment(NamedTuple):
     amount: float
 
 
-def shift_hue(image: Image.Image, share: float) -> Image.Image:
+def shift_hue(image: np.ndarray, share: float) -> np.ndarray:
     """Turn the hue of an RGB image by a share of the circle, in Pillow's HSV of 8 bits."""
-    hue, saturation, value = image.convert("HSV").split()
+    hue, saturation, value = Image.fromarray(image).convert("HSV").split()
     hue = hue.point([(i + int(share * 255)) % 256 for i in range(256)])
-    return Image.merge("HSV", (hue, saturation, value)).convert("RGB")
+    return np.asarray(Image.merge("HSV", (hue, saturation, value)).convert("RGB"))
 
 
 _ADJUSTERS = {
@@ -71,7 +71,7 @@ class ColorJitter:
                 adjustments.append(Adjustment(name, rng.uniform(low, middle + strength)))
         return [adjustments[i] for i in rng.permutation(len(adjustments))]
 
-    def __call__(self, image: Image.Image, rng: np.random.Generator) -> Image.Image:
+    def __call__(self, image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
         for name, amount in self.draw(rng):
             image = _ADJUSTERS[name](image, amount)
         return image
@@ -83,19 +83,19 @@ class RandomGrayscale:
 
     probability: float
 
-    def __call__(self, image: Image.Image, rng: np.random.Generator) -> Image.Image:
-        return image.convert("L").convert("RGB") if rng.random() < self.probability else image
+    def __call__(self, image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+        return image_ops.color(image, 0.0) if rng.random() < self.probability else image
 
 
-def gaussian_blur(image: Image.Image, sigma: float) -> Image.Image:
+def gaussian_blur(image: np.ndarray, sigma: float) -> np.ndarray:
     """Blur with a Gaussian of `sigma` pixels, cut off at 11, mirrored at the border."""
     offsets = np.arange(-_BLUR_RADIUS, _BLUR_RADIUS + 1)
     weights = np.exp(-0.5 * (offsets / sigma) ** 2)
     weights /= weights.sum()
-    pixels = np.asarray(image, np.float32)
+    pixels = image.astype(np.float32)
     for axis in (0, 1):
         pixels = ndimage.correlate1d(pixels, weights, axis=axis, mode="mirror")
-    return Image.fromarray(np.clip(np.rint(pixels), 0, 255).astype(np.uint8))
+    return np.clip(np.rint(pixels), 0, 255).astype(np.uint8)
 
 
 @dataclass(frozen=True)
@@ -104,7 +104,7 @@ class RandomGaussianBlur:
 
     probability: float
 
-    def __call__(self, image: Image.Image, rng: np.random.Generator) -> Image.Image:
+    def __call__(self, image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
         if rng.random() >= self.probability:
             return image
         return gaussian_blur(image, rng.uniform(*_BLUR_SIGMA))

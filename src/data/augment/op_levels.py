@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from typing import Callable, Dict, NamedTuple, Optional, Sequence
 
 import numpy as np
-from PIL import Image
 
 from src.data.augment.image_ops import WARP_OPS, Rgb8, Warp, apply_op
 from src.data.augment.resampling import draw_filter
@@ -181,7 +180,7 @@ def draw_op_call(
     return op_call(name, magnitude, sign, around=around, rng=rng)
 
 
-def apply_calls(image: Image.Image, calls: Sequence[OpCall]) -> Image.Image:
+def apply_calls(image: np.ndarray, calls: Sequence[OpCall]) -> np.ndarray:
     """One operation after the other."""
     for call in calls:
         image = apply_op(image, *call)

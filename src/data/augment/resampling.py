@@ -5,11 +5,17 @@ from __future__ import annotations
 from typing import Tuple
 
 import numpy as np
+import PIL
 from PIL import Image
 
-from src.data.augment.kernels import resize_rows
+from src.data.augment import kernels
+
+# (top, left, height, width), pixels
+CropBox = Tuple[int, int, int, int]
 
 FILTERS = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BICUBIC}
+# From this version on Pillow sometimes resizes vertically first, see `kernels.resize_box`.
+_HAS_VERTICAL_FIRST = int(PIL.__version__.split(".")[0]) >= 13
 
 
 def draw_filter(interpolation: str, rng: np.random.Generator) -> Image.Resampling:
@@ -19,27 +25,21 @@ def draw_filter(interpolation: str, rng: np.random.Generator) -> Image.Resamplin
     return FILTERS[interpolation]
 
 
-def resize(
-    image: Image.Image,
+def resize_box(
+    image: np.ndarray,
+    box: CropBox,
     size: Tuple[int, int],
     resample: Image.Resampling,
     part: Tuple[int, int, int, int],
-) -> Image.Image:
-    """A part of the image resized to `size`, with the pixels of `image.resize(size).crop(part)`.
+) -> np.ndarray:
+    """Part of a box of the image, resized: as Pillow crops, resizes and crops again.
 
     Args:
-        image: RGB.
+        image: (H, W, 3) uint8.
+        box: (top, left, height, width), pixels; nothing outside it is seen.
         size: (width, height) of the whole result, pixels.
         resample: bilinear or bicubic, antialiased.
         part: (left, top, right, bottom) of the result, inside it.
     """
-    # Both passes round to 8 bits, so their order shows. Pillow begins with the horizontal one,
-    # except that version 13 does not always when the height shrinks more than the width.
-    if image.height * size[0] > max(image.width, size[0]) * size[1]:
-        return image.resize(size, resample).crop(part)
-    left, top, right, bottom = part
     is_bicubic = resample == Image.Resampling.BICUBIC
-    columns = np.asarray(image.transpose(Image.Transpose.TRANSPOSE))
-    narrow = Image.fromarray(resize_rows(columns, size[0], left, right, is_bicubic))
-    rows = np.asarray(narrow.transpose(Image.Transpose.TRANSPOSE))
-    return Image.fromarray(resize_rows(rows, size[1], top, bottom, is_bicubic))
+    return kernels.resize_box(image, box, size, part, is_bicubic, _HAS_VERTICAL_FIRST)

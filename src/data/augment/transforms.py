@@ -1,4 +1,4 @@
-"""Transforms of single images: crop, resize, flip. Pillow images, a seeded generator passed in.
+"""Transforms of single images, (H, W, 3) uint8: crop, resize, flip; a seeded generator passed in.
 
 Semantics and pixels are those of timm 1.0.31 (`timm/data/transforms.py`,
 `timm/data/transforms_factory.py`). What is drawn is separate from how it is applied.
@@ -16,11 +16,10 @@ from PIL import Image
 from src.data.augment.auto_augment import create_policy
 from src.data.augment.colour import ColorJitter, RandomGaussianBlur, RandomGrayscale
 from src.data.augment.image_ops import Rgb8
-from src.data.augment.resampling import FILTERS, draw_filter, resize
+from src.data.augment.kernels import mirrored
+from src.data.augment.resampling import FILTERS, CropBox, draw_filter, resize_box
 
-Transform = Callable[[Image.Image, np.random.Generator], Image.Image]
-# (top, left, height, width), pixels
-CropBox = Tuple[int, int, int, int]
+Transform = Callable[[np.ndarray, np.random.Generator], np.ndarray]
 
 _CROP_TRIES = 10
 
@@ -70,12 +69,10 @@ def _largest_centred_box(width: int, height: int, ratio: Tuple[float, float]) ->
 
 
 def resized_crop(
-    image: Image.Image, box: CropBox, *, size: int, resample: Image.Resampling
-) -> Image.Image:
+    image: np.ndarray, box: CropBox, *, size: int, resample: Image.Resampling
+) -> np.ndarray:
     """Cut `box` out, then resize it to (size, size): the filter sees nothing outside the box."""
-    top, left, height, width = box
-    crop = image.crop((left, top, left + width, top + height))
-    return resize(crop, (size, size), resample, (0, 0, size, size))
+    return resize_box(image, box, (size, size), resample, (0, 0, size, size))
 
 
 @dataclass(frozen=True)
@@ -87,21 +84,25 @@ class RandomResizedCrop:
     ratio: Tuple[float, float]
     interpolation: str
 
-    def __call__(self, image: Image.Image, rng: np.random.Generator) -> Image.Image:
-        box = draw_crop_box(image.width, image.height, scale=self.scale, ratio=self.ratio, rng=rng)
+    def __call__(self, image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+        box = draw_crop_box(
+            image.shape[1], image.shape[0], scale=self.scale, ratio=self.ratio, rng=rng
+        )
         resample = draw_filter(self.interpolation, rng)
         return resized_crop(image, box, size=self.size, resample=resample)
 
 
 @dataclass(frozen=True)
 class RandomFlip:
-    """Mirror with this probability."""
+    """Mirror with this probability; `axis` 1: left and right, 0: top and bottom."""
 
     probability: float
-    direction: Image.Transpose
+    axis: int
 
-    def __call__(self, image: Image.Image, rng: np.random.Generator) -> Image.Image:
-        return image.transpose(self.direction) if rng.random() < self.probability else image
+    def __call__(self, image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+        if rng.random() >= self.probability:
+            return image
+        return mirrored(image) if self.axis == 1 else np.ascontiguousarray(image[::-1])
 
 
 def mean_colour(mean: Tuple[float, float, float]) -> Rgb8:
@@ -132,9 +133,9 @@ def create_train_transforms(
     """
     transforms: List[Transform] = [RandomResizedCrop(image_size, scale, ratio, interpolation)]
     if hflip > 0:
-        transforms.append(RandomFlip(hflip, Image.Transpose.FLIP_LEFT_RIGHT))
+        transforms.append(RandomFlip(hflip, axis=1))
     if vflip > 0:
-        transforms.append(RandomFlip(vflip, Image.Transpose.FLIP_TOP_BOTTOM))
+        transforms.append(RandomFlip(vflip, axis=0))
     if auto_augment is not None:
         fill = mean_colour(mean)
         transforms.append(
@@ -172,10 +173,12 @@ class ResizeCenterCrop:
             return short, int(short * height / width)
         return int(short * width / height), short
 
-    def __call__(self, image: Image.Image) -> Image.Image:
+    def __call__(self, image: np.ndarray) -> np.ndarray:
         resample = FILTERS.get(self.interpolation, FILTERS["bicubic"])
-        width, height = self._resized(image.width, image.height)
+        height, width = image.shape[:2]
+        box = (0, 0, height, width)
+        width, height = self._resized(width, height)
         left = round((width - self.image_size) / 2)
         top = round((height - self.image_size) / 2)
         part = (left, top, left + self.image_size, top + self.image_size)
-        return resize(image, (width, height), resample, part)
+        return resize_box(image, box, (width, height), resample, part)

@@ -1,0 +1,112 @@
+"""Pack a folder of images into shards of MindRecord, or check a packed one.
+
+python scripts/pack_dataset.py --data_url data/imagenet --output data/packed --short_side 256
+python scripts/pack_dataset.py --verify data/packed
+
+Train from it with `set: MindRecord` and `data_url: data/packed`. Started again after it was
+stopped, it goes on with the first shard that is not whole.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from pathlib import Path
+from typing import List, Optional
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT))
+
+from src.data.decode import Decoder
+from src.data.image_folder import scan_image_folder
+from src.data.packed import open_packed, read_manifest
+from src.data.packing import PackSettings, file_sha256, pack_split
+from src.errors import UserError
+
+_SPLITS = ("train", "val")
+
+
+def main(argv: Optional[List[str]] = None) -> int:
+    parser = argparse.ArgumentParser(description="Pack image folders into MindRecord.")
+    parser.add_argument("--data_url", type=Path, help="folder of images")
+    parser.add_argument("--output", type=Path, help="folder to write; gets train/ and val/")
+    parser.add_argument("--verify", type=Path, help="check this packed folder instead")
+    parser.add_argument("--short_side", type=int, default=0, help="shrink to it; 0: do not")
+    parser.add_argument("--quality", type=int, default=95, help="of shrunk JPEGs")
+    parser.add_argument("--images_per_shard", type=int, default=10_000)
+    parser.add_argument("--val_share", type=float, default=0.0, help="as in a recipe")
+    parser.add_argument("--on_bad_image", choices=("raise", "skip"), default="raise")
+    parser.add_argument("--num_workers", type=int, default=os.cpu_count() or 1)
+    arguments = parser.parse_args(argv)
+    try:
+        if arguments.verify:
+            verify(arguments.verify)
+        else:
+            pack(arguments)
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+def pack(arguments: argparse.Namespace) -> None:
+    """Packs both splits."""
+    check(arguments)
+    settings = PackSettings(
+        short_side=arguments.short_side,
+        quality=arguments.quality,
+        images_per_shard=arguments.images_per_shard,
+        skips_bad=arguments.on_bad_image == "skip",
+    )
+    for split in _SPLITS:
+        source = scan_image_folder(
+            arguments.data_url, split, val_share=arguments.val_share, decoder=Decoder()
+        )
+        manifest = pack_split(
+            source, arguments.output / split, settings, num_workers=arguments.num_workers
+        )
+        for reason in manifest["skipped"]:
+            print(f"left out: {reason}", file=sys.stderr)
+        print(
+            f"{arguments.output / split}: {manifest['images']} of {len(source)} images in "
+            f"{len(manifest['shards'])} shards, {len(source.class_names)} classes"
+        )
+
+
+def check(arguments: argparse.Namespace) -> None:
+    """Raises UserError for what the command line cannot mean."""
+    if not arguments.data_url or not arguments.output:
+        raise UserError("--data_url and --output are needed, or --verify")
+    ranges = {
+        "short_side": (0, 65_500),
+        "quality": (1, 100),
+        "images_per_shard": (1, 10_000_000),
+        "num_workers": (1, 1024),
+    }
+    for name, (low, high) in ranges.items():
+        value = getattr(arguments, name)
+        if not low <= value <= high:
+            raise UserError(f"--{name} {value}: allowed: {low} to {high}")
+    if not 0 <= arguments.val_share < 1:
+        raise UserError(f"--val_share {arguments.val_share}: allowed: [0, 1)")
+
+
+def verify(folder: Path) -> None:
+    """Compares every shard with its SHA-256, and every image with its CRC-32."""
+    for split in _SPLITS:
+        manifest = read_manifest(folder / split)
+        images = open_packed(folder / split, Decoder())
+        for entry in manifest["shards"]:
+            if file_sha256(folder / split / entry["file"]) != entry["sha256"]:
+                raise UserError(
+                    f"{folder / split / entry['file']}: its SHA-256 differs from the manifest's; "
+                    "copy it again, or pack it again"
+                )
+        for index in range(len(images)):
+            images.read_bytes(index)
+        print(f"{folder / split}: {len(images)} images, all as packed")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

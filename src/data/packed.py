@@ -1,0 +1,161 @@
+"""Packed data sets: shards of MindRecord with an index beside them, read image by image.
+
+A split is a folder with
+
+    manifest.json          classes, number of images, shards with sizes and SHA-256
+    00000.mindrecord(.db)  MindRecord: index int64, label int32, image bytes (an image file)
+    00000.index.npz        for each image of the shard: offset and length in bytes in the shard's
+                           file, CRC-32, label
+
+`mindspore.dataset.MindDataset` reads the shards too; here they are read at their offsets, in any
+order and from any number of workers. `scripts/pack_dataset.py` writes them.
+"""
+
+from __future__ import annotations
+
+import functools
+import json
+import os
+import zipfile
+import zlib
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Dict, List
+
+import numpy as np
+
+from src.data.decode import BadImageError, Decoder
+from src.errors import UserError
+
+MANIFEST = "manifest.json"
+FORMAT = 1
+
+
+@dataclass(frozen=True)
+class PackedImages:
+    """One split.
+
+    Attributes:
+        shards: files.
+        class_names: the position is the label.
+        labels: (N,) int32.
+        shard_of: (N,) int32, position in `shards`.
+        offsets: (N,) int64, bytes from the shard's start.
+        lengths: (N,) int64, bytes.
+        checksums: (N,) uint32, CRC-32.
+        decoder: reads the image files.
+    """
+
+    shards: List[Path]
+    class_names: List[str]
+    labels: np.ndarray = field(repr=False)
+    shard_of: np.ndarray = field(repr=False)
+    offsets: np.ndarray = field(repr=False)
+    lengths: np.ndarray = field(repr=False)
+    checksums: np.ndarray = field(repr=False)
+    decoder: Decoder = field(default_factory=Decoder)
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def file_name(self, index: int) -> str:
+        """How messages name an image."""
+        return f"{self.shards[self.shard_of[index]]}, image {index}"
+
+    def read_bytes(self, index: int) -> bytes:
+        """The image file as it was packed.
+
+        Raises:
+            BadImageError: the shard is gone or damaged.
+        """
+        path = str(self.shards[self.shard_of[index]])
+        try:
+            data = os.pread(_open(path), int(self.lengths[index]), int(self.offsets[index]))
+        except OSError as error:
+            raise BadImageError(f"{path}: {error.strerror or error}") from error
+        if zlib.crc32(data) != self.checksums[index]:
+            raise BadImageError(f"{self.file_name(index)}: its checksum differs: the file changed")
+        return data
+
+    def read(self, index: int) -> np.ndarray:
+        """The pixels of one image: (H, W, 3) uint8, RGB; raises BadImageError."""
+        return self.decoder.decode(self.read_bytes(index), self.file_name(index))
+
+
+@functools.lru_cache(maxsize=512)
+def _open(path: str) -> int:
+    return os.open(path, os.O_RDONLY)
+
+
+def read_manifest(folder: Path) -> Dict[str, Any]:
+    """The manifest of a split.
+
+    Raises:
+        UserError: there is none, or it is unfinished or of another format.
+    """
+    path = folder / MANIFEST
+    try:
+        manifest: Dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise UserError(
+            f"{path}: no packed data set ({' '.join(str(error).split())}); write it, or finish it, "
+            "with scripts/pack_dataset.py"
+        ) from error
+    if manifest.get("format") != FORMAT:
+        raise UserError(f"{path}: format {manifest.get('format')!r}, not {FORMAT}; pack it again")
+    return manifest
+
+
+def index_file(shard: Path) -> Path:
+    """Where the index of a shard is."""
+    return shard.with_suffix(".index.npz")
+
+
+def open_packed(folder: Path, decoder: Decoder) -> PackedImages:
+    """Open a split that scripts/pack_dataset.py has written; sizes and counts are checked.
+
+    Raises:
+        UserError: it is not finished, or a file of it is missing or has another size.
+    """
+    manifest = read_manifest(folder)
+    shards = [folder / shard["file"] for shard in manifest["shards"]]
+    columns: Dict[str, List[np.ndarray]] = {}
+    for entry, shard in zip(manifest["shards"], shards):
+        size = shard.stat().st_size if shard.is_file() else -1
+        if size != entry["bytes"]:
+            raise UserError(
+                f"{shard}: {size if size >= 0 else 'no'} bytes instead of {entry['bytes']}; copy "
+                "the folder again, or pack it again"
+            )
+        for name, column in read_index(shard, entry["images"]).items():
+            columns.setdefault(name, []).append(column)
+    joined = {name: np.concatenate(parts) for name, parts in columns.items()}
+    if len(joined["labels"]) != manifest["images"]:
+        raise UserError(f"{folder}: {len(joined['labels'])} images, not {manifest['images']}")
+    counts = [entry["images"] for entry in manifest["shards"]]
+    return PackedImages(
+        shards=shards,
+        class_names=manifest["class_names"],
+        shard_of=np.repeat(np.arange(len(counts), dtype=np.int32), counts),
+        decoder=decoder,
+        **joined,
+    )
+
+
+def read_index(shard: Path, num_images: int) -> Dict[str, np.ndarray]:
+    """The columns of a shard's index, see `PackedImages`.
+
+    Raises:
+        UserError: it is missing, damaged or of another length.
+    """
+    path = index_file(shard)
+    try:
+        with np.load(path, allow_pickle=False) as arrays:
+            index = {name: arrays[name] for name in ("offsets", "lengths", "checksums", "labels")}
+    except (OSError, KeyError, ValueError, EOFError, zipfile.BadZipFile) as error:
+        raise UserError(
+            f"{path}: {' '.join(str(error).split())}; copy the folder again, or pack it again"
+        ) from error
+    if any(len(column) != num_images for column in index.values()):
+        raise UserError(f"{path}: not {num_images} images; pack it again")
+    return index

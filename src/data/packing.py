@@ -1,0 +1,269 @@
+"""Writes packed data sets, see `packed`."""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+import json
+import os
+import shutil
+import sqlite3
+import zlib
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Dict, Iterator, List, Optional, Sequence, Tuple
+
+import numpy as np
+import simplejpeg
+from mindspore.mindrecord import FileWriter
+from PIL import Image
+from tqdm import tqdm
+
+from src.data.augment.resampling import resize_box
+from src.data.decode import BadImageError
+from src.data.image_folder import ImageFolder, paths_of
+from src.data.packed import FORMAT, MANIFEST, index_file
+from src.errors import UserError
+
+_PLAN, _STAGING = "plan.json", "unfinished"
+# MindRecord's default; offsets of its index count in pages.
+_PAGE_BYTES = 1 << 25
+_ROWS_PER_WRITE = 256
+_SCHEMA = {
+    "index": {"type": "int64"},
+    "label": {"type": "int32"},
+    "image": {"type": "bytes"},
+}
+
+
+@dataclass(frozen=True)
+class PackSettings:
+    """How images are packed.
+
+    Attributes:
+        short_side: larger images are shrunk to it, pixels; 0: stored as they are.
+        quality: of the JPEGs that shrunk images become, 1..100.
+        images_per_shard: of every shard but the last.
+        skips_bad: images that cannot be read are left out and listed; otherwise they are an error.
+    """
+
+    short_side: int = 0
+    quality: int = 95
+    images_per_shard: int = 10_000
+    skips_bad: bool = False
+
+
+def pack_split(
+    source: ImageFolder, target: Path, settings: PackSettings, *, num_workers: int
+) -> Dict[str, Any]:
+    """Pack one split, or go on where packing it stopped.
+
+    Every image is decoded, and every record read back and compared.
+
+    Returns:
+        The manifest, which is also written.
+
+    Raises:
+        UserError: an image cannot be read, or `target` holds something else.
+    """
+    _check_plan(source, target, settings)
+    starts = range(0, len(source), settings.images_per_shard)
+    entries = []
+    with tqdm(total=len(source), unit="image", desc=str(target)) as progress:
+        for number, start in enumerate(starts):
+            stop = min(start + settings.images_per_shard, len(source))
+            shard = target / f"{number:05d}.mindrecord"
+            entry = _finished_entry(shard)
+            if entry is None:
+                writer = _ShardWriter(source, shard, settings, num_workers)
+                entry = writer.write(range(start, stop), progress)
+            else:
+                progress.update(stop - start)
+            if entry["images"] + len(entry["skipped"]) != stop - start:
+                raise UserError(f"{shard}: {entry['images']} images; delete it and start again")
+            entries.append(entry)
+    manifest = {
+        "format": FORMAT,
+        "images": sum(entry["images"] for entry in entries),
+        "source_images": len(source),
+        "skipped": [reason for entry in entries for reason in entry["skipped"]],
+        "class_names": source.class_names,
+        "settings": asdict(settings),
+        "shards": [{key: e[key] for key in ("file", "images", "bytes", "sha256")} for e in entries],
+    }
+    _write_json(target / MANIFEST, manifest)
+    return manifest
+
+
+def _check_plan(source: ImageFolder, target: Path, settings: PackSettings) -> None:
+    digest = hashlib.sha256()
+    for name in paths_of(source):
+        digest.update(name.encode("utf-8", "surrogateescape") + b"\0")
+    plan = {"names_sha256": digest.hexdigest(), **asdict(settings)}
+    path = target / _PLAN
+    if path.is_file():
+        known = json.loads(path.read_text(encoding="utf-8"))
+        if known != plan:
+            differing = ", ".join(sorted(key for key in plan if known.get(key) != plan[key]))
+            raise UserError(
+                f"{target}: packing was begun with other images or settings ({differing}); give "
+                "the same, or another output folder"
+            )
+    elif target.is_dir() and any(target.iterdir()):
+        raise UserError(f"{target}: holds something else, and is left alone; give another folder")
+    else:
+        target.mkdir(parents=True, exist_ok=True)
+        _write_json(path, plan)
+
+
+def _write_json(path: Path, content: Dict[str, Any]) -> None:
+    unfinished = path.with_suffix(".unfinished")
+    unfinished.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+    os.replace(unfinished, path)
+
+
+def _entry_file(shard: Path) -> Path:
+    return shard.with_suffix(".json")
+
+
+def _finished_entry(shard: Path) -> Optional[Dict[str, Any]]:
+    """What is known of a shard that is whole; the file is written last."""
+    path = _entry_file(shard)
+    if not path.is_file():
+        return None
+    entry: Dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    is_whole = shard.is_file() and shard.stat().st_size == entry["bytes"]
+    return entry if is_whole and index_file(shard).is_file() else None
+
+
+class _ShardWriter:
+    """Writes one shard in a folder of its own, checks it, and moves it into place."""
+
+    def __init__(
+        self, source: ImageFolder, shard: Path, settings: PackSettings, num_workers: int
+    ) -> None:
+        self._source = source
+        self._shard = shard
+        self._settings = settings
+        self._num_workers = num_workers
+        self._lengths: List[int] = []
+        self._checksums: List[int] = []
+        self._labels: List[int] = []
+        self._skipped: List[str] = []
+
+    def write(self, indices: Sequence[int], progress: tqdm) -> Dict[str, Any]:
+        staging = self._shard.parent / _STAGING
+        shutil.rmtree(staging, ignore_errors=True)
+        staging.mkdir()
+        draft = staging / self._shard.name
+        writer = FileWriter(str(draft), shard_num=1)
+        writer.add_schema(_SCHEMA, "images with labels")
+        writer.add_index(["index"])
+        for rows in self._rows(indices, progress):
+            writer.write_raw_data(rows)
+        if not self._labels:
+            raise UserError(f"{self._shard}: none of its images can be read; mend the data")
+        writer.commit()
+        offsets = self._offsets(draft)
+        self._read_back(draft, offsets)
+        np.savez(
+            index_file(draft),
+            offsets=offsets,
+            lengths=np.array(self._lengths, np.int64),
+            checksums=np.array(self._checksums, np.uint32),
+            labels=np.array(self._labels, np.int32),
+        )
+        entry = {
+            "file": draft.name,
+            "images": len(self._labels),
+            "bytes": draft.stat().st_size,
+            "sha256": file_sha256(draft),
+            "skipped": self._skipped,
+        }
+        for finished in (draft, draft.with_suffix(".mindrecord.db"), index_file(draft)):
+            # MindRecord makes files that nobody but their owner can read.
+            finished.chmod(0o644)
+            os.replace(finished, self._shard.parent / finished.name)
+        _write_json(_entry_file(self._shard), entry)
+        shutil.rmtree(staging)
+        return entry
+
+    def _rows(self, indices: Sequence[int], progress: tqdm) -> Iterator[List[Dict[str, Any]]]:
+        with ThreadPoolExecutor(self._num_workers) as pool:
+            chunks = iter(indices)
+            while chunk := list(itertools.islice(chunks, _ROWS_PER_WRITE)):
+                rows = []
+                for index, (data, problem) in zip(chunk, pool.map(self._prepare, chunk)):
+                    progress.update()
+                    if problem is not None:
+                        self._skipped.append(problem)
+                        continue
+                    label = int(self._source.labels[index])
+                    self._lengths.append(len(data))
+                    self._checksums.append(zlib.crc32(data))
+                    self._labels.append(label)
+                    rows.append({"index": index, "label": label, "image": data})
+                if rows:
+                    yield rows
+
+    def _prepare(self, index: int) -> Tuple[bytes, Optional[str]]:
+        """The bytes to store, or why there are none."""
+        try:
+            data = self._source.read_bytes(index)
+            name = str(self._source.folder / self._source.file_name(index))
+            pixels = self._source.decoder.decode(data, name)
+        except BadImageError as error:
+            if not self._settings.skips_bad:
+                raise UserError(
+                    f"{error}; replace or delete the file, or give --on_bad_image skip"
+                ) from error
+            return b"", str(error)
+        short = self._settings.short_side
+        if short and min(pixels.shape[:2]) > short:
+            pixels = shrunk(pixels, short)
+            encoded = simplejpeg.encode_jpeg(
+                pixels, quality=self._settings.quality, colorsubsampling="420"
+            )
+            return bytes(encoded), None
+        return data, None
+
+    def _offsets(self, draft: Path) -> np.ndarray:
+        """Where each image starts in the file, from MindRecord's own index."""
+        with open(draft, "rb") as file:
+            header = json.loads(file.read(int.from_bytes(file.read(8), "little")))
+        query = "SELECT PAGE_ID_BLOB, PAGE_OFFSET_BLOB FROM INDEXES ORDER BY ROW_ID"
+        database = sqlite3.connect(str(draft) + ".db")
+        try:
+            places = np.array(database.execute(query).fetchall(), np.int64)
+        finally:
+            database.close()
+        # 8 bytes with its length stand before each.
+        return int(header["header_size"]) + places[:, 0] * _PAGE_BYTES + places[:, 1] + 8
+
+    def _read_back(self, draft: Path, offsets: np.ndarray) -> None:
+        with open(draft, "rb") as file:
+            for offset, length, checksum in zip(offsets, self._lengths, self._checksums):
+                file.seek(int(offset))
+                if zlib.crc32(file.read(length)) != checksum:
+                    raise UserError(f"{draft}: reads back otherwise than it was written")
+        if len(offsets) != len(self._labels):
+            raise UserError(f"{draft}: {len(offsets)} records, not {len(self._labels)}")
+
+
+def shrunk(pixels: np.ndarray, short_side: int) -> np.ndarray:
+    """(H, W, 3) uint8 with the shorter side resized to `short_side`, bicubic, antialiased."""
+    height, width = pixels.shape[:2]
+    scale = short_side / min(height, width)
+    size = (max(round(width * scale), short_side), max(round(height * scale), short_side))
+    box, part = (0, 0, height, width), (0, 0, *size)
+    return resize_box(pixels, box, size, Image.Resampling.BICUBIC, part)
+
+
+def file_sha256(path: Path) -> str:
+    """Hexadecimal SHA-256 of a file."""
+    digest = hashlib.sha256()
+    with open(path, "rb") as file:
+        while block := file.read(1 << 22):
+            digest.update(block)
+    return digest.hexdigest()

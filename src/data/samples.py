@@ -1,0 +1,141 @@
+"""One sample: read, transform, write into its row of the batch.
+
+Everything here is plain data, so that worker processes can be handed it; and nothing imports the
+framework, which they need not load.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Dict, List, Optional, Protocol, Tuple
+
+import numpy as np
+
+from src.data import sampler
+from src.data.augment.random_erasing import RandomErasing
+from src.data.augment.transforms import ResizeCenterCrop, Transform
+from src.data.decode import BadImageError
+from src.data.workers import BadSample, Key
+
+# Readable images are looked for this far behind a damaged one.
+_MAX_REPLACEMENTS = 100
+
+
+class Source(Protocol):
+    """Images with labels, by index."""
+
+    @property
+    def class_names(self) -> List[str]:
+        """Sorted as the source sorts them; the position is the label."""
+
+    @property
+    def labels(self) -> np.ndarray:
+        """(N,) int32."""
+
+    def __len__(self) -> int: ...
+
+    def file_name(self, index: int) -> str:
+        """How messages name an image."""
+
+    def read(self, index: int) -> np.ndarray:
+        """(H, W, 3) uint8, RGB; raises BadImageError."""
+
+
+@dataclass(frozen=True)
+class TrainSample:
+    """Fills a training batch.
+
+    Attributes:
+        source: images.
+        transforms: in order.
+        erasing: None: off.
+        seed: of the run.
+        skips_bad: a damaged image is replaced by the next one of the epoch's order that is not;
+            otherwise it is an error.
+    """
+
+    source: Source
+    transforms: List[Transform]
+    erasing: Optional[RandomErasing]
+    seed: int
+    skips_bad: bool
+    # The order of the latest epoch, drawn when an image has to be replaced.
+    _orders: Dict[int, np.ndarray] = field(default_factory=dict, compare=False)
+
+    def __call__(
+        self, key: Key, image: np.ndarray, label: np.ndarray, boxes: np.ndarray
+    ) -> Optional[BadSample]:
+        epoch, index, repetition = (int(part) for part in key)
+        pixels, index, bad = self._read(epoch, index)
+        rng = sampler.sample_generator(self.seed, epoch, index, repetition)
+        for transform in self.transforms:
+            pixels = transform(pixels, rng)
+        if self.erasing is not None:
+            drawn = self.erasing.draw(rng)
+            pixels = self.erasing.write_noise(pixels, drawn, rng)
+            boxes[:] = drawn.reshape(-1)
+        image[:] = pixels
+        label[0] = self.source.labels[index]
+        return bad
+
+    def _read(self, epoch: int, index: int) -> Tuple[np.ndarray, int, Optional[BadSample]]:
+        try:
+            return self.source.read(index), index, None
+        except BadImageError as error:
+            if not self.skips_bad:
+                raise on_bad_image(error) from error
+            bad = BadSample(epoch, str(error))
+        order = self._order(epoch)
+        position = int(np.flatnonzero(order == index)[0])
+        for step in range(1, min(_MAX_REPLACEMENTS, len(order))):
+            other = int(order[(position + step) % len(order)])
+            try:
+                return self.source.read(other), other, bad
+            except BadImageError:
+                # It is counted at its own turn.
+                continue
+        raise BadImageError(f"{bad.reason}; neither can the images that follow it be read")
+
+    def _order(self, epoch: int) -> np.ndarray:
+        order = self._orders.get(epoch)
+        if order is None:
+            order = sampler.epoch_order(len(self.source), seed=self.seed, epoch=epoch)
+            self._orders.clear()
+            self._orders[epoch] = order
+        return order
+
+
+@dataclass(frozen=True)
+class EvalSample:
+    """Fills an evaluation batch.
+
+    Attributes:
+        source: images.
+        transform: resize and crop.
+        skips_bad: a damaged image is left out (label PADDING); otherwise it is an error.
+    """
+
+    source: Source
+    transform: ResizeCenterCrop
+    skips_bad: bool
+
+    def __call__(
+        self, key: Key, image: np.ndarray, label: np.ndarray, boxes: np.ndarray
+    ) -> Optional[BadSample]:
+        index = int(key[1])
+        image[:], label[0] = 0, sampler.PADDING
+        if index == sampler.PADDING:
+            return None
+        try:
+            pixels = self.source.read(index)
+        except BadImageError as error:
+            if not self.skips_bad:
+                raise on_bad_image(error) from error
+            return BadSample(0, str(error))
+        image[:], label[0] = self.transform(pixels), self.source.labels[index]
+        return None
+
+
+def on_bad_image(error: BadImageError) -> BadImageError:
+    """The same error with what can be done about it."""
+    return BadImageError(f"{error}; replace or delete the file, or set on_bad_image: skip")
