@@ -392,6 +392,9 @@ class RunConfig:
     device_id: int = 0
     # graph, or pynative for debugging
     mode: str = "graph"
+    # on CPU: own C++ kernels, compiled at first use (native), other MindSpore operators (pure),
+    # MindSpore's standard cells (off), or the first of these that works (auto)
+    cpu_kernels: str = "auto"
     # show the traceback of an error the user can mend
     debug: bool = False
 
@@ -399,6 +402,7 @@ class RunConfig:
         check_types(self)
         check_ranges(self, device_id=">= 0")
         check_choices(self, device_target=("Ascend", "GPU", "CPU"), mode=("graph", "pynative"))
+        check_choices(self, cpu_kernels=("auto", "native", "pure", "off"))
 
 
 @dataclass(frozen=True)

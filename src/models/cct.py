@@ -16,8 +16,11 @@ from mindspore.common.initializer import HeNormal, TruncatedNormal, Uniform, ini
 from .classifier import Classifier, check_img_size
 from .layers.activation import create_activation
 from .layers.attention import Attention
+from .layers.conv_pool import DenseConv, MaxPool
 from .layers.drop_path import DropPath
+from .layers.layout import NCHW, NHWC, preferred_layout, relayout
 from .layers.linear import create_linear
+from .layers.norm import LayerNorm
 from .layers.patch_embed import PatchConv
 from .layers.positions import sinusoidal_embedding
 
@@ -32,6 +35,7 @@ class Tokenizer(nn.Cell):
     def __init__(self, widths: List[int], *, kernel_size: int, stride: int, pool: bool) -> None:
         super().__init__()
         self.kernel_size, self.stride, self.pool = kernel_size, stride, pool
+        self.layout = preferred_layout()
         self.padding = max(1, kernel_size // 2) if pool else 0
         layers = [self._layer(wide_in, wide_out) for wide_in, wide_out in zip(widths, widths[1:])]
         self.conv_layers = nn.SequentialCell(layers)
@@ -40,17 +44,19 @@ class Tokenizer(nn.Cell):
         widths, init = (in_channels, out_channels), HeNormal(mode="fan_in", nonlinearity="relu")
         if not self.pool:
             bias = Uniform((in_channels * self.kernel_size**2) ** -0.5)
-            patch = PatchConv(*widths, self.kernel_size, weight_init=init, bias_init=bias)
+            layouts = {"in_layout": self.layout, "out_layout": self.layout}
+            inits = {"weight_init": init, "bias_init": bias}
+            patch = PatchConv(*widths, self.kernel_size, **layouts, **inits)
             return nn.SequentialCell(patch)
-        conv = nn.Conv2d(
+        conv = DenseConv(
             *widths,
             self.kernel_size,
-            self.stride,
-            pad_mode="pad",
+            stride=self.stride,
             padding=self.padding,
+            layout=self.layout,
             weight_init=init,
         )
-        return nn.SequentialCell(conv, nn.ReLU(), nn.MaxPool2d(3, 2, pad_mode="pad", padding=1))
+        return nn.SequentialCell(conv, nn.ReLU(), MaxPool(layout=self.layout))
 
     def side(self, image_side: int) -> int:
         """Side of the token grid for a square image, 0 or less where the image is too small."""
@@ -61,8 +67,9 @@ class Tokenizer(nn.Cell):
         return image_side
 
     def construct(self, x: Tensor) -> Tensor:
-        x = self.conv_layers(x)  # (B, C, H', W')
-        return x.reshape(x.shape[0], x.shape[1], -1).swapaxes(1, 2)  # -> (B, N, C)
+        x = self.conv_layers(relayout(x, NCHW, self.layout))
+        x = relayout(x, self.layout, NHWC)  # (B, H', W', C)
+        return x.reshape(x.shape[0], -1, x.shape[3])  # -> (B, N, C)
 
 
 class EncoderLayer(nn.Cell):
@@ -83,11 +90,11 @@ class EncoderLayer(nn.Cell):
         nonlinearity: str,
     ) -> None:
         super().__init__()
-        self.pre_norm = nn.LayerNorm((dim,), epsilon=1e-5)
+        self.pre_norm = LayerNorm(dim, epsilon=1e-5)
         self.self_attn = Attention(
             dim, num_heads, attn_drop=attention_dropout, proj_drop=dropout, qkv_bias=False
         )
-        self.norm1 = nn.LayerNorm((dim,), epsilon=1e-5)
+        self.norm1 = LayerNorm(dim, epsilon=1e-5)
         self.linear1 = create_linear(dim, hidden_dim)
         self.activation = create_activation(nonlinearity)
         self.dropout1 = nn.Dropout(p=dropout)
@@ -131,7 +138,7 @@ class TransformerClassifier(nn.Cell):
         self.blocks = nn.CellList(
             [EncoderLayer(dim, dropout=dropout, drop_path=float(rate), **layer) for rate in rates]
         )
-        self.norm = nn.LayerNorm((dim,), epsilon=1e-5)
+        self.norm = LayerNorm(dim, epsilon=1e-5)
         self.fc = create_linear(dim, num_classes)
 
     @staticmethod

@@ -1,6 +1,6 @@
 """ConvMixer: Patches Are All You Need? (Trockman and Kolter 2022).
 
-Legend: B batch, H W image size, p patch size, C dim.
+Legend: B batch, H W image size, p patch size, C dim. Maps have the layout that suits the device.
 Parameter names are timm's but for the norms' gamma, beta, moving_mean and moving_variance.
 """
 
@@ -14,7 +14,10 @@ from .classifier import Classifier, check_img_size
 from .layers.activation import create_activation
 from .layers.depthwise_conv import DepthwiseConv
 from .layers.drop_path import DropPath
+from .layers.layout import NCHW, preferred_layout, relayout
+from .layers.norm import BatchNorm
 from .layers.patch_embed import PatchConv
+from .layers.pointwise_conv import PointwiseConv
 
 
 def _uniform(fan_in: int) -> Uniform:
@@ -35,26 +38,30 @@ class Residual(nn.Cell):
 
 
 class ConvMixerBlock(nn.SequentialCell):
-    """Mixes positions, then channels: (B, C, H/p, W/p) -> the same (section 2, equations 2 and 3).
+    """Mixes positions, then channels: a map -> the same (section 2, equations 2 and 3).
 
     Only the depthwise part has a residual connection. The activation comes before the norm.
     """
 
-    def __init__(self, dim: int, *, kernel_size: int, drop_path: float, nonlinearity: str) -> None:
+    def __init__(
+        self, dim: int, *, kernel_size: int, drop_path: float, nonlinearity: str, layout: str
+    ) -> None:
         fan_in = kernel_size**2
         spatial = nn.SequentialCell(
             DepthwiseConv(
-                dim, kernel_size, weight_init=_uniform(fan_in), bias_init=_uniform(fan_in)
+                dim,
+                kernel_size,
+                layout=layout,
+                weight_init=_uniform(fan_in),
+                bias_init=_uniform(fan_in),
             ),
             create_activation(nonlinearity),
-            nn.BatchNorm2d(dim),
+            BatchNorm(dim, layout=layout),
         )
-        pointwise = nn.Conv2d(
+        pointwise = PointwiseConv(
             dim,
             dim,
-            1,
-            pad_mode="valid",
-            has_bias=True,
+            layout=layout,
             weight_init=_uniform(dim),
             bias_init=_uniform(dim),
         )
@@ -62,7 +69,7 @@ class ConvMixerBlock(nn.SequentialCell):
             Residual(spatial, drop_path=drop_path),
             pointwise,
             create_activation(nonlinearity),
-            nn.BatchNorm2d(dim),
+            BatchNorm(dim, layout=layout),
         )
 
 
@@ -94,17 +101,20 @@ class ConvMixer(Classifier):
         super().__init__()
         check_img_size(img_size, patch_size)
         self.dim, self.depth = dim, depth
+        self.layout = layout = preferred_layout()
         fan_in = in_chans * patch_size**2
         self.stem = nn.SequentialCell(
             PatchConv(
                 in_chans,
                 dim,
                 patch_size,
+                in_layout=NCHW,
+                out_layout=layout,
                 weight_init=_uniform(fan_in),
                 bias_init=_uniform(fan_in),
             ),
             create_activation(nonlinearity),
-            nn.BatchNorm2d(dim),
+            BatchNorm(dim, layout=layout),
         )
         self.blocks = nn.SequentialCell(
             [
@@ -113,6 +123,7 @@ class ConvMixer(Classifier):
                     kernel_size=kernel_size,
                     drop_path=float(rate),
                     nonlinearity=nonlinearity,
+                    layout=layout,
                 )
                 for rate in np.linspace(0.0, drop_path_rate, depth)
             ]
@@ -121,7 +132,7 @@ class ConvMixer(Classifier):
 
     def forward_features(self, x: Tensor) -> Tensor:
         """(B, in_chans, H, W) -> (B, C, H/p, W/p)."""
-        return self.blocks(self.stem(x))
+        return relayout(self.blocks(self.stem(x)), self.layout, NCHW)
 
     def forward_head(self, x: Tensor) -> Tensor:
         """(B, C, H/p, W/p) -> (B, num_classes)."""

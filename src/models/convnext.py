@@ -1,6 +1,6 @@
 """ConvNeXt: A ConvNet for the 2020s (Liu et al. 2022).
 
-Legend: B batch, H W map size, C channels of the stage.
+Legend: B batch, H W map size, C channels of the stage. Maps are (B, H, W, C) throughout.
 Parameter names are timm's but for the norms' gamma and beta; a block's own `gamma` is its layer
 scale.
 """
@@ -10,16 +10,17 @@ from __future__ import annotations
 from typing import Any, Dict, Sequence
 
 import numpy as np
-from mindspore import Parameter, Tensor, nn
-from mindspore.common.initializer import Constant, Initializer, TruncatedNormal, Zero, initializer
+from mindspore import Tensor, nn
+from mindspore.common.initializer import Initializer, TruncatedNormal, Zero
 
 from .classifier import Classifier, check_img_size
 from .layers.depthwise_conv import DepthwiseConv
-from .layers.drop_path import DropPath
+from .layers.layout import NCHW, NHWC, relayout
 from .layers.linear import create_linear
 from .layers.mlp import Mlp
-from .layers.norm import LayerNorm2d
+from .layers.norm import LayerNorm
 from .layers.patch_embed import PatchConv
+from .layers.residual import LayerScaleBlock
 
 _TOTAL_STRIDE = 32
 
@@ -28,35 +29,30 @@ def _conv_init() -> Dict[str, Initializer]:
     return {"weight_init": TruncatedNormal(0.02), "bias_init": Zero()}
 
 
-class ConvNeXtBlock(nn.Cell):
-    """Depthwise convolution and inverted bottleneck, (B, C, H, W) -> the same (figure 4).
+class ConvNeXtBlock(LayerScaleBlock):
+    """Depthwise convolution and inverted bottleneck, (B, H, W, C) -> the same (figure 4).
 
-    `gamma` scales the branch per channel (Touvron et al. 2021, "Going deeper", section 2).
+    `gamma` scales the branch per channel.
     """
 
     def __init__(
         self, dim: int, *, drop_path: float, layer_scale_init_value: float, nonlinearity: str
     ) -> None:
         super().__init__()
-        self.conv_dw = DepthwiseConv(dim, 7, **_conv_init())
-        self.norm = nn.LayerNorm((dim,), epsilon=1e-6)
+        self.conv_dw = DepthwiseConv(dim, 7, layout=NHWC, **_conv_init())
+        self.norm = LayerNorm(dim, epsilon=1e-6)
         self.mlp = Mlp(dim, 4 * dim, nonlinearity=nonlinearity)
-        self.gamma = Parameter(initializer(Constant(layer_scale_init_value), (dim,)), name="gamma")
-        self.drop_path = DropPath(drop_path)
+        self.create_layer_scale(dim, init_value=layer_scale_init_value, drop_path=drop_path)
 
     def construct(self, x: Tensor) -> Tensor:
-        branch = self.conv_dw(x).transpose(0, 2, 3, 1)  # (B, C, H, W) -> (B, H, W, C)
-        branch = self.mlp(self.norm(branch))
-        # Not in float16, where the initial 1e-6 is subnormal.
-        branch = branch.astype(self.gamma.dtype) * self.gamma
-        branch = branch.transpose(0, 3, 1, 2).astype(x.dtype)  # (B, H, W, C) -> (B, C, H, W)
-        return x + self.drop_path(branch)
+        branch = self.mlp(self.norm(self.conv_dw(x)))
+        return self.add_branch(x, branch)
 
 
 class Stage(nn.Cell):
     """Blocks of one resolution, after halving it unless this is the first stage.
 
-    Shapes: (B, C', 2H, 2W) -> (B, C, H, W), for the first stage (B, C, H, W) -> (B, C, H, W).
+    Shapes: (B, 2H, 2W, C') -> (B, H, W, C), for the first stage (B, H, W, C) -> the same.
     """
 
     def __init__(
@@ -66,7 +62,8 @@ class Stage(nn.Cell):
         self.downsample = nn.Identity()
         if in_dim != dim:
             self.downsample = nn.SequentialCell(
-                LayerNorm2d(in_dim, epsilon=1e-6), PatchConv(in_dim, dim, 2, **_conv_init())
+                LayerNorm(in_dim, epsilon=1e-6),
+                PatchConv(in_dim, dim, 2, in_layout=NHWC, out_layout=NHWC, **_conv_init()),
             )
         self.blocks = nn.SequentialCell(
             [ConvNeXtBlock(dim, drop_path=float(rate), **block) for rate in drop_path_rates]
@@ -84,7 +81,7 @@ class Head(nn.Cell):
 
     def __init__(self, dim: int, num_classes: int, *, init_scale: float) -> None:
         super().__init__()
-        self.norm = nn.LayerNorm((dim,), epsilon=1e-6)
+        self.norm = LayerNorm(dim, epsilon=1e-6)
         self.init_scale = init_scale
         self.reset(num_classes)
 
@@ -130,7 +127,8 @@ class ConvNeXt(Classifier):
         check_img_size(img_size, _TOTAL_STRIDE)
         self.depths = tuple(depths)
         self.stem = nn.SequentialCell(
-            PatchConv(in_chans, dims[0], 4, **_conv_init()), LayerNorm2d(dims[0], epsilon=1e-6)
+            PatchConv(in_chans, dims[0], 4, in_layout=NCHW, out_layout=NHWC, **_conv_init()),
+            LayerNorm(dims[0], epsilon=1e-6),
         )
         rates = np.split(np.linspace(0.0, drop_path_rate, sum(depths)), np.cumsum(self.depths)[:-1])
         self.stages = nn.SequentialCell(
@@ -149,7 +147,7 @@ class ConvNeXt(Classifier):
 
     def forward_features(self, x: Tensor) -> Tensor:
         """(B, in_chans, H, W) -> (B, C, H/32, W/32)."""
-        return self.stages(self.stem(x))
+        return relayout(self.stages(self.stem(x)), NHWC, NCHW)
 
     def forward_head(self, x: Tensor) -> Tensor:
         """(B, C, H/32, W/32) -> (B, num_classes)."""

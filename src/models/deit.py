@@ -15,6 +15,7 @@ from mindspore.common.initializer import TruncatedNormal, Uniform, initializer
 from .classifier import Classifier, check_img_size
 from .layers.attention import Attention
 from .layers.linear import create_linear
+from .layers.norm import LayerNorm
 from .layers.patch_embed import PatchEmbed
 from .layers.transformer_block import TransformerBlock
 
@@ -77,7 +78,7 @@ class DeiT(Classifier):
                 for rate in np.linspace(0.0, drop_path_rate, depth)
             ]
         )
-        self.norm = nn.LayerNorm((embed_dim,), epsilon=1e-6)
+        self.norm = LayerNorm(embed_dim, epsilon=1e-6)
         self._create_head(num_classes)
 
     def prefix(self) -> Tensor:

@@ -17,7 +17,9 @@ from mindspore.common.initializer import Initializer, Normal, Zero
 from .classifier import Classifier, check_img_size
 from .layers.attention import Attention, DotProductAttention, split_heads
 from .layers.depthwise_conv import DepthwiseConv
+from .layers.layout import NCHW, NHWC
 from .layers.linear import create_linear
+from .layers.norm import LayerNorm
 from .layers.patch_embed import PatchConv, PatchEmbed
 from .layers.transformer_block import TransformerBlock
 
@@ -51,16 +53,17 @@ class SubSampledAttention(nn.Cell):
         self.split_kv = ops.Unstack(axis=0)
         self.sr_ratio = sr_ratio
         if sr_ratio > 1:
-            self.sr = PatchConv(dim, dim, sr_ratio, **_conv_init(sr_ratio**2 * dim))
-            self.norm = nn.LayerNorm((dim,), epsilon=1e-5)
+            layouts = {"in_layout": NHWC, "out_layout": NHWC}
+            init = _conv_init(sr_ratio**2 * dim)
+            self.sr = PatchConv(dim, dim, sr_ratio, **layouts, **init)
+            self.norm = LayerNorm(dim, epsilon=1e-5)
 
     def construct(self, x: Tensor) -> Tensor:
         batch, height, width, dim = x.shape
         q = self.q(x).reshape(batch, height * width, self.num_heads, self.head_dim)
         q = q.transpose(0, 2, 1, 3)  # (B, N, h, d) -> (B, h, N, d)
         if self.sr_ratio > 1:
-            x = self.sr(x.transpose(0, 3, 1, 2))  # (B, H, W, C) -> (B, C, H/sr, W/sr)
-            x = self.norm(x.transpose(0, 2, 3, 1))  # -> (B, H/sr, W/sr, C)
+            x = self.norm(self.sr(x))  # (B, H, W, C) -> (B, H/sr, W/sr, C)
         kv = self.kv(x).reshape(batch, -1, 2, self.num_heads, self.head_dim)
         k, v = self.split_kv(kv.transpose(2, 0, 3, 1, 4))  # 2 x (B, h, M, d)
         return self.proj(self.attend(q, k, v)).reshape(batch, height, width, dim)
@@ -106,11 +109,10 @@ class PositionEncoder(nn.Cell):
 
     def __init__(self, dim: int) -> None:
         super().__init__()
-        self.proj = nn.SequentialCell(DepthwiseConv(dim, 3, **_conv_init(9)))
+        self.proj = nn.SequentialCell(DepthwiseConv(dim, 3, layout=NHWC, **_conv_init(9)))
 
     def construct(self, x: Tensor) -> Tensor:
-        encoding = self.proj(x.transpose(0, 3, 1, 2))  # (B, H, W, C) -> (B, C, H, W)
-        return x + encoding.transpose(0, 2, 3, 1)  # -> (B, H, W, C)
+        return x + self.proj(x)
 
 
 class Twins(Classifier):
@@ -147,8 +149,17 @@ class Twins(Classifier):
         self.embed_dims, self.depths = tuple(embed_dims), tuple(depths)
         self.patch_embeds = nn.CellList(
             [
-                PatchEmbed(in_dim, dim, stride, norm_epsilon=1e-5, **_conv_init(stride**2 * dim))
-                for in_dim, dim, stride in zip([in_chans, *embed_dims], embed_dims, STRIDES)
+                PatchEmbed(
+                    in_dim,
+                    dim,
+                    stride,
+                    in_layout=NHWC if stage else NCHW,
+                    norm_epsilon=1e-5,
+                    **_conv_init(stride**2 * dim),
+                )
+                for stage, (in_dim, dim, stride) in enumerate(
+                    zip([in_chans, *embed_dims], embed_dims, STRIDES)
+                )
             ]
         )
         rates = iter(np.linspace(0.0, drop_path_rate, sum(depths)))
@@ -167,14 +178,12 @@ class Twins(Classifier):
             ]
         )
         self.pos_block = nn.CellList([PositionEncoder(dim) for dim in embed_dims])
-        self.norm = nn.LayerNorm((embed_dims[-1],), epsilon=1e-6)
+        self.norm = LayerNorm(embed_dims[-1], epsilon=1e-6)
         self._create_head(num_classes)
 
     def forward_features(self, x: Tensor) -> Tensor:
         """(B, in_chans, H, W) -> (B, H W / 32^2, C) normalised tokens."""
         for stage in range(len(self.depths)):
-            if stage > 0:
-                x = x.transpose(0, 3, 1, 2)  # (B, H, W, C) -> (B, C, H, W)
             x = self.patch_embeds[stage](x)  # -> (B, H/2, W/2, C'), H/4 in the first stage
             for index in range(self.depths[stage]):
                 x = self.blocks[stage][index](x)

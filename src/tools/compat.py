@@ -11,3 +11,8 @@ def set_device(device_target: str, device_id: int) -> None:
         ms.set_device(device_target, device_id)
     else:
         ms.set_context(device_target=device_target, device_id=device_id)
+
+
+def has_cpu_kernels() -> bool:
+    """Whether the fast forms of `src/kernels` are tried with this version; others run without."""
+    return hasattr(ms, "set_device")

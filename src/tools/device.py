@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from dataclasses import dataclass
 from typing import Mapping, Optional
 
 from src.args import RunConfig
 from src.errors import UserError
+from src.kernels import build, selection
+
+_LOGGER = logging.getLogger(__name__)
 
 # What each launcher sets: MindSpore's dynamic cluster (msrun, or scripts/launch.py on 2.0), a rank
 # table, OpenMPI. MindSpore reads the number of the process itself.
@@ -80,14 +84,14 @@ def _integer(environ: Mapping[str, str], name: str) -> int:
 
 
 def setup_device(run: RunConfig, *, seed: int) -> World:
-    """Selects device and execution mode, seeds the initialisation of weights, joins the others.
+    """Selects device, execution mode and kernels, seeds the weights, joins the other processes.
 
     With several processes the device is the launcher's, not `device_id`; the call returns when all
     of them are there. In a scheduler of MindSpore's cluster it does not return.
 
     Raises:
-        UserError: the device is not usable with the installed MindSpore, or the processes do not
-            find each other.
+        UserError: the device is not usable with the installed MindSpore, the processes do not
+            find each other, or `cpu_kernels` native cannot be compiled.
     """
     # Read by MindSpore's logger at import, before which nothing of it has run: 3 shows errors only.
     os.environ.setdefault("GLOG_v", "3")
@@ -95,6 +99,9 @@ def setup_device(run: RunConfig, *, seed: int) -> World:
         # The convolutions in MindSpore's oneDNN fall back to reference kernels above AVX2, which
         # take a hundred times longer (docs/design.md).
         os.environ.setdefault("ONEDNN_MAX_CPU_ISA", "AVX2")
+        # Threads of the native kernels sleep between calls instead of spinning: MindSpore's own
+        # need the cores meanwhile.
+        os.environ.setdefault("GOMP_SPINCOUNT", "0")
     environment = read_rank_environment(os.environ)
     device_id = run.device_id
     # A CPU has one device, however many processes share it.
@@ -115,6 +122,7 @@ def setup_device(run: RunConfig, *, seed: int) -> World:
     ms.set_context(mode=ms.GRAPH_MODE if run.mode == "graph" else ms.PYNATIVE_MODE)
     world = _join(environment.size) if environment else World()
     ms.set_seed(seed)
+    select_kernels(run)
     return world
 
 
@@ -130,3 +138,33 @@ def _join(size: int) -> World:
             "ranks, and docs/distributed.md"
         ) from error
     return World(communication.get_rank(), communication.get_group_size())
+
+
+def select_kernels(run: RunConfig) -> None:
+    """Sets the form that hot cells take from now on, and logs it where there is a choice.
+
+    Raises:
+        UserError: `cpu_kernels` native, and they cannot be compiled.
+    """
+    from src.tools.compat import has_cpu_kernels
+
+    if run.device_target != "CPU" or run.cpu_kernels == "off" or not has_cpu_kernels():
+        selection.select(selection.OFF)
+    elif run.cpu_kernels == "pure":
+        selection.select(selection.PURE)
+    else:
+        _select_native(is_required=run.cpu_kernels == "native")
+    if run.device_target == "CPU":
+        _LOGGER.info("cpu_kernels %s: %s", run.cpu_kernels, selection.selected())
+
+
+def _select_native(*, is_required: bool) -> None:
+    try:
+        selection.select(selection.NATIVE, build.library(os.environ))
+    except UserError as error:
+        if is_required:
+            raise UserError(
+                f"cpu_kernels 'native': {error}; install one, or use cpu_kernels: auto"
+            ) from error
+        _LOGGER.info("cpu_kernels auto: %s; slower without", error)
+        selection.select(selection.PURE)

@@ -8,7 +8,22 @@ from __future__ import annotations
 import mindspore as ms
 from mindspore import nn, ops
 
+from src.kernels import cells, selection
+
 from .linear import create_linear
+
+
+class Softmax(nn.Softmax):
+    """Softmax over the last axis."""
+
+    def __init__(self) -> None:
+        super().__init__(axis=-1)
+        self.native = cells.NativeSoftmax() if selection.is_native() else None
+
+    def construct(self, x: ms.Tensor) -> ms.Tensor:
+        if self.native is not None and x.dtype == ms.float32:
+            return self.native(x)
+        return super().construct(x)
 
 
 class DotProductAttention(nn.Cell):
@@ -20,7 +35,7 @@ class DotProductAttention(nn.Cell):
     def __init__(self, head_dim: int, *, attn_drop: float = 0.0) -> None:
         super().__init__()
         self.scale = head_dim**-0.5
-        self.softmax = nn.Softmax(axis=-1)
+        self.softmax = Softmax()
         self.attn_drop = nn.Dropout(p=attn_drop)
         self.query_key = ops.BatchMatMul(transpose_b=True)
         self.weight_value = ops.BatchMatMul()

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
-from mindspore import nn
+import mindspore as ms
+from mindspore import Tensor, nn
 from mindspore.common.initializer import Initializer
+
+from src.kernels import cells, selection
+
+from .layout import NCHW, NHWC, relayout
 
 
 class DepthwiseConv(nn.Conv2d):
-    """Stride 1, zero padding on all sides, with bias: (B, C, H, W) -> (B, C, H, W).
+    """Stride 1, zero padding on all sides, with bias: maps as `layout` says, in and out.
 
     Every depthwise convolution of the families is this cell.
 
@@ -20,6 +25,7 @@ class DepthwiseConv(nn.Conv2d):
         channels: int,
         kernel_size: int,
         *,
+        layout: str,
         weight_init: Initializer,
         bias_init: Initializer,
     ) -> None:
@@ -36,3 +42,13 @@ class DepthwiseConv(nn.Conv2d):
             weight_init=weight_init,
             bias_init=bias_init,
         )
+        self.layout = layout
+        self.native = None
+        if layout == NHWC and selection.is_native():
+            self.native = cells.NativeDepthwiseConv(kernel_size)
+
+    def construct(self, x: Tensor) -> Tensor:
+        if self.native is not None and x.dtype == ms.float32:
+            return self.native(x, self.weight, self.bias)
+        x = super().construct(relayout(x, self.layout, NCHW))
+        return relayout(x, NCHW, self.layout)

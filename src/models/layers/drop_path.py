@@ -81,9 +81,14 @@ class DropPath(nn.Cell):
     def construct(self, x: Tensor) -> Tensor:
         if not self.training or self.drop_prob == 0.0:
             return x
+        return x * self.keep(x).reshape((x.shape[0],) + (1,) * (x.ndim - 1))
+
+    def keep(self, x: Tensor) -> Tensor:
+        """Factor of each sample of x (B, ...): (B,) of 0 or 1 / (1 - drop_prob), or all 1."""
+        if not self.training or self.drop_prob == 0.0:
+            return ops.ones((x.shape[0],), x.dtype)
         kept = (self.uniform(x.shape[0]) >= self.drop_prob).astype(x.dtype)
-        kept = kept.reshape((x.shape[0],) + (1,) * (x.ndim - 1))
-        return x * (kept * (1.0 / (1.0 - self.drop_prob)))
+        return kept * (1.0 / (1.0 - self.drop_prob))
 
 
 def seed_drop_paths(

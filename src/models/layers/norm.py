@@ -1,19 +1,66 @@
-"""Layer normalisation of feature maps (Ba et al. 2016).
+"""Normalisation layers.
 
 Legend: B batch, C channels, H W map size.
 """
 
 from __future__ import annotations
 
-from mindspore import Tensor, nn
+import mindspore as ms
+from mindspore import Tensor, nn, ops
+
+from src.kernels import cells, selection
+
+from .layout import NCHW, NHWC, relayout
 
 
-class LayerNorm2d(nn.LayerNorm):
-    """Normalises the channels of each position, (B, C, H, W) -> (B, C, H, W)."""
+class LayerNorm(nn.LayerNorm):
+    """Normalises the last axis, (..., C) -> (..., C) (Ba et al. 2016)."""
 
     def __init__(self, channels: int, *, epsilon: float) -> None:
         super().__init__((channels,), epsilon=epsilon)
+        self.native = cells.NativeLayerNorm(epsilon) if selection.is_native() else None
 
     def construct(self, x: Tensor) -> Tensor:
-        x = super().construct(x.transpose(0, 2, 3, 1))  # (B, C, H, W) -> (B, H, W, C)
-        return x.transpose(0, 3, 1, 2)  # -> (B, C, H, W)
+        if self.native is not None and x.dtype == ms.float32:
+            return self.native(x, self.gamma, self.beta)
+        return super().construct(x)
+
+
+class BatchNorm(nn.BatchNorm2d):
+    """Normalises every channel over batch and positions (Ioffe and Szegedy 2015).
+
+    Shapes: as `layout` says, in and out.
+    """
+
+    def __init__(self, channels: int, *, layout: str) -> None:
+        super().__init__(channels)
+        self.layout = layout
+        self.native, self.scale_shift = None, None
+        if layout == NHWC and selection.is_native():
+            self.native = cells.NativeBatchNorm(self.eps)
+            self.scale_shift = cells.NativeScaleShift()
+
+    def construct(self, x: Tensor) -> Tensor:
+        if self.native is not None and x.dtype == ms.float32:
+            return self._by_batch(x) if self.training else self._by_running_statistics(x)
+        x = super().construct(relayout(x, self.layout, NCHW))
+        return relayout(x, NCHW, self.layout)
+
+    def _by_batch(self, x: Tensor) -> Tensor:
+        y, mean, variance = self.native(x, self.gamma, self.beta)
+        count = x.shape[0] * x.shape[1] * x.shape[2]
+        variance = ops.stop_gradient(variance) * (count / max(count - 1, 1))  # unbiased
+        for running, new in (
+            (self.moving_mean, ops.stop_gradient(mean)),
+            (self.moving_variance, variance),
+        ):
+            ops.assign(running, running + _MOMENTUM * (new - running))
+        return y
+
+    def _by_running_statistics(self, x: Tensor) -> Tensor:
+        scale = self.gamma / ops.sqrt(self.moving_variance + self.eps)
+        return self.scale_shift(x, scale, self.beta - self.moving_mean * scale)
+
+
+# Share of a batch in the running statistics: MindSpore's default, and torch's.
+_MOMENTUM = 0.1

@@ -6,6 +6,7 @@ from mindspore import Tensor, nn
 
 from .drop_path import DropPath
 from .mlp import Mlp
+from .norm import LayerNorm
 
 
 class TransformerBlock(nn.Cell):
@@ -24,10 +25,10 @@ class TransformerBlock(nn.Cell):
         nonlinearity: str,
     ) -> None:
         super().__init__()
-        self.norm1 = nn.LayerNorm((dim,), epsilon=1e-6)
+        self.norm1 = LayerNorm(dim, epsilon=1e-6)
         self.attn = attention
         self.drop_path1 = DropPath(drop_path)
-        self.norm2 = nn.LayerNorm((dim,), epsilon=1e-6)
+        self.norm2 = LayerNorm(dim, epsilon=1e-6)
         self.mlp = Mlp(dim, int(dim * mlp_ratio), nonlinearity=nonlinearity)
         self.drop_path2 = DropPath(drop_path)
 

@@ -1,0 +1,184 @@
+"""Seconds per batch on this CPU: our kernels, MindSpore's own cells, timm on torch eager.
+
+    .venv/bin/python benchmarks/cpu.py [--quick] [--archs NAME ...] [--json FILE]
+
+The sides take turns, each round in a fresh process; what counts is the median over all batches, the
+compute time of the process beside it, and the ratio to timm. CCT is not in timm and has no ratio.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import json
+import resource
+import statistics
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any, Callable, Dict, List
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT))
+
+# Ours -> timm's name (None: not there), image side.
+NETWORKS = {
+    "convnext_tiny": ("convnext_tiny", 224),
+    "deit_small_patch16_224": ("deit_small_patch16_224", 224),
+    "pcpvt_small_v0": ("twins_pcpvt_small", 224),
+    "convmixer_768_32": ("convmixer_768_32", 224),
+    "cct_14_7x2_224": (None, 224),
+    "deit_tiny_patch16_224": ("deit_tiny_patch16_224", 224),
+    "cct_7_3x1_32": (None, 32),
+}
+QUICK = ("convnext_tiny", "deit_small_patch16_224")
+SIDES = ("native", "pure", "off", "timm")
+
+
+def timed(call: Callable[[], Any], batches: int) -> Dict[str, Any]:
+    """First call apart: it compiles."""
+    start = time.perf_counter()
+    call()
+    first = time.perf_counter() - start
+    call()
+    seconds, cpu_seconds = [], []
+    for _ in range(batches):
+        wall, cpu = time.perf_counter(), time.process_time()
+        call()
+        seconds.append(time.perf_counter() - wall)
+        cpu_seconds.append(time.process_time() - cpu)
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6
+    return {"first": first, "seconds": seconds, "cpu_seconds": cpu_seconds, "peak_gb": peak}
+
+
+def mindspore_call(arch: str, side: int, batch: int, form: str, training: bool) -> Callable:
+    from src.args import Config, RunConfig, replace
+    from src.tools.device import setup_device
+
+    setup_device(RunConfig(cpu_kernels=form), seed=1)
+    import mindspore as ms
+    import numpy as np
+
+    from src.trainer.build import build_eval_net, build_network, build_train_step
+
+    classes = 10 if side == 32 else 1000
+    config = replace(
+        Config(), arch=arch, image_size=side, num_classes=classes, batch_size=batch, base_lr=1e-6
+    )
+    image = ms.Tensor(np.random.default_rng(0).integers(0, 256, (batch, side, side, 3), np.uint8))
+    if not training:
+        net = build_eval_net(config, build_network(config)).set_train(False)
+        return lambda: net(image).asnumpy()
+    step = build_train_step(config, build_network(config)).set_train(True)
+    label = ms.Tensor(np.arange(batch) % classes, ms.int32)
+    mix = ms.Tensor(np.tile(np.array([1, 0, 0, 0, 0], np.float32), (batch, 1)))
+    lr = ms.Tensor(1e-6, ms.float32)
+    return lambda: step(image, label, mix, lr)[0].asnumpy()
+
+
+def timm_call(name: str, side: int, batch: int, training: bool) -> Callable:
+    import torch
+
+    # torchvision, which timm imports, wants these where its compiled library does not load.
+    library = torch.library.Library("torchvision", "DEF")
+    for operator in ("nms", "qnms"):
+        with contextlib.suppress(RuntimeError):
+            library.define(f"{operator}(Tensor d, Tensor s, float iou_threshold) -> Tensor")
+    import timm
+
+    model = timm.create_model(name).train(training)
+    image = torch.randn(batch, 3, side, side)
+    if not training:
+
+        def infer() -> Any:
+            with torch.inference_mode():
+                return library, model(image).numpy()
+
+        return infer
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-6, weight_decay=0.05)
+    label = torch.arange(batch)
+
+    def step() -> float:
+        optimizer.zero_grad()
+        loss = torch.nn.functional.cross_entropy(model(image), label)
+        loss.backward()
+        optimizer.step()
+        return loss.item()
+
+    return step
+
+
+def measure(arch: str, batch: int, side_name: str, training: bool, batches: int) -> Dict[str, Any]:
+    """What runs in the fresh process."""
+    theirs, side = NETWORKS[arch]
+    if side_name == "timm":
+        return timed(timm_call(str(theirs), side, batch, training), batches)
+    return timed(mindspore_call(arch, side, batch, side_name, training), batches)
+
+
+def in_fresh_process(*job: Any) -> Dict[str, Any]:
+    command = [sys.executable, __file__, "--job", json.dumps(job)]
+    done = subprocess.run(command, check=True, capture_output=True, text=True)
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def compare(arch: str, batch: int, training: bool, args: argparse.Namespace) -> Dict[str, Any]:
+    """One row of the table."""
+    sides = [side for side in args.sides if side != "timm" or NETWORKS[arch][0]]
+    rounds: Dict[str, List[Dict[str, Any]]] = {side: [] for side in sides}
+    for _ in range(args.rounds):
+        for side in sides:
+            rounds[side].append(in_fresh_process(arch, batch, side, training, args.batches))
+    row: Dict[str, Any] = {"arch": arch, "batch": batch, "training": training}
+    for side, found in rounds.items():
+        row[side] = {
+            key: statistics.median(x for one in found for x in one[key])
+            for key in ("seconds", "cpu_seconds")
+        }
+        row[side].update({key: max(one[key] for one in found) for key in ("first", "peak_gb")})
+    return row
+
+
+def show(row: Dict[str, Any]) -> None:
+    timm = row.get("timm")
+    for side in SIDES:
+        if side in row:
+            ours = row[side]
+            ratio = f"{ours['seconds'] / timm['seconds']:.2f}" if timm else "-"
+            print(
+                f"{row['arch']:24} {'train' if row['training'] else 'infer'} batch {row['batch']:3}"
+                f" {side:7} {ours['seconds']:8.3f} s {ours['cpu_seconds']:8.3f} s cpu  "
+                f"x timm {ratio:>5}  first {ours['first']:5.1f} s  peak {ours['peak_gb']:5.2f} GB",
+                flush=True,
+            )
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--quick", action="store_true", help="two networks, batch 8, one round")
+    parser.add_argument("--archs", nargs="+", choices=NETWORKS, default=list(NETWORKS))
+    parser.add_argument("--batch", nargs="+", type=int, default=[1, 8, 32])
+    parser.add_argument("--sides", nargs="+", choices=SIDES, default=list(SIDES))
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--batches", type=int, default=5, help="measured in each process")
+    parser.add_argument("--json", type=Path)
+    parser.add_argument("--job", help=argparse.SUPPRESS)
+    args = parser.parse_args()
+    if args.job:
+        print(json.dumps(measure(*json.loads(args.job))))
+        return
+    if args.quick:
+        args.archs, args.batch, args.rounds, args.batches = list(QUICK), [8], 1, 3
+    rows = []
+    for arch in args.archs:
+        for batch in args.batch:
+            for training in (False, True):
+                rows.append(compare(arch, batch, training, args))
+                show(rows[-1])
+    if args.json:
+        args.json.write_text(json.dumps(rows, indent=2) + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,67 @@
+"""Dense convolution, ReLU and max pooling: the tokenizer of CCT (Hassani et al. 2021)."""
+
+from __future__ import annotations
+
+import mindspore as ms
+from mindspore import Tensor, nn, ops
+from mindspore.common.initializer import Initializer
+
+from src.kernels import cells, selection
+
+from .layout import NCHW, NHWC, relayout
+
+
+class DenseConv(nn.Conv2d):
+    """Convolution without bias: maps as `layout` says, in and out."""
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel_size: int,
+        *,
+        stride: int,
+        padding: int,
+        layout: str,
+        weight_init: Initializer,
+    ) -> None:
+        super().__init__(
+            in_channels,
+            out_channels,
+            kernel_size,
+            stride,
+            pad_mode="pad",
+            padding=padding,
+            has_bias=False,
+            weight_init=weight_init,
+        )
+        self.layout = layout
+        self.patches = None
+        if layout == NHWC and selection.is_native():
+            self.patches = cells.NativePatches(kernel_size, stride, padding)
+        self.product = ops.MatMul(transpose_b=True)
+
+    def construct(self, x: Tensor) -> Tensor:
+        if self.patches is not None and x.dtype == ms.float32:
+            patches = self.patches(x)  # (B, H, W, C) -> (B, H', W', k k C)
+            rows = patches.reshape(-1, patches.shape[-1])
+            weight = self.weight.transpose(0, 2, 3, 1).reshape(self.out_channels, -1)
+            return self.product(rows, weight).reshape(*patches.shape[:3], self.out_channels)
+        x = super().construct(relayout(x, self.layout, NCHW))
+        return relayout(x, NCHW, self.layout)
+
+
+class MaxPool(nn.MaxPool2d):
+    """3x3, stride 2, padding 1: maps as `layout` says, in and out."""
+
+    def __init__(self, *, layout: str) -> None:
+        super().__init__(3, 2, pad_mode="pad", padding=1)
+        self.layout = layout
+        is_native = layout == NHWC and selection.is_native()
+        self.native = cells.NativeMaxPool() if is_native else None
+
+    def construct(self, x: Tensor) -> Tensor:
+        if self.native is not None and x.dtype == ms.float32:
+            return self.native(x)
+        x = super().construct(relayout(x, self.layout, NCHW))
+        return relayout(x, NCHW, self.layout)

@@ -1,0 +1,181 @@
+"""The fast forms of the hot cells inside whole networks, against MindSpore's standard cells."""
+
+from __future__ import annotations
+
+import functools
+import os
+from typing import Any, Dict, Iterator, List
+
+import mindspore as ms
+import numpy as np
+import pytest
+from mindspore import Tensor, nn, ops
+
+from src.args import Config, RunConfig, replace
+from src.errors import UserError
+from src.kernels import build, selection
+from src.models.layers.activation import Gelu
+from src.models.layers.norm import LayerNorm
+from src.models.registry import create_model
+from src.tools.device import select_kernels
+from src.trainer.build import build_train_step
+
+HAS_COMPILER = build.find_compiler(os.environ) is not None
+NEEDS_COMPILER = pytest.mark.skipif(not HAS_COMPILER, reason="no C++ compiler")
+FORMS = ["pure", pytest.param("native", marks=NEEDS_COMPILER)]
+CLASSES, BATCH = 5, 3
+
+# Odd maps, maps below the kernel, channels that are no multiple of a vector.
+TINY: Dict[str, Dict[str, Any]] = {
+    "cct_2_3x2_32": {"img_size": 22, "num_layers": 1, "attention_dropout": 0.0},
+    "convmixer_1536_20": {"img_size": 35, "dim": 19, "depth": 2, "kernel_size": 9},
+    "convnext_tiny": {"img_size": 32, "depths": (1, 1, 1, 1), "dims": (8, 20, 24, 36)},
+    "deit_tiny_distilled_patch16_224": {"img_size": 48, "depth": 1},
+    "pcpvt_small_v0": {"img_size": 32, "depths": (1, 1, 1, 1)},
+}
+
+
+@pytest.fixture(autouse=True)
+def _form_afterwards() -> Iterator[None]:
+    """Other tests go on with the form they had."""
+    before = selection.selected(), selection.library() if selection.is_native() else None
+    yield
+    selection.select(*before)
+
+
+@functools.cache
+def network_of(arch: str, form: str) -> nn.Cell:
+    """The same weights in every form."""
+    select_kernels(RunConfig(cpu_kernels=form))
+    assert selection.selected() == form
+    network = create_model(arch, num_classes=CLASSES, drop_path_rate=0.0, **TINY[arch])
+    rng = np.random.default_rng(3)
+    for parameter in network.get_parameters():
+        values = rng.normal(0.0, 0.2, parameter.shape)
+        if parameter.name.endswith("variance"):
+            values = np.abs(values) + 0.5
+        parameter.set_data(Tensor(values.astype(np.float32)))
+    return network
+
+
+def images_of(arch: str) -> Tensor:
+    side = TINY[arch]["img_size"]
+    return Tensor(np.random.default_rng(4).normal(size=(BATCH, 3, side, side)).astype(np.float32))
+
+
+class SquaredLogits(nn.Cell):
+    def __init__(self, network: nn.Cell) -> None:
+        super().__init__(auto_prefix=False)
+        self.network = network
+
+    def construct(self, image: Tensor) -> Tensor:
+        return ops.square(self.network(image)).sum()
+
+
+@functools.cache
+def arrays_of(arch: str, form: str) -> Dict[str, np.ndarray]:
+    """Logits in evaluation, every gradient, and running statistics after a training pass."""
+    network = network_of(arch, form).set_train(False)
+    found = {"logits": network(images_of(arch)).asnumpy()}
+    weights = ms.ParameterTuple(network.trainable_params())
+    loss = SquaredLogits(network).set_train(True)
+    gradient = ops.GradOperation(get_all=True, get_by_list=True)(loss, weights)
+    (dimage,), dweights = gradient(images_of(arch))
+    found["image"] = dimage.asnumpy()
+    found.update((w.name, d.asnumpy()) for w, d in zip(weights, dweights))
+    statistics = [p for p in network.get_parameters() if not p.requires_grad]
+    found.update((p.name, p.asnumpy().copy()) for p in statistics)
+    return found
+
+
+def cases() -> List[Any]:
+    """Native forms of all families, the pure forms where all of them occur; slow: the others."""
+    return [
+        *(pytest.param(arch, "native", marks=NEEDS_COMPILER) for arch in sorted(TINY)),
+        *(
+            pytest.param(arch, "pure", marks=() if arch == "convnext_tiny" else pytest.mark.slow)
+            for arch in sorted(TINY)
+        ),
+    ]
+
+
+@pytest.mark.parametrize(("arch", "form"), cases())
+def test_outputs_and_gradients_equal_the_standard_form(arch: str, form: str) -> None:
+    ours, expected = arrays_of(arch, form), arrays_of(arch, "off")
+    assert list(ours) == list(expected)
+    largest = max(np.abs(value).max() for value in expected.values())
+    for name, value in expected.items():
+        # Some gradients are 0 but for rounding, such as those of the keys' bias.
+        scale = max(np.abs(value).max(), 1e-4 * largest)
+        assert np.abs(ours[name] - value).max() <= 1e-4 * scale, name
+    whole, standard = (
+        np.concatenate([values[name].ravel() for name in expected]) for values in (ours, expected)
+    )
+    assert np.linalg.norm(whole - standard) <= 1e-5 * np.linalg.norm(standard)
+
+
+@functools.cache
+def five_losses(arch: str, form: str) -> List[float]:
+    network = network_of(arch, form)
+    side = TINY[arch]["img_size"]
+    sizes = {"image_size": side, "num_classes": CLASSES, "batch_size": BATCH}
+    config = replace(Config(), arch=arch, **sizes, base_lr=1e-3, clip_global_norm_value=1.0)
+    step = build_train_step(config, network).set_train(True)
+    rng = np.random.default_rng(5)
+    image = Tensor(rng.integers(0, 256, (BATCH, side, side, 3)).astype(np.uint8))
+    label, lr = Tensor(np.arange(BATCH, dtype=np.int32)), Tensor(1e-3, ms.float32)
+    mix = Tensor(np.tile(np.array([1, 0, 0, 0, 0], np.float32), (BATCH, 1)))
+    return [float(step(image, label, mix, lr)[0].asnumpy()) for _ in range(5)]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("arch", sorted(TINY))
+def test_five_steps_equal_the_standard_form(arch: str, form: str) -> None:
+    network_of.cache_clear()  # a training step changes its network
+    np.testing.assert_allclose(five_losses(arch, form), five_losses(arch, "off"), rtol=1e-4)
+
+
+@NEEDS_COMPILER
+def test_half_precision_takes_the_standard_form() -> None:
+    x = Tensor(np.random.default_rng(6).normal(size=(3, 7)).astype(np.float16))
+    outputs = []
+    for form in ("native", "off"):
+        select_kernels(RunConfig(cpu_kernels=form))
+        outputs.append([cell(x).asnumpy() for cell in (Gelu(), LayerNorm(7, epsilon=1e-6))])
+    for ours, expected in zip(*outputs):
+        assert ours.dtype == expected.dtype
+        np.testing.assert_array_equal(ours, expected)
+
+
+def test_without_a_compiler_auto_is_pure(monkeypatch: Any, tmp_path: Any, caplog: Any) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.delenv("CXX", raising=False)
+    with caplog.at_level("INFO"):
+        select_kernels(RunConfig(cpu_kernels="auto"))
+    assert selection.selected() == "pure"
+    assert [record.message for record in caplog.records] == [
+        "cpu_kernels auto: no C++ compiler (g++, clang++, c++, or CXX) on this machine; "
+        "slower without",
+        "cpu_kernels auto: pure",
+    ]
+    with pytest.raises(UserError, match="cpu_kernels 'native': no C\\+\\+ compiler"):
+        select_kernels(RunConfig(cpu_kernels="native"))
+
+
+def test_a_compiler_that_fails_leaves_nothing_behind(monkeypatch: Any, tmp_path: Any) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.setenv("CXX", "false")
+    select_kernels(RunConfig(cpu_kernels="auto"))
+    assert selection.selected() == "pure"
+    assert not [path for path in tmp_path.rglob("*") if path.is_file()]
+
+
+def test_other_devices_and_off_take_the_standard_form() -> None:
+    for run in (RunConfig(device_target="Ascend"), RunConfig(cpu_kernels="off")):
+        select_kernels(run)
+        assert selection.selected() == "off"
+    select_kernels(RunConfig(cpu_kernels="pure"))
+    with selection.using("off"):
+        assert not selection.is_fast()
+    assert selection.selected() == "pure"

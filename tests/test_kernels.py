@@ -1,0 +1,299 @@
+"""Every native kernel against torch in float64, called without MindSpore."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any, Callable, List, Sequence, Tuple
+
+import numpy as np
+import pytest
+from native_call import call, call_status
+from torch_oracle import torch
+
+from src.kernels import build
+
+if build.find_compiler(os.environ) is None:
+    pytest.skip("no C++ compiler", allow_module_level=True)
+
+functional = torch.nn.functional
+
+
+@pytest.fixture(scope="module")
+def library() -> Path:
+    return build.library(os.environ)
+
+
+def randoms(*shapes: Tuple[int, ...]) -> List[np.ndarray]:
+    rng = np.random.default_rng(sum(sum(shape) for shape in shapes))
+    return [rng.normal(0.3, 1.0, shape).astype(np.float32) for shape in shapes]
+
+
+def expected(
+    function: Callable[..., Any], inputs: Sequence[np.ndarray], dy: np.ndarray
+) -> Tuple[np.ndarray, ...]:
+    """Output and gradients of all `inputs`, by torch in float64."""
+    leaves = [torch.tensor(x, dtype=torch.float64, requires_grad=True) for x in inputs]
+    y = function(*leaves)
+    y.backward(torch.tensor(dy, dtype=torch.float64))
+    return (y.detach().numpy(), *[leaf.grad.numpy() for leaf in leaves])
+
+
+def assert_close(ours: np.ndarray, theirs: np.ndarray, tolerance: float = 1e-5) -> None:
+    assert ours.shape == theirs.shape
+    if theirs.size:
+        error = np.abs(ours - theirs).max() / max(np.abs(theirs).max(), 1e-30)
+        assert error <= tolerance, error
+
+
+def nhwc(function: Callable[..., Any]) -> Callable[..., Any]:
+    return lambda x, *rest: function(x.permute(0, 3, 1, 2), *rest).permute(0, 2, 3, 1)
+
+
+# Batch, height, width, channels, kernel.
+MAPS = [
+    (2, 14, 14, 32, 7),
+    (1, 9, 17, 13, 7),
+    (3, 2, 5, 20, 7),
+    (2, 1, 1, 8, 9),
+    (1, 32, 32, 24, 9),
+    (2, 7, 11, 35, 3),
+    (1, 2, 9, 16, 3),
+    (2, 6, 5, 17, 5),
+    (4, 56, 56, 48, 7),
+]
+
+
+@pytest.mark.parametrize("size", MAPS, ids=str)
+def test_depthwise_conv(library: Path, size: Tuple[int, ...]) -> None:
+    batch, height, width, channels, k = size
+    shape = (batch, height, width, channels)
+    x, w, b, dy = randoms(shape, (channels, 1, k, k), (channels,), shape)
+    conv = nhwc(lambda x, w, b: functional.conv2d(x, w, b, padding=k // 2, groups=channels))
+    y, dx, dw, db = expected(conv, (x, w, b), dy)
+    assert_close(call(library, "depthwise_conv_forward", (x, w, b), [shape])[0], y)
+    assert_close(call(library, "depthwise_conv_backward_input", (dy, w), [shape])[0], dx)
+    shapes = [w.shape, b.shape]
+    ours = call(library, "depthwise_conv_backward_weight", (dy, x), shapes)
+    assert_close(ours[0], dw)
+    assert_close(ours[1], db)
+
+
+ROWS = [(5, 7), (1, 1), (3, 50, 96), (2, 197, 197), (700, 33), (2, 9, 9, 16)]
+
+
+@pytest.mark.parametrize("shape", ROWS, ids=str)
+def test_layer_norm(library: Path, shape: Tuple[int, ...]) -> None:
+    columns, rows = shape[-1], int(np.prod(shape[:-1]))
+    x, gamma, beta, dy = randoms(shape, (columns,), (columns,), shape)
+    x += 3.0
+    epsilon = np.array([1e-6], np.float32)
+    layer_norm = lambda x, g, b: functional.layer_norm(x, (columns,), g, b, 1e-6)  # noqa: E731
+    y, dx, dgamma, dbeta = expected(layer_norm, (x, gamma, beta), dy)
+    inputs, shapes = (x, gamma, beta, epsilon), [shape, (rows,), (rows,)]
+    ours, mean, scale = call(library, "layer_norm_forward", inputs, shapes)
+    assert_close(ours, y)
+    if columns == 1:
+        return  # the gradient is 0, and all there is of it rounding
+    shapes = [shape, (columns,), (columns,)]
+    grads = call(library, "layer_norm_backward", (dy, x, gamma, mean, scale), shapes)
+    for mine, theirs in zip(grads, (dx, dgamma, dbeta)):
+        assert_close(mine, theirs)
+
+
+@pytest.mark.parametrize("shape", ROWS, ids=str)
+def test_gelu(library: Path, shape: Tuple[int, ...]) -> None:
+    x, bias, dy = randoms(shape, shape[-1:], shape)
+    x *= 3.0
+    y, dx, dbias = expected(lambda x, b: functional.gelu(x + b), (x, bias), dy)
+    (ours,) = call(library, "gelu_forward", (x, bias), [shape])
+    # The sum x + bias is rounded to float32 before the function is taken of it.
+    assert np.abs(ours - y).max() <= 1e-6
+    ours_dx, ours_dbias = call(library, "gelu_backward", (dy, x, bias), [shape, bias.shape])
+    assert_close(ours_dx, dx)
+    assert_close(ours_dbias, dbias)
+
+
+def test_gelu_on_a_fine_grid(library: Path) -> None:
+    x = np.linspace(-40, 40, 400_003).astype(np.float32).reshape(1, -1)
+    zero, one = np.zeros(x.size, np.float32), np.ones_like(x)
+    y, dx, _ = expected(lambda x, b: functional.gelu(x + b), (x, zero), one)
+    (ours,) = call(library, "gelu_forward", (x, zero), [x.shape])
+    assert (np.abs(ours - y) <= 1e-6 + 1e-7 * np.abs(y)).all()
+    grad, _ = call(library, "gelu_backward", (one, x, zero), [x.shape, zero.shape])
+    assert np.abs(grad - dx).max() <= 1e-6
+
+
+@pytest.mark.parametrize("shape", ROWS, ids=str)
+def test_softmax(library: Path, shape: Tuple[int, ...]) -> None:
+    x, dy = randoms(shape, shape)
+    x *= 10.0
+    y, dx = expected(lambda x: x.softmax(-1), (x,), dy)
+    (ours,) = call(library, "softmax_forward", (x,), [shape])
+    assert_close(ours, y)
+    (grad,) = call(library, "softmax_backward", (dy, y.astype(np.float32)), [shape])
+    assert np.abs(grad - dx).max() <= 1e-6 * np.abs(dy).max()
+
+
+@pytest.mark.parametrize("shape", [(3, 50, 96), (5, 7), (2, 9, 9, 16), (4, 60, 60, 11)], ids=str)
+def test_residual(library: Path, shape: Tuple[int, ...]) -> None:
+    x, branch, gamma, keep, dy = randoms(shape, shape, shape[-1:], shape[:1], shape)
+    per_sample = keep.reshape(-1, *[1] * (len(shape) - 1))
+    kept = torch.tensor(per_sample, dtype=torch.float64)
+    function = lambda x, h, g: x + h * g * kept  # noqa: E731
+    y, _, dbranch, dgamma = expected(function, (x, branch, gamma), dy)
+    assert_close(call(library, "residual_forward", (x, branch, gamma, keep), [shape])[0], y)
+    ours = call(library, "residual_backward", (dy, branch, gamma, keep), [shape, gamma.shape])
+    assert_close(ours[0], dbranch)
+    assert_close(ours[1], dgamma)
+
+
+@pytest.mark.parametrize("shape", [(2, 9, 9, 16), (64, 7), (3, 50, 96), (4, 60, 60, 11)], ids=str)
+def test_batch_norm(library: Path, shape: Tuple[int, ...]) -> None:
+    columns = shape[-1]
+    x, gamma, beta, dy = randoms(shape, (columns,), (columns,), shape)
+    x += 10.0  # a mean far from 0 must not cancel the variance
+    flat = lambda x: x.reshape(-1, columns)  # noqa: E731
+    function = lambda x, g, b: functional.batch_norm(  # noqa: E731
+        flat(x), None, None, g, b, True, 0.0, 1e-5
+    ).reshape(shape)
+    y, dx, dgamma, dbeta = expected(function, (x, gamma, beta), dy)
+    epsilon = np.array([1e-5], np.float32)
+    shapes = [shape, (columns,), (columns,)]
+    ours, mean, variance = call(library, "batch_norm_forward", (x, gamma, beta, epsilon), shapes)
+    assert_close(ours, y)
+    assert_close(mean, flat(x).mean(0, dtype=np.float64))
+    assert_close(variance, flat(x).var(0, dtype=np.float64))
+    inputs = (dy, x, gamma, mean, variance, epsilon)
+    grads = call(library, "batch_norm_backward", inputs, shapes)
+    for mine, theirs in zip(grads, (dx, dgamma, dbeta)):
+        assert_close(mine, theirs)
+
+
+@pytest.mark.parametrize("shape", ROWS, ids=str)
+def test_scale_shift(library: Path, shape: Tuple[int, ...]) -> None:
+    x, scale, shift, dy = randoms(shape, shape[-1:], shape[-1:], shape)
+    y, dx, dscale, dshift = expected(lambda x, s, t: x * s + t, (x, scale, shift), dy)
+    assert_close(call(library, "scale_shift_forward", (x, scale, shift), [shape])[0], y)
+    shapes = [shape, scale.shape, shift.shape]
+    ours = call(library, "scale_shift_backward", (dy, x, scale), shapes)
+    for mine, theirs in zip(ours, (dx, dscale, dshift)):
+        assert_close(mine, theirs)
+
+
+# Map (B, H, W, C), kernel, stride, padding.
+WINDOWS = [
+    ((2, 15, 13, 5), 7, 2, 3),
+    ((3, 8, 8, 16), 3, 1, 1),
+    ((2, 12, 9, 3), 4, 4, 0),
+    ((1, 2, 3, 4), 7, 2, 3),
+    ((2, 40, 40, 20), 3, 1, 1),
+]
+
+
+@pytest.mark.parametrize(("shape", "k", "stride", "pad"), WINDOWS)
+def test_patches(library: Path, shape: Tuple[int, ...], k: int, stride: int, pad: int) -> None:
+    batch, height, width, channels = shape
+    rows, columns = ((n + 2 * pad - k) // stride + 1 for n in (height, width))
+    x, dy = randoms(shape, (batch, rows, columns, k * k * channels))
+
+    def unfold(x: Any) -> Any:
+        found = functional.unfold(x.permute(0, 3, 1, 2), k, padding=pad, stride=stride)
+        found = found.reshape(batch, channels, k * k, rows, columns)
+        return found.permute(0, 3, 4, 2, 1).reshape(dy.shape)
+
+    y, dx = expected(unfold, (x,), dy)
+    geometry = np.array([k, stride, pad], np.float32)
+    np.testing.assert_array_equal(call(library, "patches_forward", (x, geometry), [dy.shape])[0], y)
+    assert_close(call(library, "patches_backward", (dy, geometry, x), [shape])[0], dx)
+
+
+@pytest.mark.parametrize("shape", [(2, 9, 12, 5), (1, 1, 1, 3), (3, 32, 32, 64), (2, 2, 7, 9)])
+def test_max_pool(library: Path, shape: Tuple[int, ...]) -> None:
+    (x,) = randoms(shape)
+    x = np.maximum(np.round(x, 1), 0)  # many ties, as after a ReLU
+    pool = nhwc(lambda x: functional.max_pool2d(x, 3, 2, 1))
+    out = pool(torch.tensor(x)).shape
+    (dy,) = randoms(tuple(out))
+    y, dx = expected(pool, (x,), dy)
+    (ours,) = call(library, "max_pool_forward", (x,), [y.shape])
+    np.testing.assert_array_equal(ours, y.astype(np.float32))
+    assert_close(call(library, "max_pool_backward", (dy, ours, x), [shape])[0], dx)
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf])
+def test_overflow_passes_through(library: Path, bad: float) -> None:
+    """As in torch: where it has NaN or infinity, so have the kernels, and nowhere else."""
+    shape, c = (1, 4, 5, 19), 19
+    x, w, one, zero = *randoms(shape, (c, 1, 3, 3)), np.ones(c, np.float32), np.zeros(c, np.float32)
+    x[0, 1, 2, 17] = bad
+    eps, rows = np.array([1e-6], np.float32), (20,)
+    t = torch.tensor(x)
+    conv = nhwc(lambda x: functional.conv2d(x, torch.tensor(w), padding=1, groups=c))
+    cases = [
+        ("gelu_forward", (x, zero), [shape], functional.gelu(t)),
+        ("softmax_forward", (x,), [shape], t.softmax(-1)),
+        (
+            "layer_norm_forward",
+            (x, one, zero, eps),
+            [shape, rows, rows],
+            functional.layer_norm(t, (c,)),
+        ),
+        ("depthwise_conv_forward", (x, w, zero), [shape], conv(t)),
+        ("residual_forward", (x, x, one, np.ones(1)), [shape], t + t),
+        (
+            "max_pool_forward",
+            (x,),
+            [(1, 2, 3, c)],
+            nhwc(lambda x: functional.max_pool2d(x, 3, 2, 1))(t),
+        ),
+    ]
+    for name, inputs, shapes, theirs in cases:
+        ours = call(library, name, inputs, shapes)[0]
+        np.testing.assert_array_equal(np.isfinite(ours), theirs.isfinite().numpy(), err_msg=name)
+    y, *_ = call(library, "batch_norm_forward", (x, one, zero, eps), [shape, (c,), (c,)])
+    assert not np.isfinite(y[..., 17]).any()
+    assert np.isfinite(y[..., :17]).all()
+    dy = np.zeros_like(x)
+    dy[0, 1, 2, 17] = bad
+    for inputs, name, outs in (
+        ((dy, np.nan_to_num(x, posinf=1.0), zero), "gelu_backward", [shape, (c,)]),
+        ((dy, w), "depthwise_conv_backward_input", [shape]),
+    ):
+        assert not np.isfinite(call(library, name, inputs, outs)[0]).all(), name
+
+
+def test_shapes_of_zero(library: Path) -> None:
+    none, c, w = np.zeros((0, 4, 4, 8)), np.ones(8), np.ones((8, 1, 3, 3))
+    eps = np.ones(1)
+    s = none.shape
+    for name, inputs, outs in (
+        ("gelu_forward", (none, c), [s]),
+        ("softmax_forward", (none,), [s]),
+        ("layer_norm_forward", (none, c, c, eps), [s, (0,), (0,)]),
+        ("depthwise_conv_forward", (none, w, c), [s]),
+        ("depthwise_conv_backward_input", (none, w), [s]),
+        ("residual_forward", (none, none, c, np.ones(0)), [s]),
+        ("max_pool_forward", (none,), [(0, 2, 2, 8)]),
+        ("max_pool_backward", (np.zeros((0, 2, 2, 8)), np.zeros((0, 2, 2, 8)), none), [s]),
+        ("patches_forward", (none, np.array([3, 1, 1])), [(0, 4, 4, 72)]),
+        ("batch_norm_forward", (none, c, c, eps), [s, (8,), (8,)]),
+    ):
+        call(library, name, inputs, outs)
+    for name, inputs, outs in (
+        ("gelu_backward", (none, none, c), [s, (8,)]),
+        ("layer_norm_backward", (none, none, c, np.ones(0), np.ones(0)), [s, (8,), (8,)]),
+        ("depthwise_conv_backward_weight", (none, none), [(8, 1, 3, 3), (8,)]),
+        ("residual_backward", (none, none, c, np.ones(0)), [s, (8,)]),
+    ):
+        for sums in call(library, name, inputs, outs)[1 if outs[0] == s else 0 :]:
+            assert (sums == 0).all(), name
+    for narrow in ((0,), (3, 0)):
+        call(library, "softmax_forward", (np.zeros(narrow),), [narrow])
+        call(library, "gelu_forward", (np.zeros(narrow), np.zeros(0)), [narrow])
+
+
+def test_other_types_are_refused(library: Path) -> None:
+    arrays = [np.ones((2, 4), np.float32)] * 2
+    assert call_status(library, "softmax_forward", arrays, "float16") != 0
+    assert call_status(library, "softmax_forward", arrays[:1], "float32") != 0
