@@ -17,11 +17,16 @@ def train(config: Config) -> None:
     # tenth of a second.
     from src.data.imagenet import create_dataset
     from src.trainer.build import build_run, build_trainer
+    from src.trainer.dry_run import dry_run, profile
 
     run = build_run(config, world)
     rank, size = world.rank, world.size
     train_set = create_dataset(config, True, rank, size, start_step=run.state.step)
     val_set = create_dataset(config, False, rank, size)
+    if config.train.dry_run:
+        return dry_run(config, run, (train_set, val_set))
+    if config.train.profile:
+        return profile(config, run, (train_set, val_set))
     trainer = build_trainer(config, run, train_set=train_set, val_set=val_set)
     trainer.announce()
     trainer.run()

@@ -28,10 +28,9 @@ def replay(config: Config) -> None:
 
     path = Path(config.train.resume)
     checkpoint = read_checkpoint(path)
-    batch, scale = forensics.read_batch(path.parent)
     train_step = build_train_step(config, build_network(config))
     load_parameters(train_step.saved_parameters(), checkpoint, target="this recipe")
-    finding = forensics.probe(train_step, batch, scale)
+    finding, scale = forensics.replay(train_step, path.parent)
     print(
         f"step {checkpoint.meta['step']}  loss {finding.loss:g}  loss scale {scale:g}  first "
         f"gradient that is not finite: {finding.parameter or 'none, all are finite'}"

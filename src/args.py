@@ -345,6 +345,9 @@ class TrainConfig:
     ema_decay: float = 0.9999
     # let that decay grow from 0 over the first steps
     ema_warmup: bool = False
+    # dropout drawn from (seed, step): a resumed run is exact; false: by the framework's own
+    # generator, which forgets its place (for a device on which it is much faster)
+    seeded_dropout: bool = True
     # weights whose top-1 decides what best.ckpt is; raw or ema
     best_by: str = "raw"
     # folder of checkpoints and logs; null: ./outputs/<arch>
@@ -363,6 +366,12 @@ class TrainConfig:
     resume: Optional[str] = None
     # continue although the recipe differs from the one in the checkpoint
     allow_config_change: bool = False
+    # write the rows of metrics.csv to train_url/tensorboard too (needs the package tensorboard)
+    tensorboard: bool = False
+    # try the recipe: 2 steps, an evaluation batch, a checkpoint there and back; leaves nothing
+    dry_run: bool = False
+    # instead of training, this many steps timed part by part, into train_url/profile; >= 0; 0: off
+    profile: int = 0
     # eval.py: use the averaged weights of the checkpoint
     ema: bool = False
 
@@ -372,6 +381,7 @@ class TrainConfig:
         check_ranges(self, loss_scale_window=">= 1", ema_decay="[0, 1)", save_every=">= 0")
         check_ranges(self, keep_checkpoint_max=">= 1", eval_every=">= 0", log_interval=">= 1")
         check_ranges(self, max_overflows=">= 1", accumulation_step=">= 1", save_steps=">= 0")
+        check_ranges(self, profile=">= 0")
         check_choices(
             self,
             amp_level=("O0", "O1", "O2", "O3", "auto"),

@@ -13,8 +13,9 @@ from mindspore import Parameter, Tensor, nn
 from src.args import Config, OptimConfig, RunConfig, TrainConfig
 from src.data.augment.batch_transform import BatchTransform
 from src.errors import UserError
+from src.models.layers.dropout import Dropout
 from src.models.registry import create_model
-from src.tools.amp import LossScale, apply_amp, resolve_amp
+from src.tools.amp import LossScale, apply_amp, precision_table, resolve_amp
 from src.tools.clipping import GradientClip
 from src.tools.criterion import SoftTargetCrossEntropy
 from src.tools.optimizer import create_optimizer
@@ -47,7 +48,7 @@ def losses(arch: str, level: str, steps: int) -> List[float]:
         clip=GradientClip("norm", 1.0, network.trainable_params()),
     ).set_train(True)
     for cell in network.cells_and_names():
-        if isinstance(cell[1], nn.Dropout):
+        if isinstance(cell[1], Dropout):
             cell[1].set_train(False)
     rng = np.random.default_rng(0)
     image = Tensor(rng.integers(0, 256, (8, side, side, 3)).astype(np.uint8))
@@ -111,6 +112,29 @@ def test_the_table_of_levels(level: str, keep_bn: bool, halves: str) -> None:
         if getattr(network, name)(x).dtype == ms.float16
     }
     assert found == set(halves.split())
+
+
+@pytest.mark.parametrize(
+    ("level", "halves"),
+    [
+        ("O0", set()),
+        ("O1", {"Conv2d", "Dense", "DotProductAttention"}),
+        ("O2", {"Conv2d", "Dense", "DotProductAttention", "GELU", "MaxPool2d", "ReLU"}),
+    ],
+)
+def test_the_printed_table_says_what_stays_float32(level: str, halves: set) -> None:
+    network = create_model("cct_2_3x2_32", drop_path_rate=0.0, attention_dropout=0.0)
+    apply_amp(network, level)
+    lines = [line.split(maxsplit=1) for line in precision_table(network).splitlines()]
+    (half, shown_halves), (single, shown_singles) = lines
+    assert (half, single) == ("half", "float32")
+    named = {part.split()[0] for part in shown_halves.split(", ")} - {"nothing"}
+    kept = {part.split()[0] for part in shown_singles.split(", ")}
+    assert halves <= named
+    assert not named & kept
+    assert {"LayerNorm", "Softmax", "loss"} <= kept
+    assert "Softmax 3" in shown_singles
+    assert "LayerNorm 5" in shown_singles
 
 
 def test_auto_and_bfloat16() -> None:

@@ -11,6 +11,7 @@ from mindspore import Tensor, nn
 from torch_oracle import torch
 
 from src.args import OptimConfig
+from src.data.augment.batch_transform import BatchTransform
 from src.errors import UserError
 from src.tools.criterion import DistillationLoss, SoftTargetCrossEntropy, create_criterion
 
@@ -65,6 +66,26 @@ def test_cross_entropy_equals_torch() -> None:
     criterion = create_criterion(OptimConfig())
     inputs = [logits_of(0), target_of(1)]
     assert_equal(criterion, lambda x, target: functional.cross_entropy(x, target), inputs)
+
+
+@pytest.mark.parametrize("smoothing", [0.0, 0.1, 0.5])
+def test_label_smoothing_equals_timm(smoothing: float) -> None:
+    from timm.loss import LabelSmoothingCrossEntropy
+
+    label = np.random.default_rng(3).integers(0, 10, 8).astype(np.int32)
+    transform = BatchTransform(
+        8, 4, num_classes=10, mean=(0.5,) * 3, std=(0.5,) * 3, label_smoothing=smoothing
+    )
+    images, mix = np.zeros((8, 4, 4, 3), np.uint8), np.tile(np.float32([1, 0, 0, 0, 0]), (8, 1))
+    _, target = transform(Tensor(images), Tensor(label), Tensor(mix))
+    value, (grad,) = value_and_grads(
+        create_criterion(OptimConfig()), [logits_of(0), target.asnumpy()]
+    )
+    logits = torch.tensor(logits_of(0)).double().requires_grad_()
+    expected = LabelSmoothingCrossEntropy(smoothing)(logits, torch.tensor(label).long())
+    (expected_grad,) = torch.autograd.grad(expected, logits)
+    assert value == pytest.approx(float(expected.detach()), rel=1e-6)
+    np.testing.assert_allclose(grad, expected_grad.numpy(), rtol=0, atol=1e-6)
 
 
 @pytest.mark.parametrize("threshold", [None, 0.0, 0.5])

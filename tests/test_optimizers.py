@@ -12,6 +12,7 @@ from torch_oracle import torch
 
 from src.args import OptimConfig
 from src.models.registry import create_model
+from src.models.weights import reference_names
 from src.tools.optimizer import AdamW, AdamWeightDecay, Optimizer, create_optimizer, layer_scales
 
 # Names, shapes, whether they decay, and groups from the stem to the head.
@@ -200,6 +201,37 @@ def test_lamb_moves_a_matrix_of_zeros() -> None:
 def test_layer_scales() -> None:
     assert layer_scales(Weights(), LAYER_DECAY) == SCALES
     assert layer_scales(Weights(), 1.0) == layer_scales(Weights(), None) == [1.0] * 5
+
+
+@pytest.mark.parametrize(
+    ("name", "reference", "keywords"),
+    [
+        ("deit_tiny_patch16_224", "deit_tiny_patch16_224", {"img_size": 32, "depth": 4}),
+        ("pcpvt_small_v0", "twins_pcpvt_small", {"img_size": 32}),
+        ("convmixer_768_32", "convmixer_768_32", {}),
+    ],
+)
+def test_layer_scales_equal_timm(name: str, reference: str, keywords: Dict[str, Any]) -> None:
+    """But for the last norm: timm counts it to the last block, we, as BEiT, to the head."""
+    import timm
+    from timm.optim import param_groups_layer_decay
+
+    theirs = timm.create_model(reference, num_classes=5, **keywords)
+    names = {id(parameter): name for name, parameter in theirs.named_parameters()}
+    expected = {
+        names[id(parameter)]: group["lr_scale"]
+        for group in param_groups_layer_decay(theirs, layer_decay=LAYER_DECAY)
+        for parameter in group["params"]
+    }
+    sized = {"img_size": 28} if name.startswith("convmixer") else {}
+    network = create_model(name, num_classes=5, **keywords, **sized)
+    known = reference_names(network)
+    scales = zip(network.trainable_params(), layer_scales(network, LAYER_DECAY))
+    ours = {known[parameter.name]: scale for parameter, scale in scales}
+    for last in ("norm.weight", "norm.bias"):
+        if last in ours:
+            assert (ours.pop(last), expected.pop(last)) == (1.0, LAYER_DECAY)
+    assert ours == pytest.approx(expected, rel=1e-12)
 
 
 def test_layer_scales_of_convnext_equal_the_authors() -> None:

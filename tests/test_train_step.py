@@ -12,11 +12,13 @@ from torch_oracle import torch
 
 from src.args import OptimConfig
 from src.data.augment.batch_transform import BatchTransform
+from src.data.imagenet import Batch
 from src.tools.amp import LossScale, apply_amp
 from src.tools.clipping import GradientClip
 from src.tools.criterion import DistillationLoss, SoftTargetCrossEntropy
 from src.tools.optimizer import AdamW, Momentum, create_optimizer
 from src.trainer.ema import Ema
+from src.trainer.forensics import find_suspect
 from src.trainer.train_one_step import DistilledNetWithLoss, NetWithLoss, TrainOneStep, global_norm
 
 SHAPES = [(7, 5), (5,), (3, 4, 2, 2), (1, 6, 8)]
@@ -266,6 +268,35 @@ def test_accumulation_equals_one_larger_batch() -> None:
             assert np.abs(value - parted[name]).max() <= 1e-5 * max(1.0, np.abs(value).max()), name
 
 
+def test_an_inf_at_step_7_skips_that_update_alone_and_halves_the_scale() -> None:
+    """What is left is the state of a run that never saw that batch."""
+    states, scales = [], []
+    for is_seen in (True, False):
+        ms.set_seed(5)
+        net = TinyNet()
+        scale = LossScale(1024.0, dynamic=True, factor=2.0, window=100)
+        step = build_step(net, OptimConfig(weight_decay=0.1), scale)
+        for number in range(1, 11):
+            image, label, mix = batch(number)
+            if number == 7 and not is_seen:
+                continue
+            if number == 7:
+                mix[2, 0] = np.inf
+            _, norm, finite, used_scale = run(step, (image, label, mix), 0.01)
+            assert (np.isfinite(norm), finite) == ((False, 0.0) if number == 7 else (True, 1.0))
+            if is_seen:
+                scales.append(used_scale)
+        states.append({p.name: p.asnumpy().copy() for p in step.saved_parameters()})
+    assert scales == [1024.0] * 7 + [512.0] * 3
+    seen, unseen = states
+    assert (seen.pop("train.finite_steps"), unseen.pop("train.finite_steps")) == (3, 9)
+    assert (seen.pop("train.loss_scale"), unseen.pop("train.loss_scale")) == (512.0, 1024.0)
+    assert (seen.pop("train.calls"), unseen.pop("train.calls")) == (10, 9)
+    assert seen["train.updates"] == 9
+    for name, value in seen.items():
+        np.testing.assert_array_equal(value, unseen[name], err_msg=name)
+
+
 class NetWithStatistics(TinyNet):
     def __init__(self) -> None:
         super().__init__()
@@ -295,6 +326,29 @@ def test_overflow_leaves_running_statistics_alone(accumulation_step: int) -> Non
     after = snapshot(step)
     changed = {name for name in before if not np.array_equal(before[name], after[name])}
     assert changed == {"train.loss_scale", "train.finite_steps", "train.calls"}
+
+
+def test_the_suspect_is_the_batch_of_a_step_that_broke_and_looking_changes_nothing() -> None:
+    net = NetWithStatistics()
+    transform = BatchTransform(6, 4, num_classes=3, mean=(0.5,) * 3, std=(0.2,) * 3)
+    step = TrainOneStep(
+        NetWithLoss(transform, net, SoftTargetCrossEntropy()),
+        create_optimizer(OptimConfig(), net),
+        LossScale(8.0, dynamic=True, factor=2.0, window=3),
+        calls=Parameter(Tensor(0, ms.int32), name="train.calls", requires_grad=False),
+        accumulation_step=3,
+    ).set_train(True)
+    batches = [Batch(*batch(number)) for number in range(3)]
+    batches[1].mix[2, 0] = np.inf
+    for one in batches:
+        run(step, one, 0.01)
+    before = snapshot(step)
+    suspect = find_suspect(step, batches, 8.0)
+    assert suspect.batch is batches[1]
+    assert suspect.calls == 1
+    assert suspect.finding.parameter == "fc1.weight"
+    after = snapshot(step)
+    assert not [name for name in before if not np.array_equal(before[name], after[name])]
 
 
 class TwoHeads(TinyNet):

@@ -18,6 +18,7 @@ from .layers.activation import create_activation
 from .layers.attention import Attention
 from .layers.conv_pool import DenseConv, MaxPool
 from .layers.drop_path import DropPath
+from .layers.dropout import Dropout
 from .layers.layout import NCHW, NHWC, preferred_layout, relayout
 from .layers.linear import create_linear
 from .layers.norm import LayerNorm
@@ -97,9 +98,9 @@ class EncoderLayer(nn.Cell):
         self.norm1 = LayerNorm(dim, epsilon=1e-5)
         self.linear1 = create_linear(dim, hidden_dim)
         self.activation = create_activation(nonlinearity)
-        self.dropout1 = nn.Dropout(p=dropout)
+        self.dropout1 = Dropout(dropout)
         self.linear2 = create_linear(hidden_dim, dim)
-        self.dropout2 = nn.Dropout(p=dropout)
+        self.dropout2 = Dropout(dropout)
         self.drop_path1 = DropPath(drop_path)
         self.drop_path2 = DropPath(drop_path)
 
@@ -129,11 +130,12 @@ class TransformerClassifier(nn.Cell):
         self.seq_pool = seq_pool
         if seq_pool:
             self.attention_pool = create_linear(dim, 1)
+            self.softmax = nn.Softmax(axis=1)  # a cell, so that mixed precision can leave it alone
         else:
             length += 1
             self.class_emb = Parameter(initializer("zeros", (1, 1, dim)), name="class_emb")
         self.positional_emb = self._positions(positional_embedding, length, dim)
-        self.dropout = nn.Dropout(p=dropout)
+        self.dropout = Dropout(dropout)
         rates = np.linspace(0.0, drop_path_rate, num_layers)
         self.blocks = nn.CellList(
             [EncoderLayer(dim, dropout=dropout, drop_path=float(rate), **layer) for rate in rates]
@@ -168,7 +170,7 @@ class TransformerClassifier(nn.Cell):
     def classify(self, x: Tensor) -> Tensor:
         """(B, N, C) features -> (B, num_classes) logits, by SeqPool or the class token."""
         if self.seq_pool:
-            weights = ops.softmax(self.attention_pool(x), axis=1)  # (B, N, 1)
+            weights = self.softmax(self.attention_pool(x))  # (B, N, 1)
             x = (weights * x).sum(axis=1)  # (B, N, C) -> (B, C)
         else:
             x = x[:, 0]

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import logging
-from typing import Tuple, Type
+from collections import Counter
+from typing import Dict, Tuple, Type
 
 import mindspore as ms
 from mindspore import Parameter, Tensor, nn, ops
@@ -11,14 +11,17 @@ from mindspore import Parameter, Tensor, nn, ops
 from src.args import Config
 from src.errors import UserError
 from src.models.layers.attention import DotProductAttention
-
-_LOGGER = logging.getLogger(__name__)
+from src.models.layers.drop_path import FrameworkUniform, SeededUniform
 
 Cells = Tuple[Type[nn.Cell], ...]
 
 _NORMS: Cells = (nn.LayerNorm, nn.GroupNorm)
 _BATCH_NORMS: Cells = (nn.BatchNorm1d, nn.BatchNorm2d)
 _SOFTMAX: Cells = (nn.Softmax,)
+_NO_ARITHMETIC: Cells = (
+    *(nn.Identity, nn.CellList, nn.SequentialCell),
+    *(nn.Dropout, FrameworkUniform, SeededUniform),
+)
 # Where nearly all multiplications are.
 _MATRIX_CELLS: Cells = (nn.Dense, nn.Conv2d, DotProductAttention)
 
@@ -55,23 +58,40 @@ def apply_amp(
     | O2 | the rest | norms, softmax; BatchNorm by `keep_bn_fp32` |
     | O3 | everything | nothing |
 
-    The loss is float32 at every level. The choice is logged once.
+    The loss is float32 at every level. `precision_table` shows what a network comes to.
     """
     if level == "O0":
         return
     half = getattr(ms, dtype)
-    kept = {"O1": (), "O2": (*_NORMS, *_SOFTMAX), "O3": ()}[level]
+    kept = {"O1": _SOFTMAX, "O2": (*_NORMS, *_SOFTMAX), "O3": ()}[level]
     if level == "O2" and keep_bn_fp32:
         kept = (*kept, *_BATCH_NORMS)
     network.to_float(ms.float32 if level == "O1" else half)
     for _, cell in network.cells_and_names():
         if level == "O1" and isinstance(cell, _MATRIX_CELLS):
-            cell.to_float(half)
-            kept = _SOFTMAX  # inside the attention
+            cell.to_float(half)  # with all it holds: the softmax comes after its attention
         if kept and isinstance(cell, kept):
             cell.to_float(ms.float32)
-    halves = {"O1": "Dense, Conv2d and attention", "O2": "all but norms and softmax", "O3": "all"}
-    _LOGGER.info("amp_level %s: %s in %s; loss in float32", level, halves[level], dtype)
+
+
+def precision_table(network: nn.Cell) -> str:
+    """Two lines: the innermost cells that compute in half precision and in float32, counted.
+
+    Read from the cells themselves, so it holds whatever marked them.
+    """
+    counts: Dict[str, Counter] = {"half": Counter(), "float32": Counter()}
+    for _, cell in network.cells_and_names():
+        inner = list(cell.cells())
+        if isinstance(cell, _MATRIX_CELLS) or not (inner or isinstance(cell, _NO_ARITHMETIC)):
+            flags = cell.get_flags()
+            is_half = flags.get("fp16", False) or flags.get("bf16", False)
+            counts["half" if is_half else "float32"][type(cell).__name__] += 1
+    lines = []
+    for precision, cells in counts.items():
+        names = [f"{name} {count}" for name, count in sorted(cells.items())]
+        names += ["loss", "weights", "optimizer"] if precision == "float32" else []
+        lines.append(f"  {precision:8}{', '.join(names) or 'nothing'}")
+    return "\n".join(lines)
 
 
 class LossScale(nn.Cell):

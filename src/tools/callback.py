@@ -29,19 +29,47 @@ class StepClock:
 
     def restart(self) -> None:
         self._start = time.perf_counter()
-        self._waited = 0.0
+        self.waited = 0.0
         self._batches = 0
 
     def add_wait(self, seconds: float) -> None:
-        self._waited += seconds
+        self.waited += seconds
         self._batches += 1
 
     def read(self) -> Times:
         """Times since the last `read` or `restart`, which begins the next interval."""
         elapsed = max(time.perf_counter() - self._start, 1e-9)
-        times = Times(elapsed / max(1, self._batches), self._waited / elapsed)
+        times = Times(elapsed / max(1, self._batches), self.waited / elapsed)
         self.restart()
         return times
+
+
+class Pace:
+    """Says once, after `steps` steps, how long the run will take."""
+
+    def __init__(self, steps: int = 50) -> None:
+        self._wanted = steps
+        self._steps = 0
+        self._seconds = 0.0
+        self._is_first = True
+
+    def add(self, steps: int, seconds_per_step: float, *, left: int) -> Optional[str]:
+        """An interval of `steps` steps, after which `left` are left; the message when it is due.
+
+        The first interval does not count: it holds the compilation.
+        """
+        if self._is_first or self._steps >= self._wanted:
+            self._is_first = False
+            return None
+        self._steps += steps
+        self._seconds += steps * seconds_per_step
+        if self._steps < self._wanted:
+            return None
+        seconds = self._seconds / self._steps
+        return (
+            f"estimate after {self._steps} steps: {seconds:.3g} s each, "
+            f"{left * seconds / 3600:.2f} hours for the {left} left, without evaluations"
+        )
 
 
 class ProgressDisplay:

@@ -22,6 +22,9 @@ from src.errors import TrainingFailed, UserError
 
 STATE_PREFIX = "train."
 _META = "train.meta"
+# In the record of last.ckpt: the other names it has earned. A process killed before it gave them
+# does so when it is resumed.
+_NAMES = "names"
 
 
 @dataclass(frozen=True)
@@ -181,11 +184,13 @@ class CheckpointFolder:
         self.save_every = save_every
         self.keep_max = keep_max
 
-    def create(self) -> None:
-        """Makes the folder, and removes what a killed process had not finished writing."""
+    def create(self, resumed: Optional[Checkpoint] = None) -> None:
+        """Makes the folder, and ends what a killed process had not finished writing."""
         self.folder.mkdir(parents=True, exist_ok=True)
         for name in (".last.", ".best.", ".epoch_"):
             _remove_unfinished(self.folder, name)
+        if resumed and resumed.path == self.last:
+            self._publish_all(resumed.meta.get(_NAMES, []))
 
     @property
     def last(self) -> Path:
@@ -233,19 +238,23 @@ class CheckpointFolder:
             TrainingFailed: the disk is full or the folder cannot be written.
         """
         try:
-            save_checkpoint(self.last, parameters, meta)
-            if is_best:
-                self._publish("best.ckpt")
+            names = ["best.ckpt"] if is_best else []
             if epoch is not None and self.save_every and epoch % self.save_every == 0:
-                self._publish(f"epoch_{epoch:03d}.ckpt")
-                for old in self._epochs()[: -self.keep_max]:
-                    old.unlink()
-        except (OSError, RuntimeError) as error:
+                names.append(f"epoch_{epoch:03d}.ckpt")
+            save_checkpoint(self.last, parameters, {**meta, _NAMES: names})
+            self._publish_all(names)
+        except (OSError, RuntimeError, ValueError) as error:
             reason = " ".join(str(error).split())
             raise TrainingFailed(
                 f"step {meta['step']}: {self.folder} cannot take a checkpoint ({reason}); the "
                 "previous one is whole: make room, then continue with --resume auto"
             ) from error
+
+    def _publish_all(self, names: Iterable[str]) -> None:
+        for name in names:
+            self._publish(name)
+        for old in self._epochs()[: -self.keep_max]:
+            old.unlink()
 
     def _epochs(self) -> List[Path]:
         return sorted(self.folder.glob("epoch_*.ckpt"), key=lambda path: int(path.stem[6:]))

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+from typing import Any
+
 import mindspore as ms
 
 
@@ -16,3 +19,16 @@ def set_device(device_target: str, device_id: int) -> None:
 def has_cpu_kernels() -> bool:
     """Whether the fast forms of `src/kernels` are tried with this version; others run without."""
     return hasattr(ms, "set_device")
+
+
+def max_device_memory() -> int:
+    """Most bytes allocated on the device so far; 0 where the framework does not tell."""
+    runtime = getattr(ms, "runtime", None)
+    if runtime is None or not hasattr(runtime, "max_memory_allocated"):
+        return 0
+    return int(runtime.max_memory_allocated())
+
+
+def start_profiler(folder: Path) -> Any:
+    """MindSpore's profiler, running; `stop()` and `analyse()` end it."""
+    return ms.Profiler(output_path=str(folder), start_profile=True)

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import logging
 import os
+import resource
 from dataclasses import dataclass
-from typing import Mapping, Optional
+from pathlib import Path
+from typing import Any, Mapping, Optional
 
 from src.args import RunConfig
 from src.errors import UserError
@@ -168,3 +170,57 @@ def _select_native(*, is_required: bool) -> None:
             ) from error
         _LOGGER.info("cpu_kernels auto: %s; slower without", error)
         selection.select(selection.PURE)
+
+
+def describe_device(run: RunConfig) -> str:
+    """`CPU (2 cores)` or `Ascend 0`."""
+    if run.device_target == "CPU":
+        return f"CPU ({os.cpu_count()} cores)"
+    return f"{run.device_target} {run.device_id}"
+
+
+def peak_memory_gib(run: RunConfig) -> float:
+    """Most memory used so far: of the process on a CPU, else of the device; GiB."""
+    if run.device_target == "CPU":
+        kibibytes = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        return kibibytes / 2**20
+    from src.tools.compat import max_device_memory
+
+    return max_device_memory() / 2**30
+
+
+class _Trace:
+    """Records the framework's own profile while entered, where it works.
+
+    Attributes:
+        verdict: `written`, or why there is none.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.verdict = "not started"
+        self._folder = folder
+        self._profiler: Any = None
+
+    def __enter__(self) -> _Trace:
+        from src.tools.compat import start_profiler
+
+        try:
+            self._profiler = start_profiler(self._folder)
+        except (RuntimeError, ValueError, TypeError, ImportError, OSError) as error:
+            self.verdict = f"does not work here ({' '.join(str(error).split())[:120]})"
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._profiler is None:
+            return
+        try:
+            self._profiler.stop()
+            self._profiler.analyse()
+            self.verdict = "written"
+        except (RuntimeError, ValueError, TypeError, OSError) as error:
+            self.verdict = f"does not work here ({' '.join(str(error).split())[:120]})"
+
+
+def trace_steps(folder: Path) -> _Trace:
+    """The framework's profile of what runs within `with`, into `folder`."""
+    return _Trace(folder)

@@ -2,8 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 from pathlib import Path
+
+
+class _RunLog(logging.FileHandler):
+    """Gives up at the first line that cannot be written, where logging would print a traceback."""
+
+    def handleError(self, record: logging.LogRecord) -> None:
+        root = logging.getLogger()
+        root.removeHandler(self)
+        with contextlib.suppress(OSError):
+            self.close()
+        root.warning("%s: cannot be written any more", self.baseFilename)
 
 
 def log_to_file(path: Path) -> None:
@@ -15,6 +27,6 @@ def log_to_file(path: Path) -> None:
     for handler in [h for h in root.handlers if isinstance(h, logging.FileHandler)]:
         root.removeHandler(handler)
         handler.close()
-    handler = logging.FileHandler(path, encoding="utf-8")
+    handler = _RunLog(path, encoding="utf-8")
     handler.setFormatter(logging.Formatter("%(asctime)s %(message)s"))
     root.addHandler(handler)

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import os
 from pathlib import Path
-from typing import Any, Dict, List, Mapping, TextIO, Tuple
+from typing import Any, Dict, List, Mapping, Optional, TextIO, Tuple
+
+from src.errors import TrainingFailed
+from src.tools.tensorboard_events import TensorBoardEvents
 
 COLUMNS = (
     "step",  # steps done, from 1
@@ -32,9 +36,14 @@ class Records:
     """Appends rows to `metrics.csv`; each is on its way to the disk when `write` returns.
 
     Rows of steps after `first_step` are dropped on opening: a resumed run does them again.
+
+    Args:
+        events: a TensorBoard writer that gets every row too; None: off.
     """
 
-    def __init__(self, path: Path, *, first_step: int) -> None:
+    def __init__(
+        self, path: Path, *, first_step: int, events: Optional[TensorBoardEvents] = None
+    ) -> None:
         rows = [row for row in read_records(path) if int(row["step"]) <= first_step]
         temporary = path.with_name(f".{path.name}.tmp")
         with temporary.open("w", newline="", encoding="utf-8") as file:
@@ -44,22 +53,42 @@ class Records:
         os.replace(temporary, path)
         self._file: TextIO = path.open("a", newline="", encoding="utf-8")
         self._writer = csv.DictWriter(self._file, COLUMNS)
+        self._events = events
 
     def write(self, **values: Any) -> None:
-        """One row; columns not given stay empty."""
-        self._writer.writerow(values)
-        self._file.flush()
+        """One row; columns not given stay empty.
+
+        Raises:
+            TrainingFailed: the disk is full.
+        """
+        try:
+            self._writer.writerow(values)
+            self._file.flush()
+            if self._events is not None:
+                self._events.write(values)
+        except OSError as error:
+            raise TrainingFailed(
+                f"step {values.get('step')}: {self._file.name} cannot be written ({error}); the "
+                "last checkpoint is whole: make room, then continue with --resume auto"
+            ) from error
 
     def close(self) -> None:
-        self._file.close()
+        """What could not be written before is lost."""
+        with contextlib.suppress(OSError):
+            self._file.close()
+            if self._events is not None:
+                self._events.close()
 
 
 def read_records(path: Path) -> List[Dict[str, str]]:
-    """Rows of a metrics.csv, oldest first; none where there is no file."""
+    """Rows of a metrics.csv, oldest first; none where there is no file.
+
+    A last line without its end, which a full disk leaves behind, is not read.
+    """
     if not path.exists():
         return []
-    with path.open(newline="", encoding="utf-8") as file:
-        return list(csv.DictReader(file))
+    text = path.read_text(encoding="utf-8")
+    return list(csv.DictReader(text[: text.rfind("\n") + 1].splitlines()))
 
 
 def draw_curves(rows: List[Dict[str, str]], picture: Path, *, title: str) -> None:

@@ -15,6 +15,7 @@ from src.data.augment.batch_transform import BatchTransform, EraseBoxes, ImageNo
 from src.data.imagenet import ImageDataset
 from src.errors import UserError
 from src.models.layers.drop_path import seed_drop_paths
+from src.models.layers.dropout import seed_dropouts
 from src.models.registry import create_model
 from src.tools.amp import LossScale, apply_amp, resolve_amp
 from src.tools.checkpoint import (
@@ -33,6 +34,7 @@ from src.tools.optimizer import create_optimizer
 from src.tools.pretrained import start_from_file
 from src.tools.records import Records
 from src.tools.schedulers import create_lr_schedule
+from src.tools.tensorboard_events import TensorBoardEvents
 from src.trainer.ema import Ema
 from src.trainer.evaluate import EvalNet
 from src.trainer.loop import RunState, Trainer
@@ -101,14 +103,10 @@ def build_train_step(config: Config, network: nn.Cell, world: World = ALONE) -> 
         erase=_create_erase(config),
     )
     calls = Parameter(Tensor(0, ms.int32), name="train.calls", requires_grad=False)
-    seed_drop_paths(
-        network,
-        seed=train.seed,
-        step=calls,
-        batch_size=data.batch_size,
-        rank=world.rank,
-        world_size=world.size,
-    )
+    place = {"batch_size": data.batch_size, "rank": world.rank, "world_size": world.size}
+    seed_drop_paths(network, seed=train.seed, step=calls, **place)
+    if train.seeded_dropout:
+        seed_dropouts(network, seed=train.seed, step=calls, **place)
     ema = None
     if train.with_ema:
         ema = Ema(list(network.get_parameters()), decay=train.ema_decay, warmup=train.ema_warmup)
@@ -186,7 +184,7 @@ _FREE_KEYS = frozenset(
     "train_url resume allow_config_change data_url num_parallel_workers python_multiprocessing "
     "device_target device_id "
     "save_every save_steps keep_checkpoint_max eval_every log_interval max_overflows pretrained "
-    "ema debug cpu_kernels".split()
+    "ema debug cpu_kernels dry_run profile tensorboard".split()
 )
 
 
@@ -254,9 +252,25 @@ def build_run(config: Config, world: World = ALONE) -> Run:
     return Run(checkpoints, resumed, state, world)
 
 
-def open_records(path: Path, run: Run) -> Optional[Records]:
-    """metrics.csv, which one rank writes."""
-    return Records(path, first_step=run.state.step) if run.world.is_main else None
+def open_folder(config: Config, run: Run) -> Records:
+    """Creates the run's folder and opens its records.
+
+    Raises:
+        UserError: it cannot be written, or a package is missing.
+    """
+    folder, first_step = run.checkpoints.folder, run.state.step
+    try:
+        run.checkpoints.create(run.resumed)
+        log_to_file(folder / "train.log")
+        (folder / "config.yaml").write_text(to_yaml(config, with_origins=True), encoding="utf-8")
+        events = None
+        if config.train.tensorboard:
+            events = TensorBoardEvents(folder / "tensorboard", first_step=first_step)
+        return Records(folder / "metrics.csv", first_step=first_step, events=events)
+    except OSError as error:
+        raise UserError(
+            f"train_url {str(folder)!r}: cannot be written ({error}); give another --train_url"
+        ) from error
 
 
 def build_trainer(
@@ -281,11 +295,7 @@ def build_trainer(
         run.world,
         remedy="the ranks need the same recipe and the same weights",
     )
-    folder = run.checkpoints.folder
-    if run.world.is_main:
-        run.checkpoints.create()
-        log_to_file(folder / "train.log")
-        (folder / "config.yaml").write_text(to_yaml(config, with_origins=True), encoding="utf-8")
+    records = open_folder(config, run) if run.world.is_main else None
     return Trainer(
         config,
         train_step,
@@ -299,7 +309,7 @@ def build_trainer(
             global_batch=config.data.batch_size * config.train.accumulation_step * run.world.size,
         ),
         checkpoints=run.checkpoints,
-        records=open_records(folder / "metrics.csv", run),
+        records=records,
         state=run.state,
         world=run.world,
     )

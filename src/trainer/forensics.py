@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Optional, Tuple
+from typing import Optional, Sequence, Tuple
 
 import mindspore as ms
 import numpy as np
@@ -52,22 +52,56 @@ class Finding:
     parameter: Optional[str]
 
 
-def probe(train_step: TrainOneStep, batch: Batch, scale: float) -> Finding:
-    """Gradients of one batch under the present weights; changes no weight."""
+def probe(train_step: TrainOneStep, batch: Batch, *, scale: float, calls: int) -> Finding:
+    """Gradients of one batch under the present weights; changes nothing.
+
+    Args:
+        calls: what the training step's counter was for this batch; random layers draw from it.
+    """
     weights = train_step.optimizer.parameters
+    touched = [*train_step.statistics, train_step.calls]
+    before = [parameter.asnumpy().copy() for parameter in touched]
     train_step.set_train(True)
     cell = GradientProbe(train_step.net_with_loss, weights)
-    loss, flags = cell(*(Tensor(array) for array in batch), Tensor(scale, ms.float32))
-    broken = [w.name for w, flag in zip(weights, flags) if float(flag.asnumpy()) == 0.0]
+    train_step.calls.set_data(Tensor(calls, ms.int32))
+    try:
+        loss, flags = cell(*(Tensor(array) for array in batch), Tensor(scale, ms.float32))
+        broken = [w.name for w, flag in zip(weights, flags) if float(flag.asnumpy()) == 0.0]
+    finally:
+        for parameter, value in zip(touched, before):
+            parameter.set_data(Tensor(value))
     return Finding(float(loss.asnumpy()), broken[0] if broken else None)
 
 
-def write_report(
-    folder: Path, finding: Finding, batch: Batch, *, step: int, lr: float, scale: float
-) -> str:
+@dataclass(frozen=True)
+class Suspect:
+    """A batch, the counter of the training step for it, and what a probe of it found."""
+
+    batch: Batch
+    calls: int
+    finding: Finding
+
+
+def find_suspect(train_step: TrainOneStep, batches: Sequence[Batch], scale: float) -> Suspect:
+    """The first batch of the last step whose gradient is not finite, else the last batch.
+
+    Args:
+        batches: of the step that has just been done, `accumulation_step` of them.
+    """
+    first_call = int(train_step.calls.asnumpy()) - len(batches)
+    suspects = []
+    for calls, batch in enumerate(batches, first_call):
+        finding = probe(train_step, batch, scale=scale, calls=calls)
+        suspects.append(Suspect(batch, calls, finding))
+        if finding.parameter is not None:
+            break
+    return suspects[-1]
+
+
+def write_report(folder: Path, suspect: Suspect, *, step: int, lr: float, scale: float) -> str:
     """Writes overflow.npz and overflow.json into `folder`; returns the command that replays it."""
-    arrays = {name: array for name, array in batch._asdict().items() if array is not None}
-    np.savez_compressed(folder / _BATCH, scale=scale, **arrays)
+    arrays = {name: array for name, array in suspect.batch._asdict().items() if array is not None}
+    np.savez_compressed(folder / _BATCH, scale=scale, calls=suspect.calls, **arrays)
     command = (
         f"python scripts/replay_step.py --config {folder / 'config.yaml'} "
         f"--resume {folder / CHECKPOINT}"
@@ -76,16 +110,16 @@ def write_report(
         "step": step,
         "lr": lr,
         "loss_scale": scale,
-        "loss": repr(finding.loss),
-        "first_non_finite_gradient": finding.parameter,
+        "loss": repr(suspect.finding.loss),
+        "first_non_finite_gradient": suspect.finding.parameter,
         "replay": command,
     }
     (folder / REPORT).write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
     return command
 
 
-def read_batch(folder: Path) -> Tuple[Batch, float]:
-    """The batch and the loss scale that `write_report` left in `folder`.
+def replay(train_step: TrainOneStep, folder: Path) -> Tuple[Finding, float]:
+    """What a probe finds in the batch that `write_report` left in `folder`, and its loss scale.
 
     Raises:
         UserError: there is none.
@@ -95,4 +129,5 @@ def read_batch(folder: Path) -> Tuple[Batch, float]:
         raise UserError(f"{path}: no such file; replay what a run that stopped on overflow left")
     with np.load(path) as stored:
         arrays = {name: stored[name] for name in Batch._fields if name in stored.files}
-        return Batch(**arrays), float(stored["scale"])
+        scale, calls = float(stored["scale"]), int(stored["calls"])
+    return probe(train_step, Batch(**arrays), scale=scale, calls=calls), scale

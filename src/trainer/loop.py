@@ -16,7 +16,7 @@ from mindspore import Tensor
 from src.args import Config, to_yaml
 from src.data.imagenet import Batch, ImageDataset
 from src.errors import StoppedBySignal, TrainingFailed
-from src.tools.callback import ProgressDisplay, StepClock
+from src.tools.callback import Pace, ProgressDisplay, StepClock
 from src.tools.checkpoint import CheckpointFolder, save_checkpoint
 from src.tools.collectives import StopVote, gather_from_ranks, sum_over_ranks
 from src.tools.device import ALONE, World
@@ -24,6 +24,7 @@ from src.tools.metrics import EvalResult
 from src.tools.records import Records, draw_curves, read_records
 from src.tools.stop_signal import StopSignal
 from src.trainer import forensics
+from src.trainer.announcement import describe_run
 from src.trainer.evaluate import EvalNet, evaluate
 from src.trainer.train_one_step import TrainOneStep
 
@@ -89,31 +90,30 @@ class Trainer:
         self.state = state
         self.world = world
         self.clock = StepClock()
+        self.display = ProgressDisplay(len(lr_schedule), first_step=state.step)
+        self.pace = Pace()
+        # Outputs still on the device; those read since the last row, each (steps, batches, 4).
         self._unread: List[List[_Outputs]] = []
-        self._last_batch: Optional[Batch] = None
+        self._read: List[np.ndarray] = []
+        self._last_batches: List[Batch] = []
 
     def announce(self) -> None:
         """Says what is about to run."""
         if self.world.size > 1:
             _LOGGER.info("rank %d of %d", self.world.rank, self.world.size)
-        parameters = self.eval_net.network.get_parameters()
-        batch_size, accumulation = self.config.data.batch_size, self.config.train.accumulation_step
-        global_batch = batch_size * accumulation * self.world.size
-        _LOGGER.info(
-            "%s: %s parameters; %d training and %d validation images; steps of %d images, %d an "
-            "epoch, %d in all; peak lr %g (base_lr %g)",
-            self.config.model.arch,
-            f"{sum(parameter.size for parameter in parameters):,}",
-            self.train_set.num_samples,
-            self.val_set.num_samples,
-            global_batch,
-            self.train_set.steps_per_epoch,
-            len(self.lr_schedule),
-            max(self.lr_schedule, default=0.0),
-            self.config.optim.base_lr,
+        header = describe_run(
+            self.config,
+            self.eval_net.network,
+            (self.train_set, self.val_set),
+            self.lr_schedule,
+            world_size=self.world.size,
         )
+        for line in header:
+            _LOGGER.info("%s", line)
         if self.state.step >= len(self.lr_schedule):
-            _LOGGER.info("nothing is left to do: %d steps are done", self.state.step)
+            _LOGGER.info(
+                "this run is finished: nothing is left to do: %d steps are done", self.state.step
+            )
         else:
             _LOGGER.info("the first step includes the compilation of the graph")
 
@@ -122,8 +122,7 @@ class Trainer:
         if not self.world.is_main:
             return
         folder = self.checkpoints.folder
-        rows = read_records(folder / "metrics.csv")
-        draw_curves(rows, folder / "curves.png", title=self.config.model.arch)
+        self._draw_curves()
         if self.state.best_epoch:
             _LOGGER.info(
                 "best val top-1 %.3f %% (%s weights) in epoch %d",
@@ -140,14 +139,11 @@ class Trainer:
             StoppedBySignal: a signal came; `last.ckpt` holds the step it came in.
             TrainingFailed: too many overflows in a row, or a loss that is not finite.
         """
-        total = len(self.lr_schedule)
-        with ProgressDisplay(total, first_step=self.state.step) as display, StopSignal() as stop:
-            self.display = display
+        with self.display, StopSignal() as stop:
             try:
                 self._run(stop)
             finally:
-                if self.records is not None:
-                    self.records.close()
+                self.close_records()
 
     def _run(self, stop: StopSignal) -> None:
         batches = self.train_set.batches()
@@ -156,32 +152,55 @@ class Trainer:
         vote = StopVote(self.world)
         self.clock.restart()
         for _ in range(self.state.step, len(self.lr_schedule)):
-            self._one_step(batches)
-            stopped_by = vote.agreed(stop.received)
-            if self.state.step % self.config.train.log_interval == 0 or stopped_by:
-                self._log()
-            if self.state.step % self.train_set.steps_per_epoch == 0:
-                self._end_epoch(self.state.step // self.train_set.steps_per_epoch)
-            elif stopped_by or (save_steps and self.state.step % save_steps == 0):
-                self._save(epoch=None, is_best=False)
+            self.one_step(batches)
+            stopped_by, step = vote.agreed(stop.received), self.state.step
+            is_epoch_end = step % self.train_set.steps_per_epoch == 0
+            is_saved = is_epoch_end or stopped_by or (save_steps and step % save_steps == 0)
+            # A run that goes on from what is saved writes the rows this one would have written.
+            if is_saved or step % self.config.train.log_interval == 0:
+                self.log()
+            elif self.state.overflows or len(self._unread) >= self.config.train.max_overflows:
+                self.read_outputs()
+            self._check_overflows()
+            if is_epoch_end:
+                self._end_epoch(step // self.train_set.steps_per_epoch)
+                stopped_by = stopped_by or vote.agreed(stop.received)
+            elif is_saved:
+                self.save(epoch=None, is_best=False)
             if stopped_by:
                 self.display.message(
-                    f"signal {stopped_by}: saved {self.checkpoints.last} at step "
-                    f"{self.state.step}; continue with --resume auto"
+                    f"signal {stopped_by}: saved {self.checkpoints.last} at step {step}; continue "
+                    "with --resume auto"
                 )
                 raise StoppedBySignal(stopped_by)
 
-    def _one_step(self, batches: Iterator[Batch]) -> None:
+    def one_step(self, batches: Iterator[Batch]) -> None:
+        """Takes the batches of one step and runs it; nothing is read from the device."""
         lr = Tensor(self.lr_schedule[self.state.step], ms.float32)
-        outputs = []
+        outputs, self._last_batches = [], []
         for _ in range(self.config.train.accumulation_step):
-            self._last_batch = self._next_batch(batches)
-            arrays = (Tensor(array) for array in self._last_batch)
+            self._last_batches.append(self._next_batch(batches))
+            arrays = (Tensor(array) for array in self._last_batches[-1])
             outputs.append(self.train_step(*arrays, lr))
         # Reading them here would make the host wait for the device at every step.
         self._unread.append(outputs)
         self.state.step += 1
         self.display.step()
+
+    def read_outputs(self) -> float:
+        """Waits for the steps that have been started and counts their overflows.
+
+        Returns:
+            The loss of the last of them.
+        """
+        values = np.array(
+            [[[float(x.asnumpy()) for x in call] for call in step] for step in self._unread]
+        )
+        self._unread.clear()
+        self._read.append(values)
+        for is_finite in values[:, -1, 2]:
+            self.state.overflows = 0 if is_finite else self.state.overflows + 1
+        return float(values[-1, :, 0].mean())
 
     def _next_batch(self, batches: Iterator[Batch]) -> Batch:
         start = time.perf_counter()
@@ -189,22 +208,21 @@ class Trainer:
         self.clock.add_wait(time.perf_counter() - start)
         return batch
 
-    def _log(self) -> None:
-        # (steps, batches of a step, outputs)
-        values = np.array(
-            [[[float(x.asnumpy()) for x in call] for call in step] for step in self._unread]
-        )
-        self._unread.clear()
+    def log(self) -> None:
+        """Records and shows what has been done since it was called last."""
+        if self._unread:
+            self.read_outputs()
+        values = np.concatenate(self._read)  # (steps, batches of a step, outputs)
+        self._read.clear()
         times = self.clock.read()
         losses = sum_over_ranks(values[:, :, 0], self.world) / self.world.size
         last = values[:, -1]
-        lr = float(self.lr_schedule[self.state.step - 1])
         speed = self.config.data.batch_size * self.world.size / times.seconds_per_batch
         row = {
             "step": self.state.step,
             "epoch": round(self._epochs_done(), 6),
             "loss": float(losses.mean()),
-            "lr": lr,
+            "lr": float(self.lr_schedule[self.state.step - 1]),
             "grad_norm": float(last[-1, 1]),
             "loss_scale": float(last[-1, 3]),
             "images_per_s": round(speed, 2),
@@ -212,7 +230,7 @@ class Trainer:
         }
         self._record(**row)
         shown = (
-            f"loss {row['loss']:.4f}  lr {lr:.3e}  norm {row['grad_norm']:.3g}  "
+            f"loss {row['loss']:.4f}  lr {row['lr']:.3e}  norm {row['grad_norm']:.3g}  "
             f"scale {row['loss_scale']:g}  {speed:.0f} images/s  data wait {times.data_wait:.0%}"
         )
         skipped = int((last[:, 2] == 0).sum())
@@ -220,33 +238,42 @@ class Trainer:
             shown += f"  {skipped} steps skipped (gradient not finite)"
         seconds = times.seconds_per_batch * self.config.train.accumulation_step
         self.display.interval(self.state.step, self._epochs_done(), shown, seconds)
-        self._count_overflows(last[:, 2], scale=row["loss_scale"], lr=lr)
+        estimate = self.pace.add(len(values), seconds, left=len(self.lr_schedule) - self.state.step)
+        if estimate:
+            self.display.message(estimate)
+        self._scale = row["loss_scale"]
 
-    def _count_overflows(self, finite: np.ndarray, *, scale: float, lr: float) -> None:
-        for is_finite in finite:
-            self.state.overflows = 0 if is_finite else self.state.overflows + 1
+    def _check_overflows(self) -> None:
         if self.state.overflows < self.config.train.max_overflows:
             return
-        assert self._last_batch is not None
-        finding = forensics.probe(self.train_step, self._last_batch, scale)
+        if self._read:
+            self.log()
+        lr, scale = float(self.lr_schedule[self.state.step - 1]), self._scale
+        suspect = forensics.find_suspect(self.train_step, self._last_batches, scale)
         folder = self.checkpoints.folder
         command = f"the command in {folder / forensics.REPORT}"
-        if self._is_first_with(finding.parameter is not None):
+        if self._is_first_with(suspect.finding.parameter is not None):
             meta = self.state.as_meta(self.config, self.world)
             save_checkpoint(folder / forensics.CHECKPOINT, self.train_step.saved_parameters(), meta)
             command = forensics.write_report(
-                folder, finding, self._last_batch, step=self.state.step, lr=lr, scale=scale
+                folder, suspect, step=self.state.step, lr=lr, scale=scale
             )
         raise TrainingFailed(
             f"step {self.state.step}: the gradient was not finite {self.state.overflows} times in "
-            f"a row (lr {lr:g}, loss scale {scale:g}, loss {finding.loss:g}; first in "
-            f"{finding.parameter}); weights are unchanged since; see it again with: {command}"
+            f"a row (lr {lr:g}, loss scale {scale:g}, loss {suspect.finding.loss:g}; first in "
+            f"{suspect.finding.parameter}); weights are unchanged since; see it again with: "
+            f"{command}"
         )
 
     def _is_first_with(self, is_found: bool) -> bool:
         """Whether this is the lowest rank with a finding; rank 0 when none has one."""
         found = gather_from_ranks(np.array(float(is_found)), self.world)
         return int(found.argmax()) == self.world.rank
+
+    def close_records(self) -> None:
+        """Closes metrics.csv where this process writes it."""
+        if self.records is not None:
+            self.records.close()
 
     def _record(self, **values: Any) -> None:
         if self.records is not None:
@@ -262,7 +289,7 @@ class Trainer:
         is_best = top1 is not None and top1 > self.state.best_top1
         if top1 is not None and is_best:
             self.state.best_top1, self.state.best_epoch = top1, epoch
-        self._save(epoch=epoch, is_best=is_best)
+        self.save(epoch=epoch, is_best=is_best)
         self.clock.restart()
 
     def _evaluate(self, epoch: int) -> float:
@@ -280,14 +307,27 @@ class Trainer:
         self.train_step.set_train(True)
         self._record(step=self.state.step, epoch=epoch, **row)
         self.display.message(f"{shown}  ({result.images} images)")
-        if not math.isfinite(result.loss):
+        self._draw_curves()
+        if not math.isfinite(result.loss + averaged.loss):
+            whose = "validation loss" if math.isfinite(averaged.loss) else "averages' loss"
             raise TrainingFailed(
-                f"epoch {epoch}: the validation loss is {result.loss}; the state before this epoch "
+                f"epoch {epoch}: the {whose} is not finite; the state before this epoch "
                 f"is in {self.checkpoints.last}; a lower base_lr or amp_level O0 may cure it"
             )
         return averaged.top1 if self.config.train.best_by == "ema" else result.top1
 
-    def _save(self, *, epoch: Optional[int], is_best: bool) -> None:
+    def _draw_curves(self) -> None:
+        if not self.world.is_main:
+            return
+        folder = self.checkpoints.folder
+        try:
+            rows = read_records(folder / "metrics.csv")
+            draw_curves(rows, folder / "curves.png", title=self.config.model.arch)
+        except OSError as error:  # not worth a run
+            _LOGGER.warning("curves.png cannot be written (%s)", error)
+
+    def save(self, *, epoch: Optional[int], is_best: bool) -> None:
+        """Writes `last.ckpt`, see `CheckpointFolder.save`; one rank does."""
         if not self.world.is_main:
             return
         self.checkpoints.save(

@@ -10,6 +10,7 @@ from mindspore import nn, ops
 
 from src.kernels import cells, selection
 
+from .dropout import Dropout
 from .linear import create_linear
 
 
@@ -36,7 +37,7 @@ class DotProductAttention(nn.Cell):
         super().__init__()
         self.scale = head_dim**-0.5
         self.softmax = Softmax()
-        self.attn_drop = nn.Dropout(p=attn_drop)
+        self.attn_drop = Dropout(attn_drop)
         self.query_key = ops.BatchMatMul(transpose_b=True)
         self.weight_value = ops.BatchMatMul()
 
@@ -72,7 +73,7 @@ class Attention(nn.Cell):
         self.qkv = create_linear(dim, 3 * dim, bias=qkv_bias)
         self.attend = DotProductAttention(self.head_dim, attn_drop=attn_drop)
         self.proj = create_linear(dim, dim)
-        self.proj_drop = nn.Dropout(p=proj_drop)
+        self.proj_drop = Dropout(proj_drop)
         self.split_qkv = ops.Unstack(axis=0)
 
     def construct(self, x: ms.Tensor) -> ms.Tensor:

@@ -7,7 +7,13 @@ from mindspore import Parameter, Tensor, nn, ops
 
 # A prime below sqrt(2^31): products of residues fit in int32 on every backend. 3 does not divide
 # PRIME - 1, so cubing is a bijection of the residues and a round loses nothing.
-_PRIME = 46337
+PRIME = 46337
+
+
+def absorb(state: Tensor, key: Tensor) -> Tensor:
+    """One round of the hash: int32 in [0, PRIME) of two such, or of broadcast arrays of them."""
+    mixed = (state + key) % PRIME
+    return (mixed * mixed % PRIME * mixed + 12345) % PRIME
 
 
 class FrameworkUniform(nn.Cell):
@@ -43,23 +49,26 @@ class SeededUniform(nn.Cell):
         world_size: int = 1,
     ) -> None:
         super().__init__()
-        self.step = step
-        self.start = (seed % _PRIME + 1) * 7 % _PRIME
+        # Past Cell's own way, which would make the counter a parameter of the network, with a
+        # place in its averages and statistics.
+        object.__setattr__(self, "step", step)
+        self.start = (seed % PRIME + 1) * 7 % PRIME
         self.layer = layer
         positions = range(rank, batch_size * world_size, world_size)
-        self.position = Tensor([i % _PRIME for i in positions], ms.int32)
+        self.position = Tensor([i % PRIME for i in positions], ms.int32)
 
-    def _absorb(self, state: Tensor, key: Tensor) -> Tensor:
-        mixed = (state + key) % _PRIME
-        return (mixed * mixed % _PRIME * mixed + 12345) % _PRIME
+    def layer_key(self) -> Tensor:
+        """() int32 in [0, PRIME), of seed, step and layer."""
+        state = absorb(self.step % PRIME, self.start)
+        return absorb(absorb(state, self.step // PRIME), self.layer)
+
+    def sample_keys(self, batch: int) -> Tensor:
+        """(B,) int32 in [0, PRIME), of the position too."""
+        state = absorb(self.layer_key(), self.position[:batch])
+        return absorb(absorb(state, 0), 0)
 
     def construct(self, batch: int) -> Tensor:
-        state = self._absorb(self.step % _PRIME, self.start)
-        state = self._absorb(state, self.step // _PRIME)
-        state = self._absorb(state, self.layer)
-        state = self._absorb(state, self.position[:batch])
-        state = self._absorb(self._absorb(state, 0), 0)
-        return state.astype(ms.float32) * (1.0 / _PRIME)
+        return self.sample_keys(batch).astype(ms.float32) * (1.0 / PRIME)
 
 
 class DropPath(nn.Cell):

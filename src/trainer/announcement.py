@@ -1,0 +1,70 @@
+"""The first lines of a run: what trains on what, and how."""
+
+from __future__ import annotations
+
+import platform
+from typing import List, Tuple
+
+import mindspore as ms
+import numpy as np
+from mindspore import nn
+
+from src.args import Config
+from src.data.imagenet import ImageDataset
+from src.models.macs import count_macs
+from src.tools.amp import precision_table, resolve_amp
+from src.tools.device import describe_device
+
+
+def describe_run(
+    config: Config,
+    network: nn.Cell,
+    datasets: Tuple[ImageDataset, ImageDataset],
+    lr_schedule: np.ndarray,
+    *,
+    world_size: int,
+) -> List[str]:
+    """Lines about network, device, data, batch and learning rate, and precision.
+
+    Args:
+        datasets: of training and validation.
+    """
+    train_set, val_set = datasets
+    model, optim, train = config.model, config.optim, config.train
+    parameters = sum(parameter.size for parameter in network.get_parameters())
+    macs = count_macs(
+        model.arch,
+        img_size=model.image_size,
+        num_classes=model.num_classes,
+        **model.model_args,
+    )
+    level, dtype = resolve_amp(config)
+    lines = [
+        f"{model.arch}: {parameters:,} parameters, {macs / 1e9:.3g} GMACs for an image of "
+        f"{model.image_size}x{model.image_size}, {model.num_classes} classes",
+        f"{describe_device(config.run)}, {config.run.mode} mode; MindSpore {ms.__version__}, NumPy "
+        f"{np.__version__}, Python {platform.python_version()}",
+        f"{train_set.num_samples} training and {val_set.num_samples} validation images; steps of "
+        f"{config.data.batch_size * train.accumulation_step * world_size} images "
+        f"({_factors(config, world_size)}), "
+        f"{train_set.steps_per_epoch} an epoch, {len(lr_schedule)} in all",
+        f"{optim.optimizer}, {optim.lr_scheduler}: peak lr {max(lr_schedule, default=0.0):g} "
+        f"({_origin_of_lr(config)})",
+        f"amp_level {level}" + (f", half precision {dtype}" if level != "O0" else ""),
+    ]
+    return [*lines, *(precision_table(network).splitlines() if level != "O0" else [])]
+
+
+def _factors(config: Config, world_size: int) -> str:
+    factors = [f"batch_size {config.data.batch_size}"]
+    factors.append(f"accumulation {config.train.accumulation_step}")
+    if world_size > 1:
+        factors.append(f"{world_size} ranks")
+    return " x ".join(factors)
+
+
+def _origin_of_lr(config: Config) -> str:
+    optim = config.optim
+    if optim.lr_base_batch is None:
+        return f"base_lr {optim.base_lr:g}, not scaled by the batch"
+    return f"base_lr {optim.base_lr:g} is for a batch of {optim.lr_base_batch}, and scaled"

@@ -1,0 +1,78 @@
+"""metrics.csv, train.log and the estimate, where things go wrong."""
+
+from __future__ import annotations
+
+import logging
+import os
+from pathlib import Path
+
+import pytest
+
+from src.errors import TrainingFailed
+from src.tools.callback import Pace
+from src.tools.checkpoint import CheckpointFolder, read_checkpoint
+from src.tools.log import log_to_file
+from src.tools.records import Records, read_records
+
+
+def test_a_torn_last_line_and_later_steps_are_dropped(tmp_path: Path) -> None:
+    path = tmp_path / "metrics.csv"
+    records = Records(path, first_step=0)
+    for step in (1, 2, 3):
+        records.write(step=step, epoch=0.5, loss=0.25)
+    records.write(step=3, epoch=1, ema_top5=98.25)
+    records.close()
+    path.write_text(path.read_text()[:-3])
+    assert [row["step"] for row in read_records(path)] == ["1", "2", "3"]
+    Records(path, first_step=2).close()
+    assert [row["step"] for row in read_records(path)] == ["1", "2"]
+    assert os.listdir(tmp_path) == ["metrics.csv"]
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full here")
+def test_a_full_disk_ends_the_records_with_one_line(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    records = Records(tmp_path / "metrics.csv", first_step=0)
+    records._file.close()
+    records._file = open("/dev/full", "a")  # noqa: SIM115
+    records._writer.writer = __import__("csv").writer(records._file)
+    with pytest.raises(TrainingFailed, match=r"step 4: /dev/full cannot be written .*No space"):
+        records.write(step=4, loss=1.0)
+    records.close()
+
+    log = tmp_path / "train.log"
+    log.symlink_to("/dev/full")
+    log_to_file(log)
+    logging.getLogger("test").warning("one")
+    logging.getLogger("test").warning("two")
+    assert not [h for h in logging.getLogger().handlers if isinstance(h, logging.FileHandler)]
+    assert "Traceback" not in capsys.readouterr().err
+
+
+def test_the_estimate_comes_once_and_leaves_the_first_interval_out() -> None:
+    pace = Pace(50)
+    assert pace.add(10, 99.0, left=1000) is None
+    assert [pace.add(10, 2.0, left=1000) for _ in range(4)] == [None] * 4
+    message = pace.add(10, 4.0, left=3600)
+    assert message == (
+        "estimate after 50 steps: 2.4 s each, 2.40 hours for the 3600 left, without evaluations"
+    )
+    assert pace.add(100, 2.0, left=10) is None
+
+
+def test_names_a_killed_process_did_not_give_are_given_on_resuming(tmp_path: Path) -> None:
+    """Killed after the rename of last.ckpt, before the links of best.ckpt and the epoch."""
+    from test_checkpoint import parameters
+
+    folder = CheckpointFolder(tmp_path, save_every=1, keep_max=1)
+    folder.save(parameters(1), {"step": 5}, epoch=1, is_best=True)
+    folder.save(parameters(2), {"step": 10}, epoch=2, is_best=True)
+    (tmp_path / "epoch_002.ckpt").rename(tmp_path / "epoch_001.ckpt")
+    (tmp_path / "best.ckpt").unlink()  # a link to last.ckpt: written through, it would be cut too
+    (tmp_path / "best.ckpt").write_bytes((tmp_path / "last.ckpt").read_bytes()[:10])
+    resumed = folder.find_resumed("auto")
+    CheckpointFolder(tmp_path, save_every=1, keep_max=1).create(resumed)
+    names = sorted(path.name for path in tmp_path.iterdir())
+    assert names == ["best.ckpt", "epoch_002.ckpt", "last.ckpt"]
+    assert read_checkpoint(tmp_path / "best.ckpt").meta["step"] == 10
