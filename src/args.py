@@ -403,7 +403,7 @@ class RunConfig:
     # graph, or pynative for debugging
     mode: str = "graph"
     # on CPU: own C++ kernels, compiled at first use (native), other MindSpore operators (pure),
-    # MindSpore's standard cells (off), or the first of these that works (auto)
+    # MindSpore's standard cells (off; mode pynative has no others), or the first that works (auto)
     cpu_kernels: str = "auto"
     # show the traceback of an error the user can mend
     debug: bool = False

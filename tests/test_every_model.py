@@ -12,6 +12,7 @@ from model_parity import load_rule_weights
 from test_models import ALIASES, PUBLISHED, uninitialised
 from weight_rule import images
 
+from src.kernels import selection
 from src.models.registry import create_model, list_models
 
 BATCH = 2
@@ -32,10 +33,11 @@ SHALLOW: Dict[str, Dict[str, Any]] = {
 
 @pytest.fixture(autouse=True)
 def pynative() -> Iterator[None]:
-    """Compiling 84 graphs takes minutes."""
+    """Compiling 84 graphs takes minutes. This mode runs on the standard cells."""
     before = ms.get_context("mode")
     ms.set_context(mode=ms.PYNATIVE_MODE)
-    yield
+    with selection.using(selection.OFF):
+        yield
     ms.set_context(mode=before)
 
 

@@ -105,6 +105,10 @@ def test_outputs_and_gradients_equal_the_standard_form(arch: str, form: str) -> 
     assert list(ours) == list(expected)
     largest = max(np.abs(value).max() for value in expected.values())
     for name, value in expected.items():
+        if name.endswith("attention_pool.bias"):
+            # It adds the same to every score before a softmax: 0 but for rounding.
+            assert max(np.abs(ours[name]).max(), np.abs(value).max()) <= 1e-6 * largest, name
+            continue
         # Some gradients are 0 but for rounding, such as those of the keys' bias.
         scale = max(np.abs(value).max(), 1e-4 * largest)
         assert np.abs(ours[name] - value).max() <= 1e-4 * scale, name
@@ -157,7 +161,6 @@ def test_without_a_compiler_auto_is_pure(monkeypatch: Any, tmp_path: Any, caplog
     assert [record.message for record in caplog.records] == [
         "cpu_kernels auto: no C++ compiler (g++, clang++, c++, or CXX) on this machine; "
         "slower without",
-        "cpu_kernels auto: pure",
     ]
     with pytest.raises(UserError, match="cpu_kernels 'native': no C\\+\\+ compiler"):
         select_kernels(RunConfig(cpu_kernels="native"))

@@ -143,21 +143,23 @@ def _join(size: int) -> World:
 
 
 def select_kernels(run: RunConfig) -> None:
-    """Sets the form that hot cells take from now on, and logs it where there is a choice.
+    """Sets the form that hot cells take from now on; says so when `auto` cannot be the fastest.
 
     Raises:
         UserError: `cpu_kernels` native, and they cannot be compiled.
     """
     from src.tools.compat import has_cpu_kernels
 
-    if run.device_target != "CPU" or run.cpu_kernels == "off" or not has_cpu_kernels():
+    # PyNative infers a custom operator's shapes once for all that share a kernel and input shapes,
+    # whatever their attributes: wrong for kernels of different sizes.
+    is_graph = run.mode == "graph"
+    is_usable = run.device_target == "CPU" and is_graph and has_cpu_kernels()
+    if not is_usable or run.cpu_kernels == "off":
         selection.select(selection.OFF)
     elif run.cpu_kernels == "pure":
         selection.select(selection.PURE)
     else:
         _select_native(is_required=run.cpu_kernels == "native")
-    if run.device_target == "CPU":
-        _LOGGER.info("cpu_kernels %s: %s", run.cpu_kernels, selection.selected())
 
 
 def _select_native(*, is_required: bool) -> None:
@@ -173,9 +175,9 @@ def _select_native(*, is_required: bool) -> None:
 
 
 def describe_device(run: RunConfig) -> str:
-    """`CPU (2 cores)` or `Ascend 0`."""
+    """`CPU (2 cores, kernels native)` or `Ascend 0`."""
     if run.device_target == "CPU":
-        return f"CPU ({os.cpu_count()} cores)"
+        return f"CPU ({os.cpu_count()} cores, kernels {selection.selected()})"
     return f"{run.device_target} {run.device_id}"
 
 
