@@ -56,3 +56,36 @@ install_test_environment() {
     fi
     install_requirements requirements-dev.txt
 }
+
+# check_arguments COUNT USAGE ARGUMENTS...: usage for -h, and an error for fewer than COUNT.
+check_arguments() {
+    local count=$1 usage=$2
+    shift 2
+    case ${1:-} in
+    -h | --help)
+        echo "usage: bash scripts/$usage [--dry_run] [OPTION OF THE PROGRAM ...]"
+        echo "LAUNCH_OPTIONS: further options of scripts/launch.py; docs/distributed.md says more."
+        exit 0
+        ;;
+    esac
+    [ $# -ge "$count" ] || die "$# argument(s) given, $count needed; usage: bash scripts/$usage"
+}
+
+# need_file WHAT PATH: an error when there is no such file; URLs pass.
+need_file() {
+    case $2 in
+    *://*) ;;
+    *) [ -e "$2" ] || die "$1 '$2': no such file" ;;
+    esac
+}
+
+# launch LAUNCHER_OPTIONS -- PROGRAM ARGUMENTS: becomes scripts/launch.py; --dry_run may come anywhere.
+launch() {
+    local python=${LAUNCH_PYTHON:-$PYTHON} argument dry=() words=() more=()
+    [ -x "$python" ] || python=$(command -v python3)
+    for argument in "$@"; do
+        if [ "$argument" = --dry_run ]; then dry=(--dry_run); else words+=("$argument"); fi
+    done
+    read -ra more <<<"${LAUNCH_OPTIONS:-}"
+    exec "$python" "$REPO/scripts/launch.py" "${dry[@]}" "${more[@]}" "${words[@]}"
+}

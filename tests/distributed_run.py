@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import csv
 import os
-import socket
-import subprocess
 import sys
 from pathlib import Path
 from typing import Dict, List
@@ -46,12 +44,6 @@ def words(images: Path, run: Path, batch_size: int, *more: str) -> List[str]:
     ]
 
 
-def free_port() -> int:
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        return listener.getsockname()[1]
-
-
 def losses(run: Path) -> List[float]:
     return [float(row["loss"]) for row in rows(run) if row["loss"]]
 
@@ -61,16 +53,15 @@ def rows(run: Path) -> List[Dict[str, str]]:
         return list(csv.DictReader(file))
 
 
-def msrun(num_ranks: int, logs: Path, *command: str) -> subprocess.CompletedProcess:
-    """`python command...` on that many ranks, by MindSpore's own launcher."""
-    return subprocess.run(
-        [
-            *(sys.executable, "-m", "mindspore.parallel.cluster.run", "--join=True"),
-            *(f"--worker_num={num_ranks}", f"--local_worker_num={num_ranks}"),
-            *(f"--master_port={free_port()}", f"--log_dir={logs}", *command),
-        ],
-        capture_output=True,
-        text=True,
-        # msrun starts what the shell calls `python`.
-        env={**os.environ, "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"},
-    )
+def ranks_command(num_ranks: int, folder: Path, arguments: List[str]) -> List[str]:
+    """The command that trains on that many ranks by the script; logs go to folder/logs."""
+    empty = folder / "defaults.yaml"
+    empty.write_text("seed: 1\n")
+    script = ROOT / "scripts" / "run_distribute_train_cpu.sh"
+    return ["bash", str(script), str(num_ranks), str(empty), *arguments]
+
+
+def environment(folder: Path, **more: str) -> Dict[str, str]:
+    """What the script reads: this Python, and a folder for the logs."""
+    options = f"--logs {folder / 'logs'}"
+    return {**os.environ, "LAUNCH_PYTHON": sys.executable, "LAUNCH_OPTIONS": options, **more}

@@ -2,21 +2,29 @@
 
 from __future__ import annotations
 
+import os
+import shutil
+import signal
+import subprocess
+import time
 from pathlib import Path
 from typing import Dict
 
 import numpy as np
 import pytest
+from digits_run import wait_for_step
 from distributed_run import (
     GLOBAL_BATCH,
     STEPS,
     VAL_IMAGES,
+    environment,
     losses,
-    msrun,
+    ranks_command,
     rows,
     words,
     write_images,
 )
+from test_launch import environ_of, living
 
 import train as train_program
 from src.args import Config, parse_args, to_yaml
@@ -27,20 +35,25 @@ from src.tools.collectives import StopVote, check_equal_over_ranks, gather_from_
 from src.tools.device import ALONE, RankEnvironment, World, read_rank_environment
 from src.trainer.build import check_same_recipe
 
-# A program that runs on each rank: trains, then leaves what this rank holds in memory.
-DUMP_WEIGHTS = """
-import sys
-import numpy as np
-sys.path.insert(0, {root!r})
-import train
-from src.trainer import build
-trainers, real = [], build.build_trainer
-build.build_trainer = lambda *a, **k: trainers.append(real(*a, **k)) or trainers[0]
-code = train.main(sys.argv[2:])
-trainer = trainers[0]
-held = {{p.name: p.asnumpy() for p in trainer.train_step.saved_parameters()}}
-np.savez(f"{{sys.argv[1]}}/rank_{{trainer.world.rank}}.npz", **held)
-sys.exit(code)
+# Python reads this file when it starts. What each rank holds is written when its trainer concludes.
+DUMP_STATE = """
+import os
+from importlib.machinery import SourceFileLoader
+
+real = SourceFileLoader.exec_module
+
+def exec_module(self, module):
+    real(self, module)
+    if module.__name__ == "src.trainer.loop":
+        conclude = module.Trainer.conclude
+        def dump(self):
+            held = {p.name: p.asnumpy() for p in self.train_step.saved_parameters()}
+            path = f"{os.environ['DUMP_TO']}/rank_{self.world.rank}.npz"
+            module.np.savez(path, **held)
+            conclude(self)
+        module.Trainer.conclude = dump
+
+SourceFileLoader.exec_module = exec_module
 """
 
 
@@ -56,20 +69,23 @@ def one_rank(images: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return run
 
 
-def run_ranks(num_ranks: int, images: Path, folder: Path) -> None:
-    program = folder / "dump.py"
-    program.write_text(DUMP_WEIGHTS.format(root=str(Path(__file__).resolve().parent.parent)))
-    arguments = words(images, folder / "run", GLOBAL_BATCH // num_ranks)
-    ended = msrun(num_ranks, folder / "logs", str(program), str(folder), *arguments)
+def train_on(num_ranks: int, images: Path, folder: Path, *more: str) -> Path:
+    """The run's folder; each rank also leaves what it holds in memory in rank_N.npz."""
+    run = folder / "run"
+    arguments = words(images, run, GLOBAL_BATCH // num_ranks, *more)
+    (folder / "sitecustomize.py").write_text(DUMP_STATE)
+    environ = environment(folder, PYTHONPATH=str(folder), DUMP_TO=str(folder))
+    command = ranks_command(num_ranks, folder, arguments)
+    ended = subprocess.run(command, env=environ, cwd=folder, capture_output=True, text=True)
     assert ended.returncode == 0, ended.stdout + ended.stderr
+    return run
 
 
 @pytest.mark.parametrize("num_ranks", [2, pytest.param(3, marks=pytest.mark.slow)])
 def test_ranks_equal_one_rank_with_the_same_global_batch(
     num_ranks: int, images: Path, one_rank: Path, tmp_path: Path
 ) -> None:
-    run_ranks(num_ranks, images, tmp_path)
-    run = tmp_path / "run"
+    run = train_on(num_ranks, images, tmp_path)
     assert len(losses(run)) == STEPS
     np.testing.assert_allclose(losses(run), losses(one_rank), rtol=0, atol=1e-5)
     for column in ("val_loss", "top1", "top5"):
@@ -165,3 +181,67 @@ def test_one_rank_talks_to_nobody() -> None:
     vote = StopVote(ALONE)
     assert vote.agreed(None) is None
     assert vote.agreed(15) == 15
+
+
+@pytest.mark.slow
+def test_a_killed_rank_ends_the_run_and_it_goes_on_to_the_same_bits(
+    images: Path, one_rank: Path, tmp_path: Path
+) -> None:
+    straight = tmp_path / "straight"
+    straight.mkdir()
+    whole = read_checkpoint(train_on(2, images, straight) / "last.ckpt").tensors
+    run, killed = tmp_path / "run", tmp_path / "killed"
+    killed.mkdir()
+    arguments = words(images, run, GLOBAL_BATCH // 2, "--save_steps", "3", "--resume", "auto")
+    process = subprocess.Popen(
+        ranks_command(2, killed, arguments),
+        env=environment(killed),
+        cwd=killed,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    wait_for_step(process, run, 8)
+    victim = next(pid for pid in living(killed) if b"RANK_ID=1" in environ_of(pid))
+    os.kill(victim, signal.SIGKILL)
+    start = time.monotonic()
+    errors = process.communicate(timeout=60)[1]
+    assert time.monotonic() - start < 30
+    assert process.returncode == 128 + signal.SIGKILL
+    assert "rank 1 ended with exit code 137" in errors
+    assert living(killed) == []
+    assert read_checkpoint(run / "last.ckpt").meta["step"] in (6, 9)
+    copy = tmp_path / "on_one"
+    shutil.copytree(run, copy)
+
+    ended = subprocess.run(ranks_command(2, killed, arguments), env=environment(killed), cwd=killed)
+    assert ended.returncode == 0
+    held = read_checkpoint(run / "last.ckpt").tensors
+    for name, tensor in whole.items():
+        np.testing.assert_array_equal(held[name].asnumpy(), tensor.asnumpy(), err_msg=name)
+    # On one rank with the same global batch: the same images in the same order.
+    assert train_program.main(words(images, copy, GLOBAL_BATCH, "--resume", "auto")) == 0
+    np.testing.assert_allclose(losses(copy), losses(one_rank), rtol=0, atol=1e-5)
+
+
+@pytest.mark.slow
+def test_sigterm_saves_once_and_all_ranks_end(images: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    arguments = words(images, run, GLOBAL_BATCH // 2, "--accumulation_step", "2")
+    process = subprocess.Popen(
+        ranks_command(2, tmp_path, [*arguments, "--epochs", "9"]),
+        env=environment(tmp_path),
+        cwd=tmp_path,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    wait_for_step(process, run, 4)
+    process.send_signal(signal.SIGTERM)
+    errors = process.communicate(timeout=120)[1]
+    assert process.returncode == 128 + signal.SIGTERM, errors
+    assert "all ranks have ended after signal 15" in errors
+    step = read_checkpoint(run / "last.ckpt").meta["step"]
+    for rank in (0, 1):
+        log = (tmp_path / "logs" / f"rank_{rank}.log").read_text()
+        assert f"at step {step}" in log

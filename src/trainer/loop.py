@@ -172,6 +172,8 @@ class Trainer:
                     f"signal {stopped_by}: saved {self.checkpoints.last} at step {step}; continue "
                     "with --resume auto"
                 )
+                # Launchers end all ranks when one has ended: none may before rank 0 has saved.
+                gather_from_ranks(np.zeros(()), self.world)
                 raise StoppedBySignal(stopped_by)
 
     def one_step(self, batches: Iterator[Batch]) -> None:

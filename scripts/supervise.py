@@ -1,0 +1,270 @@
+"""Looks after the processes of a launch: logs, death of one, signals, no orphans."""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import os
+import re
+import signal
+import subprocess
+import sys
+import threading
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from types import FrameType
+from typing import Dict, List, Mapping, Optional, Sequence
+
+_POLL_S = 0.2
+_TAIL_LINES = 30
+# Seconds for others to end by themselves, before they are asked to.
+_SETTLE_S = 5.0
+# Seconds to save in, after a signal from outside.
+_SAVE_S = 300.0
+_PR_SET_CHILD_SUBREAPER = 36
+_RANK_VARIABLES = (b"MS_ROLE=MS_WORKER", b"OMPI_COMM_WORLD_RANK=")
+# What msrun says of a rank that failed.
+_RANK_CODE = re.compile(r"Error code: (-?[0-9]+)")
+
+
+@dataclass(frozen=True)
+class Process:
+    """One process to start.
+
+    Attributes:
+        environ: variables it gets besides the inherited ones.
+        log: file of its standard output and error.
+        is_helper: the launch is over without it, and it is ended then.
+        starts_ranks: it is a launcher itself; a signal goes to what it has started, not to it.
+        shown: the log to repeat on the screen, when another than its own.
+    """
+
+    name: str
+    command: List[str]
+    environ: Mapping[str, str]
+    log: Path
+    is_helper: bool = False
+    starts_ranks: bool = False
+    shown: Optional[Path] = None
+
+
+class _Running:
+    def __init__(self, process: Process, environ: Dict[str, str]) -> None:
+        self.process = process
+        with process.log.open("w", encoding="utf-8") as log:
+            # A session of its own: a signal to its group reaches whatever it starts, and Ctrl-C on
+            # the terminal does not reach it behind our back.
+            self.popen = subprocess.Popen(
+                process.command,
+                env={**environ, **process.environ},
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                stdin=subprocess.DEVNULL,
+                start_new_session=True,
+            )
+
+    def send(self, number: int) -> None:
+        """A signal to the process (or to the ranks that it has started)."""
+        if number == signal.SIGKILL:
+            for pid in {self.popen.pid, *descendants(self.popen.pid)}:
+                _kill_group(pid)
+        elif self.process.starts_ranks:
+            for pid in filter(_is_rank, descendants(self.popen.pid)):
+                _send(pid, number)
+        else:
+            _send(self.popen.pid, number)
+
+
+def _send(pid: int, number: int) -> None:
+    with contextlib.suppress(ProcessLookupError):
+        os.kill(pid, number)
+
+
+def _is_rank(pid: int) -> bool:
+    try:
+        variables = Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")
+    except OSError:
+        return False
+    return any(each.startswith(_RANK_VARIABLES) for each in variables)
+
+
+def _kill_group(pid: int) -> None:
+    try:
+        os.killpg(pid, signal.SIGKILL)
+    except ProcessLookupError:
+        _send(pid, signal.SIGKILL)
+
+
+def descendants(pid: int) -> List[int]:
+    """Processes that `pid` has started, and those they have started, from /proc."""
+    children: Dict[int, List[int]] = {}
+    for entry in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            # The name, in brackets, may hold blanks.
+            fields = entry.read_text().rpartition(")")[2].split()
+        except OSError:
+            continue
+        children.setdefault(int(fields[1]), []).append(int(entry.parent.name))
+    found, queue = [], [pid]
+    while queue:
+        for child in children.get(queue.pop(), []):
+            found.append(child)
+            queue.append(child)
+    return found
+
+
+def tail(path: Path, lines: int = _TAIL_LINES) -> str:
+    """The last lines of a log."""
+    try:
+        text = path.read_text(encoding="utf-8", errors="replace")
+    except OSError as error:
+        return f"({error})"
+    return "\n".join(text.splitlines()[-lines:])
+
+
+def exit_code(returncode: int) -> int:
+    """As a shell reports it: 128 + N after signal N."""
+    return 128 - returncode if returncode < 0 else returncode
+
+
+class _Follower(threading.Thread):
+    """Repeats what is written to a log, until told that nothing more comes."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(daemon=True)
+        self._path = path
+        self._is_over = threading.Event()
+
+    def run(self) -> None:
+        position = 0
+        while True:
+            is_last = self._is_over.is_set()
+            if self._path.exists():
+                with self._path.open("rb") as log:
+                    log.seek(position)
+                    text = log.read()
+                position += len(text)
+                sys.stdout.write(text.decode("utf-8", "replace"))
+                sys.stdout.flush()
+            if is_last:
+                return
+            self._is_over.wait(_POLL_S)
+
+    def finish(self) -> None:
+        self._is_over.set()
+        self.join()
+
+
+class _Signals:
+    """The first SIGTERM or Ctrl-C goes to every rank; the second one kills them."""
+
+    def __init__(self, running: List[_Running]) -> None:
+        self.received: List[int] = []
+        self._running = running
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, self._handle)
+
+    def _handle(self, number: int, _frame: Optional[FrameType]) -> None:
+        self.received.append(number)
+        is_first = len(self.received) == 1
+        for each in self._running:
+            if not (is_first and each.process.is_helper):
+                each.send(number if is_first else signal.SIGKILL)
+
+
+def supervise(processes: Sequence[Process], environ: Dict[str, str], *, grace_s: float) -> int:
+    """Runs all of `processes` to their end; the log of the first rank is repeated on the screen.
+
+    When one fails, the others have some seconds to end by themselves, then get SIGTERM, and
+    `grace_s` seconds after the failure SIGKILL; the last 30 lines of the failing one's log are
+    printed. A rank that waits for a dead one in a collective hears no SIGTERM, hence the limit.
+
+    Returns:
+        0, or the exit code of the first that failed; 128 + N when signal N ended the launch.
+    """
+    for process in processes:
+        process.log.parent.mkdir(parents=True, exist_ok=True)
+    # What a launcher below leaves behind becomes our child, so it can be found and ended.
+    ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+    running: List[_Running] = []
+    signals = _Signals(running)
+    ranks = [process for process in processes if not process.is_helper]
+    shown = ranks[0].shown or ranks[0].log
+    shown.unlink(missing_ok=True)
+    follower = _Follower(shown)
+    try:
+        for process in processes:
+            if not signals.received:
+                running.append(_Running(process, environ))
+        follower.start()
+        failed = _wait(running)
+        if failed is not None:
+            _end_others(running, failed, grace_s, signals)
+    finally:
+        for each in running:
+            if each.popen.poll() is None:
+                each.send(signal.SIGKILL)
+            each.popen.wait()
+        for pid in descendants(os.getpid()):
+            _send(pid, signal.SIGKILL)
+        if follower.is_alive():
+            follower.finish()
+    return _report(failed, signals)
+
+
+def _wait(running: List[_Running]) -> Optional[_Running]:
+    """Until all ranks have ended well (None) or one process has not (that one)."""
+    ranks = [each for each in running if not each.process.is_helper]
+    while True:
+        for each in [*ranks, *running]:
+            if each.popen.poll() not in (None, 0):
+                return each
+        if all(each.popen.poll() == 0 for each in ranks):
+            return None
+        time.sleep(_POLL_S)
+
+
+def _end_others(
+    running: List[_Running], failed: _Running, grace_s: float, signals: _Signals
+) -> None:
+    others = [each for each in running if each is not failed and not each.process.is_helper]
+    if signals.received:  # they know already, and save
+        _wait_for(others, _SAVE_S)
+        return
+    settle_s = min(_SETTLE_S, grace_s / 4)
+    _wait_for(others, settle_s)
+    for each in others:
+        if each.popen.poll() is None:
+            each.send(signal.SIGTERM)
+    _wait_for(others, grace_s - settle_s)
+
+
+def _wait_for(running: List[_Running], seconds: float) -> None:
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline and any(each.popen.poll() is None for each in running):
+        time.sleep(_POLL_S)
+
+
+def _rank_code(failed: _Running) -> Optional[int]:
+    """Of a launcher that starts ranks: the code of the one that failed, if it says so."""
+    if not failed.process.starts_ranks:
+        return None
+    found = _RANK_CODE.search(tail(failed.process.log, 10_000))
+    return int(found.group(1)) if found else None
+
+
+def _report(failed: Optional[_Running], signals: _Signals) -> int:
+    if failed is None:
+        return 0
+    code = exit_code(_rank_code(failed) or failed.popen.returncode)
+    if signals.received and code == 128 + signals.received[0]:
+        print(f"all ranks have ended after signal {signals.received[0]}", file=sys.stderr)
+        return code
+    name, log = failed.process.name, failed.process.log
+    print(
+        f"{name} ended with exit code {code}; the others have been ended. "
+        f"The last {_TAIL_LINES} lines of {log}:\n{tail(log)}",
+        file=sys.stderr,
+    )
+    return code
