@@ -118,8 +118,8 @@ def test_the_table_of_levels(level: str, keep_bn: bool, halves: str) -> None:
     ("level", "halves"),
     [
         ("O0", set()),
-        ("O1", {"Conv2d", "Dense", "DotProductAttention"}),
-        ("O2", {"Conv2d", "Dense", "DotProductAttention", "GELU", "MaxPool2d", "ReLU"}),
+        ("O1", {"DenseConv", "Dense", "DotProductAttention"}),
+        ("O2", {"DenseConv", "Dense", "DotProductAttention", "Gelu", "MaxPool", "ReLU"}),
     ],
 )
 def test_the_printed_table_says_what_stays_float32(level: str, halves: set) -> None:

@@ -123,7 +123,8 @@ def test_kills_cost_nothing(digits: Path, straight: Path, tmp_path: Path) -> Non
     process = start(arguments)
     wait_for_step(process, run, 22)
     process.send_signal(signal.SIGINT)
-    assert process.wait(timeout=300) == 130
+    # MindSpore turns a SIGINT that it receives into SIGTERM.
+    assert process.wait(timeout=300) in (130, 143)
     assert train_program.main(arguments) == 0
     same_state(run, straight)
     same_rows(run, straight)

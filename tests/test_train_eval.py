@@ -119,8 +119,8 @@ def test_a_second_run_does_not_overwrite_the_first(
     [
         (["--arch", "cct_4_3x2_32"], ["cct_2_3x2_32", "cct_4_3x2_32"]),
         (
-            ["--model_args", "{num_layers: 2}"],
-            ["12 missing", "classifier.blocks.1", "of another shape"],
+            ["--model_args", "{num_layers: 3}"],
+            ["12 missing", "classifier.blocks.2", "of another shape"],
         ),
         (["--image_size", "32"], ["positional_emb", "(1, 64, 128)", "(1, 256, 128)"]),
         (["--arch", "cct_2_3x2"], ["did you mean", "cct_2_3x2_32"]),
