@@ -15,10 +15,11 @@ MODULES += sorted(ROOT.glob("*.py"))
 # A folder of src/ -> what its modules must not import.
 FORBIDDEN = {
     "src/models/layers": ("src.models.", "src.args", "src.data", "src.tools", "src.trainer"),
-    "src/models": ("src.args", "src.data", "src.tools", "src.trainer"),
+    "src/models": ("src.args", "src.data", "src.tools", "src.trainer", "src.report"),
     "src/data/augment": ("src.data.", "src.args", "src.tools", "src.trainer", "src.models"),
-    "src/data": ("src.trainer", "src.models"),
-    "src/tools": ("src.trainer",),
+    "src/data": ("src.trainer", "src.models", "src.report"),
+    "src/tools": ("src.trainer", "src.report"),
+    "src/trainer": ("src.report",),
     "src/configs": ("src.args", "src.data", "src.models", "src.tools", "src.trainer"),
 }
 # create_model(pretrained=...) reads a file.

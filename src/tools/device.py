@@ -7,7 +7,7 @@ import os
 import resource
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Mapping, Optional
+from typing import Any, Dict, Mapping, Optional
 
 from src.args import RunConfig
 from src.errors import UserError
@@ -172,6 +172,11 @@ def _select_native(*, is_required: bool) -> None:
             ) from error
         _LOGGER.info("cpu_kernels auto: %s; slower without", error)
         selection.select(selection.PURE)
+
+
+def process_environment() -> Dict[str, str]:
+    """The variables of this process, to look at."""
+    return dict(os.environ)
 
 
 def describe_device(run: RunConfig) -> str:

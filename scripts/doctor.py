@@ -1,0 +1,53 @@
+"""Check this machine for training and inference: python scripts/doctor.py [--json]"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from dataclasses import asdict
+from pathlib import Path
+from typing import Optional, Sequence
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from src.report.doctor import Machine, diagnose
+from src.tools.entry import CommandParser, run_command
+
+DESCRIPTION = """\
+Looks at Python, packages, devices, limits and the rank table, and trains three steps on each device
+that is there. Every finding has a verdict and, unless it is ok, the command that cures it. The exit
+code is 1 when something is broken."""
+MARKS = {"ok": "ok     ", "note": "note   ", "broken": "BROKEN "}
+
+
+def examine(arguments: argparse.Namespace) -> int:
+    """Prints the findings."""
+    machine = Machine()
+    findings = diagnose(
+        machine, target=arguments.device_target, probe=not arguments.no_probe, root=Path.cwd()
+    )
+    if arguments.json:
+        print(json.dumps([asdict(finding) for finding in findings], indent=1))
+    else:
+        for finding in findings:
+            print(f"{MARKS[finding.verdict]}{finding.subject}: {finding.found}")
+            if finding.cure:
+                print(f"       -> {finding.cure}")
+    return int(any(finding.verdict == "broken" for finding in findings))
+
+
+def main(argv: Optional[Sequence[str]] = None) -> int:
+    parser = CommandParser("doctor.py", DESCRIPTION)
+    parser.add_argument("--json", action="store_true", help="findings as JSON")
+    parser.add_argument("--no_probe", action="store_true", help="do not train")
+    parser.add_argument(
+        "--device_target",
+        choices=("Ascend", "GPU", "CPU"),
+        help="what you want to train on; without it whatever is here",
+    )
+    return run_command(examine, parser, argv)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,206 @@
+"""scripts/doctor.py on this machine, and on machines that are simulated."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any, Dict, List, Optional, Tuple
+
+import pytest
+from test_scripts import script
+
+from src.report.doctor import Finding, Machine, diagnose
+
+CUDA = ["libcudart.so.11.0", "libcublas.so.11", "libcudnn.so.8", "libnvrtc.so.11.2"]
+
+
+class Simulated(Machine):
+    """A healthy CPU machine but for what the test says."""
+
+    def __init__(self, **facts: Any) -> None:
+        self.facts: Dict[str, Any] = {
+            "python": (3, 11, 7),
+            "versions": {"mindspore": "2.10.0", "numpy": "1.26.4"},
+            "modules": [],
+            "plugins": [],
+            "environment": {},
+            "libraries": [],
+            "chips": [],
+            "gpus": [],
+            "cann": None,
+            "flags": "avx2",
+            "files": 65536,
+            "free": 100 * 1024**3,
+            "probe": (True, "losses 1 0"),
+            **facts,
+        }
+        self.probed: List[str] = []
+
+    def python(self) -> Tuple[int, ...]:
+        return self.facts["python"]
+
+    def version_of(self, package: str) -> Optional[str]:
+        return self.facts["versions"].get(package)
+
+    def has_module(self, name: str) -> bool:
+        return name in self.facts["modules"]
+
+    def plugins(self) -> List[str]:
+        return self.facts["plugins"]
+
+    def environment(self) -> Dict[str, str]:
+        return self.facts["environment"]
+
+    def has_library(self, name: str) -> bool:
+        return name in self.facts["libraries"]
+
+    def ascend_chips(self) -> List[str]:
+        return self.facts["chips"]
+
+    def gpus(self) -> List[str]:
+        return self.facts["gpus"]
+
+    def cann_version(self) -> Optional[str]:
+        return self.facts["cann"]
+
+    def cpu_flags(self) -> str:
+        return self.facts["flags"]
+
+    def open_files(self) -> int:
+        return self.facts["files"]
+
+    def free_bytes(self, path: Path) -> Optional[int]:
+        return self.facts["free"]
+
+    def train_three_steps(self, target: str) -> Tuple[bool, str]:
+        self.probed.append(target)
+        return self.facts["probe"]
+
+
+def examined(target: Optional[str] = None, **facts: Any) -> Dict[str, Finding]:
+    found = diagnose(Simulated(**facts), target=target, probe=True, root=Path("/"))
+    assert all(bool(finding.cure) == (finding.verdict != "ok") for finding in found)
+    return {finding.subject: finding for finding in found}
+
+
+def test_a_healthy_machine_has_nothing_to_cure() -> None:
+    found = examined(versions={"mindspore": "2.10.0", "numpy": "1.26.4"}, flags="avx512f")
+    assert {finding.verdict for finding in found.values()} == {"ok"}
+    assert found["three steps on CPU"].found == "losses 1 0"
+
+
+@pytest.mark.parametrize(
+    ("facts", "subject", "verdict", "cure"),
+    [
+        ({"versions": {"mindspore": "2.10.0", "numpy": "2.1.0"}}, "NumPy", "broken", "numpy<2"),
+        ({"versions": {"numpy": "1.26.4"}}, "MindSpore", "broken", "requirements.txt"),
+        ({"versions": {"mindspore": "1.3.0", "numpy": "1.26"}}, "MindSpore", "broken", "pip"),
+        ({"python": (3, 13, 0)}, "Python", "broken", "3.11"),
+        ({"modules": ["moxing"]}, "moxing", "broken", "uninstall"),
+        ({"modules": ["moxing", "moxing.file"]}, "moxing", "ok", ""),
+        ({"chips": ["310P3"], "target": "Ascend"}, "Ascend", "broken", "does not train"),
+        ({"chips": ["310P3"]}, "Ascend", "note", "MINDIR"),
+        ({"target": "Ascend"}, "Ascend", "broken", "npu-smi"),
+        ({"chips": ["910B2"]}, "Ascend", "broken", "set_env.sh"),
+        ({"chips": ["910B2"], "cann": "8.5.0"}, "Ascend", "broken", "--force-reinstall"),
+        (
+            {"chips": ["910B2"], "cann": "8.5.0", "plugins": ["libmindspore_ascend.so.2"]},
+            "Ascend",
+            "ok",
+            "",
+        ),
+        ({"gpus": ["A100"], "libraries": CUDA[:2]}, "GPU", "broken", "LD_LIBRARY_PATH"),
+        ({"gpus": ["A100"], "libraries": CUDA}, "GPU", "ok", ""),
+        ({"target": "GPU"}, "GPU", "broken", "nvidia-smi"),
+        (
+            {"flags": "avx512f", "environment": {"ONEDNN_MAX_CPU_ISA": "AVX512_CORE"}},
+            "AVX-512",
+            "note",
+            "unset",
+        ),
+        ({"free": 10}, "shared memory", "note", "--shm-size"),
+        ({"free": 10}, "disk", "note", "--train_url"),
+        ({"files": 256}, "open files", "note", "ulimit"),
+        ({"probe": (False, "RuntimeError: x")}, "three steps on CPU", "broken", "again"),
+    ],
+)
+def test_a_wrong_combination_is_recognised(
+    facts: Dict[str, Any], subject: str, verdict: str, cure: str
+) -> None:
+    finding = examined(**facts)[subject]
+    assert finding.verdict == verdict
+    assert cure in finding.cure
+
+
+def test_missing_gpu_libraries_are_named() -> None:
+    found = examined(gpus=["A100"], libraries=CUDA[:2])["GPU"].found
+    assert "libcudnn.so.8, libnvrtc.so.11.2" in found
+
+
+def rank_table(ranks: List[str]) -> str:
+    devices = [{"device_id": r, "device_ip": "10.0.0.1", "rank_id": r} for r in ranks]
+    return json.dumps({"version": "1.0", "server_list": [{"server_id": "a", "device": devices}]})
+
+
+@pytest.mark.parametrize(
+    ("text", "verdict", "said"),
+    [
+        (rank_table(["0", "1"]), "ok", "1 servers, 2 devices"),
+        (rank_table(["0", "2"]), "broken", "ranks are [0, 2]"),
+        ("{}", "broken", "server_list"),
+        ("not json", "broken", "JSONDecodeError"),
+        (None, "broken", "FileNotFoundError"),
+    ],
+)
+def test_the_rank_table_is_read(
+    text: Optional[str], verdict: str, said: str, tmp_path: Path
+) -> None:
+    path = tmp_path / "table.json"
+    if text is not None:
+        path.write_text(text)
+    finding = examined(environment={"RANK_TABLE_FILE": str(path)})["rank table"]
+    assert finding.verdict == verdict
+    assert said in finding.found
+
+
+def test_nothing_is_probed_where_mindspore_cannot_be_imported() -> None:
+    machine = Simulated(versions={"numpy": "2.0.0"})
+    diagnose(machine, target=None, probe=True, root=Path("/"))
+    assert machine.probed == []
+    machine = Simulated(gpus=["A100"], chips=["910B2"])
+    diagnose(machine, target=None, probe=True, root=Path("/"))
+    assert machine.probed == ["CPU", "GPU", "Ascend"]
+
+
+def test_npu_smi_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    table = """
++------+---------------+------------------------------+
+| NPU   Name          | Health        | Power(W)     |
++======+===============+==============================+
+| 0     910B2         | OK            | 93.1         |
+| 0                   | 0000:C1:00.0  | 0            |
+| 1     910B2         | OK            | 90.1         |
++------+---------------+------------------------------+
+"""
+    machine = Machine()
+    monkeypatch.setattr(machine, "_output", lambda *command: table)
+    assert machine.ascend_chips() == ["910B2", "910B2"]
+
+
+def test_this_machine_trains(capsys: pytest.CaptureFixture[str]) -> None:
+    code = script("doctor").main(["--json", "--device_target", "CPU"])
+    findings = {finding["subject"]: finding for finding in json.loads(capsys.readouterr().out)}
+    assert findings["three steps on CPU"]["verdict"] == "ok", findings
+    assert findings["MindSpore"]["found"].startswith("2.")
+    assert code == int(any(f["verdict"] == "broken" for f in findings.values()))
+
+
+def test_the_screen_shows_the_cure(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    program = script("doctor")
+    monkeypatch.setattr(program, "Machine", lambda: Simulated(modules=["moxing"]))
+    assert program.main(["--no_probe"]) == 1
+    lines = capsys.readouterr().out.splitlines()
+    position = next(i for i, line in enumerate(lines) if line.startswith("BROKEN moxing"))
+    assert "pip uninstall -y moxing" in lines[position + 1]
