@@ -69,7 +69,8 @@ def test_gradients_equal_the_authors(start: TrainOneStep) -> None:
         expected = STORED[f"grad/{start.theirs[weight.name]}"]
         error = np.linalg.norm(gradient.asnumpy() - expected)
         # The bias of SeqPool shifts every score alike: its gradient is 0 but for rounding.
-        assert error <= 1e-3 * np.linalg.norm(expected) + 1e-8, weight.name
+        rounding = 1e-7 if weight.name.endswith("attention_pool.bias") else 0.0
+        assert error <= 1e-3 * np.linalg.norm(expected) + rounding, weight.name
 
 
 def test_twenty_steps_equal_the_authors(start: TrainOneStep) -> None:
