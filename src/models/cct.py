@@ -1,8 +1,6 @@
 """CCT, CVT and ViT-Lite: Escaping the Big Data Paradigm with Compact Transformers (Hassani 2021).
 
-Legend: B batch, H W input size, N tokens, C embedding_dim.
-Parameter names are those of the authors' code, so a converted checkpoint needs no table but the
-norms' gamma/beta.
+Legend: B batch, H W input size, N tokens, C embedding_dim. Names are the authors', but for norms.
 """
 
 from __future__ import annotations
@@ -271,15 +269,13 @@ _SIZES: Dict[str, Dict[str, Any]] = {
 # cct: layers, kernel x convolutions, image side; cvt and vit_lite: layers, patch, image side.
 # "_sine": fixed positions; "_c100", "_c102", "_fl": classes other than the name without it.
 _NAMES = """
-    cct_2_3x2_32 cct_4_3x2_32 cct_6_3x1_32 cct_6_3x2_32 cct_7_3x1_32 cct_7_3x2_32
-    cct_2_3x2_32_sine cct_4_3x2_32_sine cct_6_3x1_32_sine cct_6_3x2_32_sine cct_7_3x1_32_sine
-    cct_7_3x2_32_sine cct_7_3x1_32_c100 cct_7_3x1_32_sine_c100
-    cct_7_7x2_224 cct_7_7x2_224_c102 cct_7_7x2_224_sine cct_7_7x2_224_sine_c102
-    cct_14_7x2_224 cct_14_7x2_384 cct_14_7x2_384_fl
-    cvt_2_4_32 cvt_4_4_32 cvt_6_4_32 cvt_7_4_32
-    cvt_2_4_32_sine cvt_4_4_32_sine cvt_6_4_32_sine cvt_7_4_32_sine
-    vit_lite_2_4_32 vit_lite_4_4_32 vit_lite_6_4_32 vit_lite_7_4_32
-    vit_lite_2_4_32_sine vit_lite_4_4_32_sine vit_lite_6_4_32_sine vit_lite_7_4_32_sine
+    cct_2_3x2_32 cct_4_3x2_32 cct_6_3x1_32 cct_6_3x2_32 cct_7_3x1_32 cct_7_3x2_32 cct_2_3x2_32_sine
+    cct_4_3x2_32_sine cct_6_3x1_32_sine cct_6_3x2_32_sine cct_7_3x1_32_sine cct_7_3x2_32_sine
+    cct_7_3x1_32_c100 cct_7_3x1_32_sine_c100 cct_7_7x2_224 cct_7_7x2_224_c102 cct_7_7x2_224_sine
+    cct_7_7x2_224_sine_c102 cct_14_7x2_224 cct_14_7x2_384 cct_14_7x2_384_fl cvt_2_4_32 cvt_4_4_32
+    cvt_6_4_32 cvt_7_4_32 cvt_2_4_32_sine cvt_4_4_32_sine cvt_6_4_32_sine cvt_7_4_32_sine
+    vit_lite_2_4_32 vit_lite_4_4_32 vit_lite_6_4_32 vit_lite_7_4_32 vit_lite_2_4_32_sine
+    vit_lite_4_4_32_sine vit_lite_6_4_32_sine vit_lite_7_4_32_sine
 """
 _CLASSES = {"c100": 100, "c102": 102, "fl": 102}
 
@@ -289,13 +285,13 @@ def _keywords(name: str) -> Dict[str, Any]:
     family, rest = name.replace("vit_lite", "vit").split("_", 1)
     size, tokenizer, side, *suffixes = rest.split("_")
     kernel_size, _, n_conv_layers = tokenizer.partition("x")
-    default_classes = 10 if side == "32" else 1000
+    classes = 10 if side == "32" else 1000
     return {
         **_SIZES[size],
         "kernel_size": int(kernel_size),
         "n_conv_layers": int(n_conv_layers or 0),
         "img_size": int(side),
-        "num_classes": _CLASSES.get(suffixes[-1], default_classes) if suffixes else default_classes,
+        "num_classes": _CLASSES.get(suffixes[-1], classes) if suffixes else classes,
         "positional_embedding": "sine" if "sine" in suffixes else "learnable",
         "seq_pool": family != "vit",
     }
