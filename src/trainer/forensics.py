@@ -40,7 +40,7 @@ class GradientProbe(nn.Cell):
         (_, loss), grads = self.value_and_grad(image, label, mix, scale)
         flags = ()
         for grad in grads:
-            flags = (*flags, ops.isfinite(grad).astype(ms.float32).min())
+            flags += (ops.isfinite(grad).astype(ms.float32).min(),)
         return loss, flags
 
 

@@ -74,7 +74,7 @@ def multiply(grads: Tensors, factor: Tensor) -> Tensors:
     """Every gradient times a scalar."""
     product = ()
     for grad in grads:
-        product = (*product, grad * factor)
+        product += (grad * factor,)  # MindSpore 2.0 compiles no starred expression
     return product
 
 
@@ -203,7 +203,7 @@ class TrainOneStep(nn.Cell):
     def _copies(parameters: Tensors) -> Tensors:
         copies = ()
         for parameter in parameters:
-            copies = (*copies, parameter * 1.0)
+            copies += (parameter * 1.0,)
         return copies
 
     def _restore(self, before: Tensors) -> None:
