@@ -10,7 +10,7 @@ import ast
 import sys
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Dict, List, NoReturn, Optional, Sequence, Tuple
+from typing import Any, Dict, List, NoReturn, Optional, Sequence, Tuple, Type, TypeVar
 
 from src.configs import parser
 from src.configs.parser import Entry, FieldError, check_choices, check_ranges, check_types
@@ -28,6 +28,9 @@ _ALIASES = {
 }
 # Options that are no keys.
 _CONFIG, _PRINT_CONFIG, _HELP = "config", "print_config", "help"
+
+
+AnyConfig = TypeVar("AnyConfig", bound="Config")
 
 
 @dataclass(frozen=True)
@@ -428,7 +431,7 @@ class Config:
     origins: Dict[str, str] = field(default_factory=dict, compare=False)
 
     def __post_init__(self) -> None:
-        origins = {key: self.origins.get(key, parser.DEFAULT) for key in parser.keys_of(Config)}
+        origins = {key: self.origins.get(key, parser.DEFAULT) for key in parser.keys_of(type(self))}
         object.__setattr__(self, "origins", origins)
         warmup_length, epochs = self.optim.warmup_length, self.train.epochs
         if 0 < epochs < warmup_length:
@@ -438,16 +441,86 @@ class Config:
                 f"warmup_length <= epochs; these are {warmup_length} and {epochs}",
             )
 
+    def serving_batch(self) -> int:
+        """Images per file or call when serving: those of --batch_size, else 1.
+
+        The batch_size of a recipe is for training.
+        """
+        is_given = self.origins["batch_size"] == parser.COMMAND_LINE
+        return self.data.batch_size if is_given else 1
+
     def flat(self) -> Dict[str, Any]:
         """Every key with its value, in the order of declaration."""
         return parser.flatten(self)
 
 
-def parse_args(argv: Optional[Sequence[str]] = None) -> Config:
+@dataclass(frozen=True)
+class InputConfig:
+    """What a served network takes; option of the programs around inference."""
+
+    # float32_nchw (normalised, as the network itself) or uint8_nhwc (pixels, a quarter of the
+    # bytes; the exported graph normalises them)
+    input: str = "float32_nchw"
+
+    def __post_init__(self) -> None:
+        check_types(self)
+        check_choices(self, input=("float32_nchw", "uint8_nhwc"))
+
+
+@dataclass(frozen=True)
+class ExportConfig:
+    """What export.py writes; --batch_size N fixes the batch, which is 1 otherwise."""
+
+    # MINDIR, ONNX, or AIR (on an Ascend only)
+    file_format: str = "MINDIR"
+    # file to write; null: ARCH.mindir, ARCH.onnx or ARCH.air in the current folder
+    output: Optional[str] = None
+    # take any number of images
+    dynamic_batch: bool = False
+    # write configurations of converter_lite and atc beside the file
+    write_converter_config: bool = False
+
+    def __post_init__(self) -> None:
+        check_types(self)
+        check_choices(self, file_format=("MINDIR", "AIR", "ONNX"))
+
+
+@dataclass(frozen=True)
+class ExportRun(Config):
+    """What export.py reads."""
+
+    input: InputConfig = field(default_factory=InputConfig)
+    export: ExportConfig = field(default_factory=ExportConfig)
+
+
+@dataclass(frozen=True)
+class EvalConfig:
+    """What eval.py evaluates."""
+
+    # file of export.py to evaluate instead of a checkpoint
+    mindir: Optional[str] = None
+
+    def __post_init__(self) -> None:
+        check_types(self)
+
+
+@dataclass(frozen=True)
+class EvalRun(Config):
+    """What eval.py reads."""
+
+    evaluation: EvalConfig = field(default_factory=EvalConfig)
+
+
+def parse_args(argv: Optional[Sequence[str]] = None, config_type: Type[Config] = Config) -> Any:
     """The configuration of a program: the defaults, under `--config FILE`, under the command line.
 
     Args:
         argv: the words after the program's name; None: those of `sys.argv`.
+        config_type: Config, or a program's extension of it by sections of its own, which recipes
+            may not have keys of.
+
+    Returns:
+        A `config_type`.
 
     Raises:
         SystemExit: with 0 after `--help` or `--print_config`; with 2, and one line on stderr,
@@ -456,7 +529,7 @@ def parse_args(argv: Optional[Sequence[str]] = None) -> Config:
     """
     arguments = list(sys.argv[1:] if argv is None else argv)
     try:
-        return _config_of(arguments)
+        return _config_of(arguments, config_type)
     except UserError as error:
         if "--debug" in arguments:
             raise
@@ -464,7 +537,7 @@ def parse_args(argv: Optional[Sequence[str]] = None) -> Config:
         raise SystemExit(2) from None
 
 
-def replace(config: Config, **values: Any) -> Config:
+def replace(config: AnyConfig, **values: Any) -> AnyConfig:
     """A copy of `config` with other values for some flat keys, checked like any other.
 
     Raises:
@@ -472,7 +545,7 @@ def replace(config: Config, **values: Any) -> Config:
     """
     entries = {key: Entry(value, config.origins[key]) for key, value in config.flat().items()}
     entries.update({key: Entry(value, "program") for key, value in values.items()})
-    return parser.build(Config, entries)
+    return parser.build(type(config), entries)
 
 
 def to_yaml(config: Config, with_origins: bool = False) -> str:
@@ -496,12 +569,12 @@ def from_yaml_text(text: str, name: str) -> Config:
     return parser.read_text(Config, text, name)
 
 
-def _config_of(arguments: List[str]) -> Config:
-    options = _options()
+def _config_of(arguments: List[str], config_type: Type[Config]) -> Config:
+    options = _options(config_type)
     words = parser.split_command_line(arguments, options)
     if _HELP in words:
-        _print_and_exit(_help_text())
-    keys = parser.keys_of(Config)
+        _print_and_exit(_help_text(config_type))
+    keys = parser.keys_of(config_type)
     given = {
         key: parser.command_line_entry(key, words[key], is_flag=keys.get(key, bool) is bool)
         for key in words
@@ -509,15 +582,15 @@ def _config_of(arguments: List[str]) -> Config:
     }
     is_printed = _flag(given.pop(_PRINT_CONFIG, None))
     entries = _recipe(words) if _CONFIG in words else {}
-    config = parser.build(Config, {**entries, **given})
+    config = parser.build(config_type, {**entries, **given})
     if is_printed:
         _print_and_exit(to_yaml(config, with_origins=True))
     return config
 
 
-def _options() -> Dict[str, str]:
+def _options(config_type: Type[Config]) -> Dict[str, str]:
     """Every spelling of every option -> its key."""
-    names = [*parser.keys_of(Config), _CONFIG, _PRINT_CONFIG, _HELP]
+    names = [*parser.keys_of(config_type), _CONFIG, _PRINT_CONFIG, _HELP]
     return {**{f"--{name}": name for name in names}, **_ALIASES, "-h": _HELP}
 
 
@@ -545,7 +618,7 @@ def _print_and_exit(text: str) -> NoReturn:
     raise SystemExit(0)
 
 
-def _help_text() -> str:
+def _help_text(config_type: Type[Config] = Config) -> str:
     lines = [
         "usage: PROGRAM [--config FILE] [--KEY VALUE ...]",
         "",
@@ -560,7 +633,7 @@ def _help_text() -> str:
         "      print every value and where it came from, as YAML, and exit",
     ]
     comments = _field_comments()
-    for name, section_type in parser.section_types(Config).items():
+    for name, section_type in parser.section_types(config_type).items():
         lines += ["", f"{name}: {(section_type.__doc__ or '').splitlines()[0]}"]
         for key, value in vars(section_type()).items():
             aliases = [option for option, meant in _ALIASES.items() if meant == key]

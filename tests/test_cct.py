@@ -8,7 +8,6 @@ from pathlib import Path
 import mindspore as ms
 import numpy as np
 import pytest
-from torch_oracle import torch
 from weight_rule import fill, images
 
 from src.errors import UserError
@@ -46,6 +45,8 @@ def test_logits_equal_the_authors(name: str) -> None:
 
 
 def test_sine_table_equals_the_authors() -> None:
+    from torch_oracle import torch
+
     # The rule of their sinusoidal_embedding, in torch.
     length, dim = 65, 128
     table = torch.tensor(

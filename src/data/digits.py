@@ -45,6 +45,17 @@ def prepare_digits(root: Path) -> None:
         raise UserError(f"data_url {str(root)!r}: {error}; choose another folder") from error
 
 
+def read_digits(count: int) -> np.ndarray:
+    """The first `count` digits, over again past the last, (count, 8, 8) uint8 in 0..255."""
+    with np.load(_SOURCE) as source:
+        digits = source["image"]
+    return np.stack([_grey(digits[index % len(digits)]) for index in range(count)])
+
+
+def _grey(digit: np.ndarray) -> np.ndarray:
+    return np.rint(digit * (255.0 / _MAX_VALUE)).astype(np.uint8)
+
+
 def _is_prepared(root: Path) -> bool:
     if not os.path.lexists(root) or (root.is_dir() and not any(root.iterdir())):
         return False
@@ -78,7 +89,8 @@ def _write_folder(folder: Path) -> None:
         split = "val" if index % _VAL_EVERY == 0 else "train"
         class_folder = folder / split / str(label)
         class_folder.mkdir(parents=True, exist_ok=True)
-        grey = np.rint(digit * (255.0 / _MAX_VALUE)).astype(np.uint8)
-        image = Image.fromarray(grey).resize((_IMAGE_SIZE, _IMAGE_SIZE), Image.Resampling.BICUBIC)
+        image = Image.fromarray(_grey(digit)).resize(
+            (_IMAGE_SIZE, _IMAGE_SIZE), Image.Resampling.BICUBIC
+        )
         image.save(class_folder / f"{index:04d}.png")
     (folder / _MARKER).touch()

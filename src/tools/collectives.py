@@ -29,7 +29,7 @@ class MeanOverRanks(nn.Cell):
     def construct(self, tensors: Tensors) -> Tensors:
         means: Tensors = ()
         for tensor in tensors:
-            means = (*means, self.all_reduce(tensor) / self.size)
+            means += (self.all_reduce(tensor) / self.size,)
         return means
 
 

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import mindspore as ms
+from mindspore import Tensor, nn
 
 
 def set_device(device_target: str, device_id: int) -> None:
@@ -32,3 +33,22 @@ def max_device_memory() -> int:
 def start_profiler(folder: Path) -> Any:
     """MindSpore's profiler, running; `stop()` and `analyse()` end it."""
     return ms.Profiler(output_path=str(folder), start_profile=True)
+
+
+def export_onnx(cell: nn.Cell, image: Tensor, path: Path) -> None:
+    """Writes `path`, which ends in .onnx; `export` for it is deprecated in 2.10."""
+    stem = str(path.with_suffix(""))
+    if hasattr(ms, "onnx"):
+        ms.onnx.export(cell, image, file_name=stem)
+    else:
+        ms.export(cell, image, file_name=stem, file_format="ONNX")
+
+
+def loads_mindir_of_any_batch() -> bool:
+    """2.0 ends with a segmentation fault when it runs such a file of most networks."""
+    return hasattr(ms, "set_device")
+
+
+def version() -> str:
+    """Of the framework."""
+    return ms.__version__

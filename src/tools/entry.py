@@ -5,18 +5,22 @@ from __future__ import annotations
 import argparse
 import logging
 import sys
-from typing import Any, Callable, NoReturn, Optional, Sequence
+from typing import Any, Callable, NoReturn, Optional, Sequence, Type
 
 from src.args import Config, parse_args
 from src.errors import StoppedBySignal, TrainingFailed, UserError
 
 
-def run_entry_point(work: Callable[[Config], None], argv: Optional[Sequence[str]]) -> int:
+def run_entry_point(
+    work: Callable[[Any], None],
+    argv: Optional[Sequence[str]],
+    config_type: Type[Config] = Config,
+) -> int:
     """Parses `argv`, runs `work` and returns the exit code.
 
     0; 1 when training failed; 2 for what the user can mend; 128 + N when signal N ended it.
     """
-    config = parse_args(argv)
+    config = parse_args(argv, config_type)
     return _run(lambda: work(config), debug=config.run.debug)
 
 

@@ -35,8 +35,18 @@ class ImageNormalize(nn.Cell):
         self.inverse_std = Tensor(1.0 / (255.0 * np.reshape(std, (1, 3, 1, 1))), ms.float32)
 
     def construct(self, image: Tensor) -> Tensor:
-        image = ops.transpose(ops.cast(image, ms.float32), (0, 3, 1, 2))  # -> (B, 3, H, W)
-        return (image - self.mean) * self.inverse_std
+        # Moves bytes, not floats; and MindSpore Lite 2.0 refuses a graph that casts first.
+        image = ops.transpose(image, (0, 3, 1, 2))  # -> (B, 3, H, W)
+        return (ops.cast(image, ms.float32) - self.mean) * self.inverse_std
+
+
+def normalize_pixels(pixels: np.ndarray, *, mean: Rgb, std: Rgb) -> np.ndarray:
+    """What `ImageNormalize` computes, to the bit, in NumPy: (..., H, W, 3) -> (..., 3, H, W)."""
+    planes = np.moveaxis(pixels, -1, -3).astype(np.float32)  # (..., H, W, 3) -> (..., 3, H, W)
+    shape = (3, 1, 1)
+    centre = np.reshape(255.0 * np.array(mean), shape).astype(np.float32)
+    scale = np.reshape(1.0 / (255.0 * np.array(std)), shape).astype(np.float32)
+    return np.ascontiguousarray((planes - centre) * scale)
 
 
 class _Grid(nn.Cell):

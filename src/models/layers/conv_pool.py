@@ -46,7 +46,7 @@ class DenseConv(nn.Conv2d):
             patches = self.patches(x)  # (B, H, W, C) -> (B, H', W', k k C)
             rows = patches.reshape(-1, patches.shape[-1])
             weight = self.weight.transpose(0, 2, 3, 1).reshape(self.out_channels, -1)
-            return self.product(rows, weight).reshape(*patches.shape[:3], self.out_channels)
+            return self.product(rows, weight).reshape(patches.shape[:3] + (self.out_channels,))
         x = super().construct(relayout(x, self.layout, NCHW))
         return relayout(x, NCHW, self.layout)
 

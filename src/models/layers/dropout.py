@@ -55,7 +55,7 @@ class SeededDropout(nn.Cell):
         batch, columns = x.shape[0], x.shape[-1]
         samples = self.keys.sample_keys(batch).reshape(batch, 1)
         rows = absorb(absorb(samples, ops.arange(x.size // (batch * columns))), 0)  # (B, R)
-        rows = rows.reshape((*x.shape[:-1], 1))
+        rows = rows.reshape(x.shape[:-1] + (1,))
         columns = absorb(absorb(self.keys.layer_key(), ops.arange(columns)), 1)  # (M,)
         drawn = ops.gather(self.table, rows + columns, 0)  # (B, ..., M) int32 in [0, PRIME)
         return x * ((drawn >= self.threshold).astype(x.dtype) * self.scale)

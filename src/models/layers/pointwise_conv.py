@@ -40,6 +40,6 @@ class PointwiseConv(nn.Conv2d):
         if self.layout == NHWC and x.dtype == ms.float32:
             weight = self.weight.reshape(self.out_channels, self.in_channels)
             y = self.product(x.reshape(-1, self.in_channels), weight) + self.bias
-            return y.reshape(*x.shape[:3], self.out_channels)
+            return y.reshape(x.shape[:3] + (self.out_channels,))
         x = super().construct(relayout(x, self.layout, NCHW))
         return relayout(x, NCHW, self.layout)

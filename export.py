@@ -1,0 +1,30 @@
+"""Export a checkpoint: `python export.py --config FILE.yaml --pretrained FILE.ckpt`."""
+
+from __future__ import annotations
+
+import sys
+from typing import Optional, Sequence
+
+from src.args import ExportRun
+from src.errors import UserError
+from src.tools.device import setup_device
+from src.tools.entry import run_entry_point
+
+
+def export(config: ExportRun) -> None:
+    """Writes MINDIR, ONNX or AIR, and loads it back to compare it with the network."""
+    if not config.model.pretrained:
+        raise UserError("pretrained null: export.py needs --pretrained FILE.ckpt")
+    setup_device(config.run, seed=config.train.seed)
+    from src.trainer.export import check_export, export_checkpoint
+
+    check_export(config)
+    export_checkpoint(config)
+
+
+def main(argv: Optional[Sequence[str]] = None) -> int:
+    return run_entry_point(export, argv, ExportRun)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,75 @@
+"""What export.py says about a file it wrote, kept beside it as FILE.json."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Optional
+
+from src.errors import UserError
+
+
+@dataclass(frozen=True)
+class ExportRecord:
+    """A network in a file.
+
+    Attributes:
+        input: float32_nchw or uint8_nhwc.
+        batch_size: images per call; None: any number.
+        sha256: of the file.
+        mindspore: version that wrote it.
+    """
+
+    arch: str
+    num_classes: int
+    image_size: int
+    input: str
+    batch_size: Optional[int]
+    sha256: str
+    mindspore: str
+
+
+def record_path(path: Path) -> Path:
+    """Where the record of an exported file is kept."""
+    return path.with_name(f"{path.name}.json")
+
+
+def file_sha256(path: Path) -> str:
+    """Hexadecimal SHA-256 of a file."""
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        for block in iter(lambda: file.read(1 << 20), b""):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def write_record(path: Path, record: ExportRecord) -> None:
+    """Writes the record of the file at `path` beside it."""
+    text = json.dumps(asdict(record), indent=2) + "\n"
+    record_path(path).write_text(text, encoding="utf-8")
+
+
+def read_record(path: Path) -> ExportRecord:
+    """The record of an exported file, which must be the file it was written for.
+
+    Raises:
+        UserError: file or record missing or damaged.
+    """
+    if not path.is_file():
+        raise UserError(f"mindir {str(path)!r}: no such file; export.py writes one")
+    beside = record_path(path)
+    try:
+        record = ExportRecord(**json.loads(beside.read_text(encoding="utf-8")))
+    except (OSError, ValueError, TypeError) as error:
+        raise UserError(
+            f"mindir {str(path)!r}: export.py wrote a {beside.name} beside it, which is missing or "
+            f"damaged ({error})"
+        ) from error
+    if file_sha256(path) != record.sha256:
+        raise UserError(
+            f"mindir {str(path)!r}: not the file that {beside.name} describes, or damaged; copy "
+            "both again"
+        )
+    return record

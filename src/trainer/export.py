@@ -1,0 +1,204 @@
+"""From a checkpoint to a file that serves: MINDIR, ONNX or AIR, compared with the network."""
+
+from __future__ import annotations
+
+import logging
+import os
+import tempfile
+from pathlib import Path
+from typing import Any, Callable
+
+import mindspore as ms
+import numpy as np
+from mindspore import Tensor, nn
+from PIL import Image
+
+from src.args import ExportRun, replace
+from src.data.augment.batch_transform import ImageNormalize, normalize_pixels
+from src.data.digits import read_digits
+from src.errors import UserError
+from src.kernels import selection
+from src.tools import compat
+from src.tools.checkpoint import read_checkpoint
+from src.tools.converter_config import write_converter_configs
+from src.tools.export_record import ExportRecord, file_sha256, record_path, write_record
+from src.tools.onnx_export import INPUT, build_onnx, prepare_for_onnx
+from src.trainer.build import build_network, load_network
+from src.trainer.evaluate import EvalNet
+from src.trainer.served import load_mindir
+
+_LOGGER = logging.getLogger(__name__)
+
+# Largest difference of a logit, as a share of the largest logit.
+_TOLERANCE = 1e-4
+_SUFFIXES = {"MINDIR": ".mindir", "ONNX": ".onnx", "AIR": ".air"}
+# A cell over numpy batches: what a file computes.
+Predict = Callable[[np.ndarray], np.ndarray]
+
+
+def check_export(config: ExportRun) -> None:
+    """Refuses what cannot work, before any weight is read.
+
+    Raises:
+        UserError: AIR away from an Ascend, or a free batch where it does not run.
+    """
+    form, target = config.export.file_format, config.run.device_target
+    if form == "AIR" and target != "Ascend":
+        raise UserError(
+            f"file_format AIR: MindSpore writes it on an Ascend only, device_target is {target}; "
+            "give --file_format MINDIR, which every device writes and MindSpore Lite reads"
+        )
+    if form == "AIR" and config.export.dynamic_batch:
+        raise UserError("dynamic_batch True: AIR files have a fixed batch; give --batch_size N")
+    is_free = form == "MINDIR" and config.export.dynamic_batch
+    if is_free and not compat.loads_mindir_of_any_batch():
+        raise UserError(
+            f"dynamic_batch True: MindSpore {compat.version()} crashes on such MINDIR files; give "
+            "--batch_size N"
+        )
+
+
+def export_checkpoint(config: ExportRun) -> None:
+    """Writes the file and its record, and prints how far it is from the network.
+
+    Raises:
+        UserError: weights that do not fit, a file that cannot be written.
+    """
+    assert config.model.pretrained is not None
+    checkpoint = read_checkpoint(Path(config.model.pretrained))
+    if config.train.ema:
+        checkpoint = checkpoint.averaged()
+    config = replace(config, amp_level="O0")
+    cell = _build_served(config)
+    load_network(_network_of(cell), checkpoint, config)
+    suffix = _SUFFIXES[config.export.file_format]
+    path = Path(config.export.output or f"{config.model.arch}{suffix}")
+    if path.suffix != suffix:
+        raise UserError(
+            f"output {str(path)!r}: a {config.export.file_format} file ends in {suffix}"
+        )
+    try:
+        with tempfile.TemporaryDirectory(prefix=".export-", dir=path.parent) as folder:
+            _write(config, cell, Path(folder), path)
+    except OSError as error:
+        raise UserError(f"output {str(path)!r}: cannot be written ({error})") from error
+    if config.export.write_converter_config:
+        for written in write_converter_configs(config, path):
+            print(f"wrote {written}")
+
+
+def _write(config: ExportRun, cell: nn.Cell, folder: Path, path: Path) -> None:
+    """Exports into `folder`, compares, then renames: a file at `path` is whole and right."""
+    images = example_images(config)
+    expected = cell(Tensor(images)).asnumpy()
+    draft = folder / f"draft{path.suffix}"
+    predict = _EXPORTERS[config.export.file_format](config, cell, images, draft)
+    if not draft.is_file():
+        raise UserError(
+            f"output {str(path)!r}: the framework splits networks of this size over several files, "
+            "which is not supported"
+        )
+    _compare(predict, images, expected, path)
+    draft.chmod(0o644)  # the framework makes its files unwritable
+    record_path(path).unlink(missing_ok=True)  # it may be of an older file
+    os.replace(draft, path)
+    write_record(path, _record_of(config, path))
+    print(f"wrote {path} and {record_path(path).name}")
+
+
+def _compare(predict: Predict, images: np.ndarray, expected: np.ndarray, path: Path) -> None:
+    try:
+        found = predict(images)
+    except Exception as error:  # whatever the runtime's loader met
+        reason = " ".join(str(error).split())[:200]
+        raise UserError(f"output {str(path)!r}: cannot be loaded back ({reason})") from error
+    difference = float(np.abs(found - expected).max())
+    limit = _TOLERANCE * max(1.0, float(np.abs(expected).max()))
+    print(f"largest difference of {expected.size} logits from the network's: {difference:.3g}")
+    if not difference <= limit:
+        raise UserError(
+            f"output {str(path)!r}: its logits differ from the network's by {difference:.3g}, "
+            f"allowed: {limit:.3g}; it is not kept"
+        )
+
+
+def _build_served(config: ExportRun) -> nn.Cell:
+    # Files hold no operators of this package: none of their readers knows them.
+    with selection.using(selection.OFF):
+        network = build_network(config).set_train(False)
+    normalize: nn.Cell = nn.Identity()
+    if config.input.input == "uint8_nhwc":
+        normalize = ImageNormalize(mean=config.data.mean, std=config.data.std)
+    return EvalNet(normalize, network).set_train(False)
+
+
+def _network_of(cell: nn.Cell) -> nn.Cell:
+    return cell.network
+
+
+def example_images(config: ExportRun) -> np.ndarray:
+    """Handwritten digits as the exported network takes them, (B, ...); B is 3 when it is free."""
+    side = config.model.image_size
+    count = 3 if config.export.dynamic_batch else config.serving_batch()
+    pixels = np.stack(
+        [
+            np.asarray(Image.fromarray(digit).resize((side, side)).convert("RGB"))
+            for digit in read_digits(count)
+        ]
+    )
+    if config.input.input == "uint8_nhwc":
+        return pixels
+    return normalize_pixels(pixels, mean=config.data.mean, std=config.data.std)
+
+
+def _export_mindir(config: ExportRun, cell: nn.Cell, images: np.ndarray, draft: Path) -> Predict:
+    spec = Tensor(images)
+    if config.export.dynamic_batch:
+        spec = Tensor(shape=[None, *images.shape[1:]], dtype=spec.dtype)
+    ms.export(cell, spec, file_name=str(draft.with_suffix("")), file_format="MINDIR")
+    return lambda batch: load_mindir(draft)(Tensor(batch)).asnumpy()
+
+
+def _export_onnx(config: ExportRun, cell: nn.Cell, images: np.ndarray, draft: Path) -> Predict:
+    import onnx
+
+    twin = _build_served(config)
+    for mine, source in zip(_parameters(twin), _parameters(cell)):
+        mine.set_data(source)
+    prepare_for_onnx(twin)
+    model = build_onnx(twin, images, draft.parent, dynamic=config.export.dynamic_batch)
+    onnx.save(model, str(draft))
+
+    def predict(batch: np.ndarray) -> np.ndarray:
+        import onnxruntime
+
+        session = onnxruntime.InferenceSession(str(draft), providers=["CPUExecutionProvider"])
+        return session.run(None, {INPUT: batch})[0]
+
+    return predict
+
+
+def _parameters(cell: nn.Cell) -> Any:
+    return cell.network.get_parameters()
+
+
+def _export_air(config: ExportRun, cell: nn.Cell, images: np.ndarray, draft: Path) -> Predict:
+    ms.export(cell, Tensor(images), file_name=str(draft.with_suffix("")), file_format="AIR")
+    # Nothing but an Ascend runtime reads AIR: there is nothing to compare with.
+    print("an AIR file cannot be loaded back by MindSpore; its logits are not compared")
+    return lambda batch: cell(Tensor(batch)).asnumpy()
+
+
+_EXPORTERS = {"MINDIR": _export_mindir, "ONNX": _export_onnx, "AIR": _export_air}
+
+
+def _record_of(config: ExportRun, path: Path) -> ExportRecord:
+    return ExportRecord(
+        arch=config.model.arch,
+        num_classes=config.model.num_classes,
+        image_size=config.model.image_size,
+        input=config.input.input,
+        batch_size=None if config.export.dynamic_batch else config.serving_batch(),
+        sha256=file_sha256(path),
+        mindspore=compat.version(),
+    )

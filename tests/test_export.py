@@ -1,0 +1,216 @@
+"""export.py: what it writes computes what the network computes, in two runtimes."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import json
+import os
+from pathlib import Path
+from typing import Dict, List, Tuple
+
+import mindspore as ms
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+from digits_run import failure
+from mindspore import nn
+from small_networks import ARGUMENTS, words, write_checkpoint
+from weight_rule import bright_batches
+
+import eval as eval_program
+import export as export_program
+from src.args import parse_args
+from src.data.augment.batch_transform import ImageNormalize, normalize_pixels
+from src.tools import compat
+from src.tools.checkpoint import read_checkpoint
+from src.trainer.build import build_network, load_network
+
+MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+
+
+@pytest.fixture(scope="module")
+def checkpoints(tmp_path_factory: pytest.TempPathFactory) -> Dict[str, Path]:
+    folder = tmp_path_factory.mktemp("weights")
+    return {arch: write_checkpoint(arch, folder / f"{arch}.ckpt") for arch in ARGUMENTS}
+
+
+def pixels(count: int) -> np.ndarray:
+    return bright_batches(1, batch=count, side=32, classes=10)[0][0]
+
+
+def network_logits(arch: str, checkpoint: Path, images: np.ndarray) -> np.ndarray:
+    config = parse_args(words(arch))
+    network = build_network(config)
+    load_network(network, read_checkpoint(checkpoint), config)
+    return network.set_train(False)(ms.Tensor(images)).asnumpy()
+
+
+def run(arguments: List[str]) -> str:
+    out = io.StringIO()
+    with contextlib.redirect_stdout(out):
+        assert export_program.main(arguments) == 0
+    return out.getvalue()
+
+
+def test_pixels_are_normalised_alike_in_numpy_and_in_the_graph() -> None:
+    found = ImageNormalize(mean=MEAN, std=STD)(ms.Tensor(pixels(2))).asnumpy()
+    np.testing.assert_array_equal(normalize_pixels(pixels(2), mean=MEAN, std=STD), found)
+
+
+@pytest.mark.parametrize("arch", list(ARGUMENTS))
+def test_onnx_of_any_batch_computes_the_network(
+    arch: str, checkpoints: Dict[str, Path], tmp_path: Path
+) -> None:
+    path = tmp_path / "net.onnx"
+    arguments = [*words(arch), "--pretrained", str(checkpoints[arch]), "--output", str(path)]
+    run([*arguments, "--file_format", "ONNX", "--dynamic_batch"])
+    onnx.checker.check_model(str(path), full_check=True)
+    images = normalize_pixels(pixels(5), mean=MEAN, std=STD)
+    expected = network_logits(arch, checkpoints[arch], images)
+    session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+    for count in (5, 1):
+        found = session.run(["logits"], {"image": images[:count]})[0]
+        error = np.abs(found - expected[:count]).max() / np.abs(expected).max()
+        assert error <= 1e-5
+
+
+@pytest.mark.parametrize("arch", list(ARGUMENTS))
+def test_mindir_of_pixels_computes_the_network(
+    arch: str, checkpoints: Dict[str, Path], tmp_path: Path
+) -> None:
+    path = tmp_path / "net.mindir"
+    arguments = [*words(arch), "--pretrained", str(checkpoints[arch]), "--output", str(path)]
+    printed = run([*arguments, "--input", "uint8_nhwc", "--batch_size", "4"])
+    assert "largest difference of 40 logits" in printed
+    images = pixels(4)
+    found = nn.GraphCell(ms.load(str(path)))(ms.Tensor(images)).asnumpy()
+    normalised = normalize_pixels(images, mean=MEAN, std=STD)
+    expected = network_logits(arch, checkpoints[arch], normalised)
+    assert np.abs(found - expected).max() <= 1e-5 * np.abs(expected).max()
+    record = json.loads((tmp_path / "net.mindir.json").read_text())
+    assert (record["input"], record["batch_size"], record["arch"]) == ("uint8_nhwc", 4, arch)
+
+
+def test_a_second_export_takes_the_place_of_the_first(
+    checkpoints: Dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    arch = "convmixer_768_32"
+    for batch in ("1", "2"):
+        arguments = [*words(arch), "--pretrained", str(checkpoints[arch]), "--batch_size", batch]
+        run(arguments)
+        assert sorted(os.listdir()) == [f"{arch}.mindir", f"{arch}.mindir.json"]
+        assert os.stat(f"{arch}.mindir").st_mode & 0o777 == 0o644
+    assert json.loads(Path(f"{arch}.mindir.json").read_text())["batch_size"] == 2
+
+
+@pytest.mark.parametrize("layout", ["uint8_nhwc", "float32_nchw"])
+def test_eval_scores_the_file_as_the_checkpoint(
+    layout: str,
+    checkpoints: Dict[str, Path],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    arch, path = "convmixer_768_32", tmp_path / "with space-数.mindir"
+    weights = ["--pretrained", str(checkpoints[arch])]
+    run([*words(arch), *weights, "--output", str(path), "--input", layout, "--batch_size", "50"])
+    data = ["--data_url", str(tmp_path / "digits"), "--train_url", str(tmp_path / "run")]
+    reports = []
+    for source in (weights, ["--mindir", str(path)]):
+        assert eval_program.main([*words(arch), *data, *source]) == 0
+        reports.append(json.loads((tmp_path / "run" / "report.json").read_text()))
+    assert reports[0]["images"] == 360
+    assert all(reports[0][key] == reports[1][key] for key in ("images", "top1", "top5"))
+    capsys.readouterr()
+    whole = path.read_bytes()
+    path.write_bytes(whole[: len(whole) // 2])
+    message = failure(capsys, eval_program, [*words(arch), *data, "--mindir", str(path)])
+    assert "damaged" in message
+
+
+def test_a_file_that_computes_something_else_is_not_kept(
+    checkpoints: Dict[str, Path],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("src.tools.onnx_export.math.sqrt", lambda x: 0.9)
+    arch = "convmixer_768_32"
+    arguments = [*words(arch), "--pretrained", str(checkpoints[arch]), "--file_format", "ONNX"]
+    assert "differ" in failure(capsys, export_program, arguments)
+    assert os.listdir() == []
+
+
+@pytest.mark.parametrize(
+    ("more", "said"),
+    [
+        (["--file_format", "AIR"], "--file_format MINDIR"),
+        (["--output", "net.onnx"], ".mindir"),
+        (["--output", "no/such/folder/net.mindir"], "no/such/folder"),
+        (["--pretrained", "nowhere.ckpt"], "nowhere.ckpt"),
+        (["--ema"], "averaged"),
+        (["--num_classes", "11"], "num_classes"),
+    ],
+)
+def test_what_cannot_be_exported_leaves_nothing(
+    more: List[str],
+    said: str,
+    checkpoints: Dict[str, Path],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    arch = "convmixer_768_32"
+    arguments = [*words(arch), "--pretrained", str(checkpoints[arch]), *more]
+    assert said in failure(capsys, export_program, arguments)
+    assert os.listdir() == []
+
+
+def test_a_free_batch_in_mindir_works_or_is_refused(
+    checkpoints: Dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arch, path = "cct_2_3x2_32", tmp_path / "net.mindir"
+    arguments = [*words(arch), "--pretrained", str(checkpoints[arch]), "--output", str(path)]
+    arguments.append("--dynamic_batch")
+    if not compat.loads_mindir_of_any_batch():
+        assert "--batch_size" in failure(capsys, export_program, arguments)
+        return
+    run(arguments)
+    images = normalize_pixels(pixels(5), mean=MEAN, std=STD)
+    cell, expected = (
+        nn.GraphCell(ms.load(str(path))),
+        network_logits(arch, checkpoints[arch], images),
+    )
+    for count in (5, 2):
+        found = cell(ms.Tensor(images[:count])).asnumpy()
+        assert np.abs(found - expected[:count]).max() <= 1e-5 * np.abs(expected).max()
+
+
+CONVERTERS: List[Tuple[List[str], Dict[str, str]]] = [
+    (["--batch_size", "8"], {"converter_lite.cfg": "input_shape=image:[8,3,32,32]\n"}),
+    (
+        ["--file_format", "ONNX", "--dynamic_batch", "--input", "uint8_nhwc"],
+        {
+            "converter_lite.cfg": "input_shape=image:[-1,32,32,3]\n",
+            "atc.sh": '--input_shape="image:-1,32,32,3"',
+        },
+    ),
+]
+
+
+@pytest.mark.parametrize(("more", "expected"), CONVERTERS)
+def test_converter_configurations_say_the_input(
+    more: List[str], expected: Dict[str, str], checkpoints: Dict[str, Path], tmp_path: Path
+) -> None:
+    arch = "convmixer_768_32"
+    path = tmp_path / ("net.onnx" if "ONNX" in more else "net.mindir")
+    arguments = [*words(arch), "--pretrained", str(checkpoints[arch]), "--output", str(path)]
+    run([*arguments, "--write_converter_config", *more])
+    beside = {p.name[len(path.name) + 1 :]: p for p in tmp_path.glob(f"{path.name}.*")}
+    assert set(beside) == {"json", *expected}
+    for name, text in expected.items():
+        assert text in beside[name].read_text()
