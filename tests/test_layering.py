@@ -99,3 +99,15 @@ def test_nothing_happens_at_import(path: Path) -> None:
         # A command in scripts/ finds the package beside it.
         is_path = name_of(path).startswith("scripts/") and ast.unparse(node).startswith(SYS_PATH)
         assert isinstance(node, HARMLESS) or is_docstring or is_main or is_path, ast.unparse(node)
+
+
+def test_graphs_hold_no_syntax_that_mindspore_2_0_refuses() -> None:
+    wrong = [
+        f"{name_of(path)}:{node.lineno}"
+        for path in MODULES
+        for function in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if isinstance(function, ast.FunctionDef) and function.name in ("construct", "bprop")
+        for node in ast.walk(function)
+        if isinstance(node, (ast.Starred, ast.AnnAssign))
+    ]
+    assert wrong == []

@@ -27,7 +27,7 @@ class MeanOverRanks(nn.Cell):
         self.size = float(world.size)
 
     def construct(self, tensors: Tensors) -> Tensors:
-        means: Tensors = ()
+        means = ()  # type: Tensors
         for tensor in tensors:
             means += (self.all_reduce(tensor) / self.size,)
         return means

@@ -41,7 +41,7 @@ class _Unstack(nn.Cell):
         self.squeeze = ops.Squeeze(0)
 
     def construct(self, x: Tensor) -> Tuple[Tensor, ...]:
-        parts: Tuple[Tensor, ...] = ()
+        parts = ()  # type: Tuple[Tensor, ...]
         for part in self.split(x):
             parts += (self.squeeze(part),)
         return parts

@@ -55,8 +55,8 @@ class MaxPool(nn.Cell):
     """3x3, stride 2, padding 1, of numbers >= 0: maps as `layout` says, in and out.
 
     It stands behind ReLU, where a border of zeros is as good as one of -infinity, in value and in
-    gradient. The framework's padded pooling becomes an operator for volumes, which neither MindSpore
-    Lite, nor ONNX, nor a batch of unknown size gets on with.
+    gradient. The framework's padded pooling becomes an operator for volumes, which neither
+    MindSpore Lite, nor ONNX, nor a batch of unknown size gets on with.
     """
 
     def __init__(self, *, layout: str) -> None:
