@@ -361,7 +361,7 @@ def count_listings(monkeypatch):
     real = folder_index.list_images
 
     def record(folder, extensions):
-        listed.append(folder.name)
+        listed.append(os.path.basename(folder))
         return real(folder, extensions)
 
     monkeypatch.setattr(folder_index, "list_images", record)
@@ -401,6 +401,12 @@ def test_index_notices_changes(tmp_path, monkeypatch):
     for content in (path.read_bytes()[:100], b"", b"text"):
         path.write_bytes(content)
         assert scan() == (["bee/ä0.jpg", "cat/ä0.jpg"], ["bee", "cat"])
+    # Neither is one whose arrays do not belong together.
+    with np.load(path) as file:
+        arrays = dict(file)
+    for name in ("lengths", "counts", "names", "stamps"):
+        np.savez(path, **{**arrays, name: arrays[name][:-1]})
+        assert scan() == (["bee/ä0.jpg", "cat/ä0.jpg"], ["bee", "cat"])
 
 
 def test_folder_that_has_just_changed_is_listed_again(tmp_path, monkeypatch):
@@ -423,3 +429,21 @@ def test_memory_per_indexed_image(tmp_path):
     size = len(images.names) + images.ends.nbytes + images.labels.nbytes
     assert size / len(images) < 40
     assert io.BytesIO(pickle.dumps(images)).getbuffer().nbytes / len(images) < 45
+
+
+def test_listing_is_the_same_with_names_of_every_length(tmp_path, monkeypatch):
+    monkeypatch.setattr(folder_index, "_TICK_NS", 0)
+    expected = []
+    for label, count in enumerate((3, 1, 40)):
+        for split in ("train", "val"):
+            (tmp_path / split / f"class {label}").mkdir(parents=True)
+            for i in range(count):
+                (tmp_path / split / f"class {label}" / f"{'é' * (i + 1)}.png").touch()
+        expected += sorted(f"class {label}/{'é' * (i + 1)}.png" for i in range(count))
+    time.sleep(0.02)
+    for _ in range(3):
+        images = scan_image_folder(tmp_path, "train")
+        assert [images.file_name(i) for i in range(len(images))] == expected
+        assert images.labels.tolist() == [0] * 3 + [1] + [2] * 40
+        # From the second on: one class is listed again, two come from the cache.
+        os.utime(tmp_path / "train" / "class 1")

@@ -18,21 +18,33 @@ from typing import Any, Dict, Iterator, List, NamedTuple, Optional, Sequence, Tu
 
 import numpy as np
 
-_FORMAT = 1
+_FORMAT = 2
 # A folder that changed so shortly before it was listed may have changed again within the same tick
 # of the file system's clock; it is not trusted.
 _TICK_NS = 2_000_000_000
 
 
-class ClassListing(NamedTuple):
-    """The images of one class: file names without the folder, sorted, as UTF-8."""
+class Listing(NamedTuple):
+    """The images of all classes: file names without the folder, sorted in each class, as UTF-8.
 
-    class_name: str
-    names: List[bytes]
+    Arrays instead of a million Python objects, so that a cached listing is read as it is.
+
+    Attributes:
+        class_names: in the order of the images.
+        counts: (number of classes,) int64, images of each class.
+        lengths: (N,) uint16, bytes of each name.
+        names: uint8, the names one after the other.
+    """
+
+    class_names: List[str]
+    counts: np.ndarray
+    lengths: np.ndarray
+    names: np.ndarray
 
 
-# (inode, modification time, change time), ns
-_Stamp = Tuple[int, int, int]
+# (number of classes, 3) int64: inode, modification time, change time, ns
+_Stamps = np.ndarray
+_UNTRUSTED = (0, 0, 0)
 
 
 def list_class_folders(folder: Path) -> List[str]:
@@ -41,7 +53,7 @@ def list_class_folders(folder: Path) -> List[str]:
         return sorted(e.name for e in entries if e.is_dir() and not e.name.startswith("."))
 
 
-def list_images(folder: Path, extensions: Tuple[str, ...]) -> List[bytes]:
+def list_images(folder: str, extensions: Tuple[str, ...]) -> List[bytes]:
     """Names of the images in `folder`, sorted; hidden ones are left out."""
     with os.scandir(folder) as entries:
         names = sorted(
@@ -52,37 +64,65 @@ def list_images(folder: Path, extensions: Tuple[str, ...]) -> List[bytes]:
     return [name.encode("utf-8", "surrogateescape") for name in names]
 
 
-def scan_classes(
-    folder: Path, class_names: Sequence[str], extensions: Tuple[str, ...]
-) -> List[ClassListing]:
+def to_listing(class_names: Sequence[str], images: Sequence[Sequence[bytes]]) -> Listing:
+    """The listing of the images of each class."""
+    joined = [name for names in images for name in names]
+    return Listing(
+        list(class_names),
+        np.array([len(names) for names in images], np.int64),
+        np.fromiter(map(len, joined), np.uint16, len(joined)),
+        np.frombuffer(b"".join(joined), np.uint8),
+    )
+
+
+def images_by_class(listing: Listing) -> List[List[bytes]]:
+    """The way back: the names of each class."""
+    text = listing.names.tobytes()
+    ends = np.cumsum(listing.lengths, dtype=np.int64)
+    starts = ends - listing.lengths
+    names = [text[start:end] for start, end in zip(starts.tolist(), ends.tolist())]
+    firsts = np.cumsum(listing.counts) - listing.counts
+    return [
+        names[first : first + count]
+        for first, count in zip(firsts.tolist(), listing.counts.tolist())
+    ]
+
+
+def scan_classes(folder: Path, class_names: Sequence[str], extensions: Tuple[str, ...]) -> Listing:
     """The images of every class folder, from the cache where it still holds.
 
     The cache is `.image_index.npz` in `folder`, or in ~/.cache where `folder` cannot be written to;
     where neither can, there is none.
     """
+    stamps = _stamps_of(folder, class_names)
     places = _cache_files(folder)
-    known = next((cache for cache in map(_read_cache, places) if cache), {})
-    listings, stamps, is_changed = [], [], len(known) != len(class_names)
-    for class_name in class_names:
-        stamp = _stamp_of(folder / class_name)
-        cached = known.get(class_name)
-        if cached is None or cached[0] != stamp:
-            is_changed = True
-            names = list_images(folder / class_name, extensions)
-            # Changed within the last tick: listed again next time.
-            stamp = stamp if max(stamp[1:]) + _TICK_NS < time.time_ns() else (0, 0, 0)
-        else:
-            names = cached[1]
-        listings.append(ClassListing(class_name, names))
-        stamps.append(stamp)
-    if is_changed:
-        _write_cache(places, listings, stamps)
-    return listings
+    cached = next((cache for cache in map(_read_cache, places) if cache), None)
+    if cached is None:
+        known: Dict[str, Tuple[List[int], List[bytes]]] = {}
+    else:
+        listing, known_stamps = cached
+        if listing.class_names == list(class_names) and np.array_equal(known_stamps, stamps):
+            return listing
+        known = dict(zip(listing.class_names, zip(known_stamps.tolist(), images_by_class(listing))))
+    images = []
+    for class_name, stamp in zip(class_names, stamps):
+        known_stamp, names = known.get(class_name, (None, []))
+        if known_stamp != stamp.tolist():
+            names = list_images(f"{folder}/{class_name}", extensions)
+            if stamp[1:].max() + _TICK_NS >= time.time_ns():
+                # Changed within the last tick: listed again next time.
+                stamp[:] = _UNTRUSTED
+        images.append(names)
+    listing = to_listing(class_names, images)
+    _write_cache(places, listing, stamps)
+    return listing
 
 
-def _stamp_of(folder: Path) -> _Stamp:
-    status = os.stat(folder)
-    return status.st_ino, status.st_mtime_ns, status.st_ctime_ns
+def _stamps_of(folder: Path, class_names: Sequence[str]) -> _Stamps:
+    # Strings: a thousand Path objects take as long as the system's answers.
+    found = [os.stat(f"{folder}/{class_name}") for class_name in class_names]
+    rows = [(status.st_ino, status.st_mtime_ns, status.st_ctime_ns) for status in found]
+    return np.array(rows, np.uint64).astype(np.int64)
 
 
 def _cache_files(folder: Path) -> List[Path]:
@@ -91,40 +131,35 @@ def _cache_files(folder: Path) -> List[Path]:
     return [folder / ".image_index.npz", at_home]
 
 
-def _read_cache(path: Path) -> Optional[Dict[str, Tuple[_Stamp, List[bytes]]]]:
-    """Class name -> (stamp, names); None: there is no cache, or not one that can be read."""
+def _read_cache(path: Path) -> Optional[Tuple[Listing, _Stamps]]:
+    """None: there is no cache, or not one that can be read."""
     try:
         with np.load(path, allow_pickle=False) as arrays:
             if int(arrays["format"]) != _FORMAT:
                 return None
-            text, stamps = arrays["text"].tobytes(), arrays["stamps"].tolist()
+            text = arrays["class_names"].tobytes().decode("utf-8", "surrogateescape")
+            columns = (arrays[name] for name in ("counts", "lengths", "names"))
+            listing, stamps = Listing(text.split("\0"), *columns), arrays["stamps"]
     except (OSError, KeyError, ValueError, EOFError, zipfile.BadZipFile):
         return None
-    blocks = text.split(b"\0\0")
-    if len(blocks) != len(stamps):
-        return None
-    cache = {}
-    for block, (inode, modified, changed) in zip(blocks, stamps):
-        class_name, *names = block.split(b"\0")
-        decoded = class_name.decode("utf-8", "surrogateescape")
-        cache[decoded] = ((inode, modified, changed), names)
-    return cache
+    is_whole = (
+        listing.counts.sum() == len(listing.lengths)
+        and listing.lengths.sum(dtype=np.int64) == len(listing.names)
+        and len(listing.class_names) == len(listing.counts) == len(stamps)
+    )
+    return (listing, stamps) if is_whole else None
 
 
-def _write_cache(
-    places: Sequence[Path], listings: Sequence[ClassListing], stamps: Sequence[_Stamp]
-) -> None:
-    blocks = [
-        b"\0".join([listing.class_name.encode("utf-8", "surrogateescape"), *listing.names])
-        for listing in listings
-    ]
-    text = np.frombuffer(b"\0\0".join(blocks), np.uint8)
+def _write_cache(places: Sequence[Path], listing: Listing, stamps: _Stamps) -> None:
+    text = "\0".join(listing.class_names).encode("utf-8", "surrogateescape")
+    columns = {name: getattr(listing, name) for name in ("counts", "lengths", "names")}
+    columns["class_names"] = np.frombuffer(text, np.uint8)
     # Neither place is worth an error: the images can be listed without a cache.
     for path in places:
         with contextlib.suppress(OSError):
             path.parent.mkdir(parents=True, exist_ok=True)
             with _replacing(path) as file:
-                np.savez(file, format=_FORMAT, text=text, stamps=np.array(stamps, np.int64))
+                np.savez(file, format=_FORMAT, stamps=stamps, **columns)
             return
 
 

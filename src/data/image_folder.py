@@ -8,12 +8,18 @@ from __future__ import annotations
 import zlib
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Iterator, List, Sequence
+from typing import Iterator, List
 
 import numpy as np
 
 from src.data.decode import BadImageError, Decoder
-from src.data.folder_index import ClassListing, list_class_folders, scan_classes
+from src.data.folder_index import (
+    Listing,
+    images_by_class,
+    list_class_folders,
+    scan_classes,
+    to_listing,
+)
 from src.errors import UserError
 
 EXTENSIONS = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".ppm", ".tif", ".tiff")
@@ -30,7 +36,7 @@ class ImageFolder:
     Attributes:
         folder: the split's folder.
         class_names: sorted; the position is the label.
-        names: every file name, one after the other, UTF-8.
+        names: uint8, every file name, one after the other, UTF-8.
         ends: (N,) int64, end of each name in `names`.
         labels: (N,) int32.
         decoder: reads the files.
@@ -38,7 +44,7 @@ class ImageFolder:
 
     folder: Path
     class_names: List[str]
-    names: bytes = field(repr=False)
+    names: np.ndarray = field(repr=False)
     ends: np.ndarray
     labels: np.ndarray
     decoder: Decoder = field(default_factory=Decoder)
@@ -49,8 +55,8 @@ class ImageFolder:
     def file_name(self, index: int) -> str:
         """`<class>/<image>`."""
         start = int(self.ends[index - 1]) if index else 0
-        name = self.names[start : int(self.ends[index])].decode("utf-8", "surrogateescape")
-        return f"{self.class_names[self.labels[index]]}/{name}"
+        name = self.names[start : int(self.ends[index])].tobytes()
+        return f"{self.class_names[self.labels[index]]}/{name.decode('utf-8', 'surrogateescape')}"
 
     def read_bytes(self, index: int) -> bytes:
         """The file as it is.
@@ -102,47 +108,42 @@ def scan_image_folder(
     if is_split:
         _check_same_classes(root)
     folder = root / split if is_split else root
-    listings = scan_classes(folder, _list_classes(folder), EXTENSIONS)
-    for listing in listings:
-        if not listing.names:
-            raise UserError(
-                f"{folder / listing.class_name}: no images ({' '.join(EXTENSIONS)}); add some, or "
-                "delete the folder" + (" in train/ and val/" if is_split else "")
-            )
+    listing = scan_classes(folder, _list_classes(folder), EXTENSIONS)
+    empty = np.flatnonzero(listing.counts == 0)
+    if len(empty):
+        raise UserError(
+            f"{folder / listing.class_names[empty[0]]}: no images ({' '.join(EXTENSIONS)}); add "
+            "some, or delete the folder" + (" in train/ and val/" if is_split else "")
+        )
     if not is_split:
-        listings = [_share_of(listing, split, val_share) for listing in listings]
-    return _build(folder, listings, decoder or Decoder())
-
-
-def _build(folder: Path, listings: Sequence[ClassListing], decoder: Decoder) -> ImageFolder:
-    lengths = [np.fromiter(map(len, listing.names), np.int64) for listing in listings]
-    counts = [len(listing.names) for listing in listings]
+        listing = _share_of(listing, split, val_share)
     return ImageFolder(
         folder=folder,
-        class_names=[listing.class_name for listing in listings],
-        names=b"".join(b"".join(listing.names) for listing in listings),
-        ends=np.cumsum(np.concatenate(lengths)),
-        labels=np.repeat(np.arange(len(counts), dtype=np.int32), counts),
-        decoder=decoder,
+        class_names=listing.class_names,
+        names=listing.names,
+        ends=np.cumsum(listing.lengths, dtype=np.int64),
+        labels=np.repeat(np.arange(len(listing.counts), dtype=np.int32), listing.counts),
+        decoder=decoder or Decoder(),
     )
 
 
-def _share_of(listing: ClassListing, split: str, val_share: float) -> ClassListing:
-    """The part of a class that belongs to a split, by a hash of the names.
+def _share_of(listing: Listing, split: str, val_share: float) -> Listing:
+    """The part of every class that belongs to a split, by a hash of the names.
 
     The run's seed has no part in it: what was trained on with one must not be validated on with
     another. Every split gets at least one image.
     """
-    names = listing.names
-    if len(names) < 2:
-        raise UserError(
-            f"class folder {listing.class_name!r}: one image, which cannot be in both splits; add "
-            "more, or delete the folder"
-        )
-    count = min(max(round(val_share * len(names)), 1), len(names) - 1)
-    is_val = set(sorted(names, key=lambda name: (zlib.crc32(name), name))[:count])
-    chosen = [name for name in names if (name in is_val) == (split == "val")]
-    return ClassListing(listing.class_name, chosen)
+    images = []
+    for class_name, names in zip(listing.class_names, images_by_class(listing)):
+        if len(names) < 2:
+            raise UserError(
+                f"class folder {class_name!r}: one image, which cannot be in both splits; add "
+                "more, or delete the folder"
+            )
+        count = min(max(round(val_share * len(names)), 1), len(names) - 1)
+        is_val = set(sorted(names, key=lambda name: (zlib.crc32(name), name))[:count])
+        images.append([name for name in names if (name in is_val) == (split == "val")])
+    return to_listing(listing.class_names, images)
 
 
 def _list_classes(folder: Path) -> List[str]:
