@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from photographs import sized_photographs
 from PIL import Image
-from scipy.stats import chi2_contingency, ks_2samp
+from scipy.stats import binomtest, chi2_contingency, ks_2samp, kstest
 from torch_oracle import seeded, timm, torch, torchvision
 
 from src.data.augment import image_ops, policy_tables
@@ -71,20 +71,14 @@ def our_policy(text, name="bicubic"):
 def timm_image(monkeypatch, image, name, level, sign, interpolation):
     """timm's operation at a level and a sign."""
     monkeypatch.setattr(theirs_module, "_randomly_negate", lambda value: sign * value)
-    operation = theirs_module.AugmentOp(name, 1.0, level, timm_hparams(interpolation))
+    # Without it, timm stops at level 10.
+    hparams = {**timm_hparams(interpolation), "magnitude_max": 20}
+    operation = theirs_module.AugmentOp(name, 1.0, level, hparams)
     return operation(image)
 
 
 def oracle_names():
     return [name for name in theirs_module.NAME_TO_OP if name != "GaussianBlurRand"]
-
-
-def assert_same_pixels(name, ours, expected):
-    """Identical; geometric operations, computed in float32, may cut off one more or less."""
-    difference = np.abs(ours.astype(int) - np.asarray(expected, int))
-    assert difference.max() <= (1 if name in image_ops.WARP_OPS else 0), name
-    # Whole rows of it where a shift is a fraction such as 1/2: Pillow's own noise decides there.
-    assert difference.mean() < 0.1, name
 
 
 def assert_operation_equals_timm(monkeypatch, photographs, name, levels):
@@ -99,7 +93,8 @@ def assert_operation_equals_timm(monkeypatch, photographs, name, levels):
                     expected = np.zeros_like(image)
                 else:
                     expected = timm_image(monkeypatch, image, name, level, sign, interpolation)
-                assert_same_pixels(call.name, image_ops.apply_op(np.array(image), *call), expected)
+                ours = image_ops.apply_op(np.array(image), *call)
+                np.testing.assert_array_equal(ours, expected, err_msg=name)
 
 
 @pytest.mark.parametrize("name", oracle_names())
@@ -281,8 +276,7 @@ def compare_draws(monkeypatch, text, num_draws):
         if len(values) < 50:
             assert_same_distribution(mine, other)
         else:
-            # 15 operations are compared: together they keep the level of one.
-            assert ks_2samp(mine, other).pvalue > 1e-3 / len(names), name
+            assert ks_2samp(mine, other).pvalue > 1e-3, name
 
 
 @pytest.mark.parametrize("text", ["rand-m9-mstd0.5-inc1", "rand-m9-n3-mstd101-p0.7-t3aw"])
@@ -303,9 +297,9 @@ def test_radius_of_the_blur_is_uniform():
     rng = np.random.default_rng(0)
     calls = [
         draw_op_call("GaussianBlurRand", 10, 1.0, around=surroundings(), rng=rng)
-        for _ in range(5000)
+        for _ in range(NUM_DRAWS)
     ]
-    assert ks_2samp([c.argument for c in calls], np.linspace(0.1, 2.0, 20_001)).pvalue > 1e-3
+    assert kstest([c.argument for c in calls], "uniform", (0.1, 1.9)).pvalue > 1e-3
 
 
 def test_filter_is_drawn_per_call_when_random():
@@ -313,12 +307,13 @@ def test_filter_is_drawn_per_call_when_random():
     for name, expected in (("random", {2, 3}), ("bilinear", {2}), ("bicubic", {3})):
         warps = [
             draw_op_call("Rotate", 9, 1.0, around=surroundings(name), rng=rng).warp
-            for _ in range(400)
+            for _ in range(NUM_DRAWS)
         ]
         counts = Counter(int(warp.resample) for warp in warps)
         assert set(counts) == expected
         assert {warp.fill for warp in warps} == {FILL}
-        assert min(counts.values()) > 140
+        if name == "random":
+            assert binomtest(counts[2], NUM_DRAWS).pvalue > 1e-3
 
 
 def timm_operation(call):
@@ -343,10 +338,7 @@ def test_whole_policies_have_the_pixels_of_timm(photographs, text):
         calls = policy.draw(np.random.default_rng(seed))
         for call in calls:
             image = timm_operation(call)(image)
-        # A later operation multiplies what float32 made of a geometric one.
-        is_exact = not any(call.name in image_ops.WARP_OPS for call in calls)
-        difference = np.abs(ours.astype(int) - np.asarray(image, int))
-        assert difference.mean() < (1e-9 if is_exact else 1.0), calls
+        np.testing.assert_array_equal(ours, np.asarray(image), err_msg=str(calls))
 
 
 @pytest.mark.parametrize("text", [*AUGMIX_STRINGS, "augmix-m5-b1", "augmix-b1-w5-a0.3"])
@@ -368,13 +360,11 @@ def test_augmix_has_the_pixels_of_timm(monkeypatch, photographs, text):
         expected = np.asarray(theirs(image))
         monkeypatch.undo()
         ours = policy(np.array(image), np.random.default_rng(seed))
-        is_exact = not any(c.name in image_ops.WARP_OPS for d in drawn.chains for c in d)
-        difference = np.abs(ours.astype(int) - expected)
-        assert difference.mean() < (1e-9 if is_exact else 0.5)
+        np.testing.assert_array_equal(ours, expected)
 
 
 def test_augmix_draws_are_distributed_as_those_of_timm(monkeypatch):
-    text, num_draws = "augmix-m5-w3", 4000
+    text, num_draws = "augmix-m5-w3", NUM_DRAWS
     recorder = Recorder(monkeypatch)
     theirs, ours = timm_policy(text), our_policy(text)
     their_weights, their_shares = [], []

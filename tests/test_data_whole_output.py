@@ -85,6 +85,6 @@ def test_training_output_equals_timm(monkeypatch, mode):
     monkeypatch.setattr("test_data_mixup.torch_normalize", lambda _: normalized.clone())
     expected, expected_target = timm_mix(monkeypatch, theirs, labels, mix, mode, 0.1)
     in_levels = np.abs(image - expected) * 255 * np.reshape(STD, (1, 3, 1, 1))
-    assert in_levels.mean() < 0.1
-    assert in_levels.max() < 40
+    # The bytes are the same, and float32 rounds.
+    assert in_levels.max() < 0.001
     np.testing.assert_allclose(target, expected_target, atol=1e-6)

@@ -1,8 +1,7 @@
 """The operations of the augmentation policies: (H, W, 3) uint8 in, (H, W, 3) uint8 out.
 
-Pixels are those of timm 1.0.31 (`timm/data/auto_augment.py`) on Pillow; geometric operations may
-differ from them as `kernels` says. Operations that map each value by itself go through one table
-of 256 entries per channel.
+Pixels are those of timm 1.0.31 (`timm/data/auto_augment.py`) on Pillow. Operations that map each
+value by itself go through one table of 256 entries per channel.
 """
 
 from __future__ import annotations
@@ -178,7 +177,9 @@ def translate_y_rel(image: np.ndarray, share: float, warp: Warp) -> np.ndarray:
 
 def rotate(image: np.ndarray, degrees: float, warp: Warp) -> np.ndarray:
     """Turn counter-clockwise about the centre; the size stays."""
-    if degrees % 360 == 0:
+    # As Pillow does: the last digit of the angle may decide a pixel.
+    degrees %= 360.0
+    if degrees == 0:
         return image
     center_x, center_y = image.shape[1] / 2, image.shape[0] / 2
     # Pillow rounds them, lest a quarter turn pull in a border.

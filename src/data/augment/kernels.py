@@ -1,9 +1,9 @@
 """The inner loops of the resize and of the geometric operations, compiled.
 
 Resizing has the pixels of Pillow (`Resample.c`): weights of 22 bits, 8 bits between the passes, and
-its order of the passes. Warps (`Geometry.c`) compute where a pixel comes from in float64 as Pillow
-does, but its colour in float32, which is twice as fast: where the exact value is within 1e-3 of an
-integer, the result may be the neighbouring one.
+its order of the passes. So have warps (`Geometry.c`): colours are computed in float32, which is
+twice as fast as Pillow's float64, and those so near to an integer that the difference could show
+are computed again in float64, in Pillow's order of operations.
 
 H, W height and width in pixels; images are (H, W, 3) uint8, contiguous.
 """
@@ -20,8 +20,9 @@ import numpy as np
 _PRECISION_BITS = 22
 # Rows that are transposed together: as many 4-byte pixels as fill a cache line.
 _TILE = 16
-# Keeps an exact integer from falling below itself when float32 rounds.
-_ROUNDING = np.float32(5e-4)
+# "Near to an integer" is within 1/1024, more than float32 is wrong by: sums of 16 products of up to
+# 255 * 9/4 together, the weights of a cubic in two dimensions.
+_NEAR_UNITS = np.float32(1024)
 
 Box = Tuple[int, int, int, int]
 
@@ -206,8 +207,35 @@ def _pad_line(line: np.ndarray, padded: np.ndarray) -> None:
 
 
 @numba.njit(cache=True, nogil=True)
-def _interpolate_line(padded: np.ndarray, d: np.float32, is_bicubic: bool, out: np.ndarray) -> None:
-    """Values `d` pixels right of each third of `padded`, 0..255, decimals cut off as by Pillow."""
+def _between(v1: float, v2: float, v3: float, v4: float, d: float, is_bicubic: bool) -> float:
+    """The value `d` right of v2, by Pillow's operations in Pillow's order."""
+    if is_bicubic:
+        p3 = 2 * (v1 - v2) + v3 - v4
+        return v2 + d * ((-v1 + v3) + d * (p3 + d * (-v1 + v2 - v3 + v4)))
+    return v2 + (v3 - v2) * d
+
+
+@numba.njit(cache=True, nogil=True)
+def _to_uint8(value: float) -> int:
+    return int(min(max(value, 0.0), 255.0))
+
+
+@numba.njit(cache=True, nogil=True)
+def _is_near_integer(value: np.float32) -> np.bool_:
+    """Whether the exact value may have another integer part."""
+    units = np.int32(np.int32(value * _NEAR_UNITS) + np.int32(1))
+    return (units & np.int32(1023)) <= np.int32(2)
+
+
+@numba.njit(cache=True, nogil=True)
+def _interpolate_line(
+    padded: np.ndarray, d: np.float32, is_bicubic: bool, out: np.ndarray, is_near: np.ndarray
+) -> None:
+    """Values `d` pixels right of each third of `padded`, 0..255, decimals cut off as by Pillow.
+
+    `is_near` becomes 1 where float32 may have taken the neighbouring integer, else 0. Between equal
+    values it takes none.
+    """
     low, high = np.float32(0), np.float32(255)
     two = np.float32(2)
     for i in range(len(out)):
@@ -218,6 +246,33 @@ def _interpolate_line(padded: np.ndarray, d: np.float32, is_bicubic: bool, out: 
         else:
             value = v2 + (v3 - v2) * d
         out[i] = np.uint8(np.int32(min(max(value, low), high)))
+        is_near[i] = _is_near_integer(value) & ((v1 != v2) | (v2 != v3) | (v3 != v4))
+
+
+@numba.njit(cache=True, nogil=True)
+def _exact_in_line(line: np.ndarray, i: int, shift: float, is_bicubic: bool) -> int:
+    """What Pillow has at entry `i` of the row (W * 3,) uint8 that moves left by `shift` pixels."""
+    x, channel = divmod(i, 3)
+    source = ((x + 0.5) + shift) - 0.5
+    column = math.floor(source)
+    last = len(line) // 3 - 1
+    v1 = float(line[3 * min(max(column - 1, 0), last) + channel])
+    v2 = float(line[3 * min(max(column, 0), last) + channel])
+    v3 = float(line[3 * min(max(column + 1, 0), last) + channel])
+    v4 = float(line[3 * min(max(column + 2, 0), last) + channel])
+    return _to_uint8(_between(v1, v2, v3, v4, source - column, is_bicubic))
+
+
+@numba.njit(cache=True, nogil=True)
+def _range_inside(width: int, shift: float) -> Tuple[int, int]:
+    """First and last + 1 of the x whose (x + 1/2) + shift lies in [0, width), as float64 rounds."""
+    first = min(max(math.ceil(-0.5 - shift) - 1, 0), width)
+    while first < width and (first + 0.5) + shift < 0.0:
+        first += 1
+    last = max(min(math.ceil(width - 0.5 - shift) + 1, width), first)
+    while last > first and (last - 0.5) + shift >= width:
+        last -= 1
+    return first, last
 
 
 @numba.njit(cache=True, nogil=True)
@@ -239,11 +294,9 @@ def shift_rows(
     flat = image.reshape(height, width * 3)
     result = np.empty((height, width * 3), np.uint8)
     padded = np.empty(width * 3 + 12, np.float32)
+    is_near = np.empty(width * 3, np.uint8)
     for y in range(height):
-        base = math.floor(shifts[y])
-        # Output x shows x + shift, which must lie in [-1/2, width - 1/2).
-        first = min(max(math.ceil(-0.5 - shifts[y]), 0), width)
-        last = max(min(math.ceil(width - 0.5 - shifts[y]), width), first)
+        first, last = _range_inside(width, shifts[y])
         for x in range(width):
             if x < first or x >= last:
                 for channel in range(3):
@@ -251,9 +304,14 @@ def shift_rows(
         if first == last:
             continue
         _pad_line(flat[y], padded)
+        base = math.floor(shifts[y])
         inside = padded[3 * (base + 1 + first) : 3 * (base + 1 + last) + 9]
         fraction = np.float32(shifts[y] - base)
-        _interpolate_line(inside, fraction, is_bicubic, result[y, 3 * first : 3 * last])
+        line = result[y, 3 * first : 3 * last]
+        _interpolate_line(inside, fraction, is_bicubic, line, is_near)
+        for i in range(len(line)):
+            if is_near[i]:
+                line[i] = _exact_in_line(flat[y], 3 * first + i, shifts[y], is_bicubic)
     return result.reshape(height, width, 3)
 
 
@@ -269,6 +327,25 @@ def _tap_weights(d: np.float32, is_bicubic: bool, weights: np.ndarray) -> None:
     else:
         weights[0] = weights[3] = np.float32(0)
         weights[1], weights[2] = one - d, d
+
+
+@numba.njit(cache=True, nogil=True)
+def _exact_in_square(
+    channel: np.ndarray,
+    rows: np.ndarray,
+    columns: np.ndarray,
+    offset: Tuple[float, float],
+    is_bicubic: bool,
+) -> int:
+    """What Pillow has among 4x4 neighbours of a channel (H, W), `offset` (x, y) from the second."""
+    lines = np.empty(4, np.float64)
+    for j in range(4):
+        line = channel[rows[j]]
+        v1, v2 = float(line[columns[0]]), float(line[columns[1]])
+        v3, v4 = float(line[columns[2]]), float(line[columns[3]])
+        lines[j] = _between(v1, v2, v3, v4, offset[0], is_bicubic)
+    value = _between(lines[0], lines[1], lines[2], lines[3], offset[1], is_bicubic)
+    return _to_uint8(value)
 
 
 @numba.njit(cache=True, nogil=True)
@@ -310,14 +387,22 @@ def warp_affine(
             for k in range(4):
                 columns[k] = min(max(column - 1 + k, 0), width - 1)
                 rows[k] = min(max(row - 1 + k, 0), height - 1)
-            red = green = blue = _ROUNDING
+            red = green = blue = np.float32(0)
             for j in range(4):
                 for k in range(4):
                     weight = down[j] * across[k]
                     red += weight * np.float32(image[rows[j], columns[k], 0])
                     green += weight * np.float32(image[rows[j], columns[k], 1])
                     blue += weight * np.float32(image[rows[j], columns[k], 2])
-            result[y, x, 0] = np.uint8(np.int32(min(max(red, low), high)))
-            result[y, x, 1] = np.uint8(np.int32(min(max(green, low), high)))
-            result[y, x, 2] = np.uint8(np.int32(min(max(blue, low), high)))
+            for channel, value in enumerate((red, green, blue)):
+                if _is_near_integer(value):
+                    result[y, x, channel] = _exact_in_square(
+                        image[:, :, channel],
+                        rows,
+                        columns,
+                        (source_x - 0.5 - column, source_y - 0.5 - row),
+                        is_bicubic,
+                    )
+                else:
+                    result[y, x, channel] = np.uint8(np.int32(min(max(value, low), high)))
     return result
