@@ -337,9 +337,13 @@ def test_erased_boxes_come_with_their_image(folder):
 
 
 def test_split_keeps_the_first_images_whole(folder):
-    for batch in read(folder, re_prob=1.0, re_split=2):
+    values = {"re_prob": 1.0, "re_mode": "pixel"}
+    splits = (read(folder, re_split=2, **values), read(folder, **values), read(folder, re_prob=0.0))
+    for batch, erased, whole in zip(*splits):
         assert not batch.mix[:2, 5:].any()
         assert batch.mix[2:, 5:].any(axis=1).all()
+        np.testing.assert_array_equal(batch.image[:2], whole.image[:2])
+        np.testing.assert_array_equal(batch.image[2:], erased.image[2:])
 
 
 def test_repeats_are_augmented_each_in_its_own_way(folder):

@@ -56,6 +56,7 @@ class ImageDataset:
         num_samples: images of the split, all ranks together.
         num_classes: classes of the split.
         class_names: the position is the label.
+        keys: () -> iterator of the keys of the samples that `batches` yields, in order.
     """
 
     def __init__(
@@ -79,10 +80,9 @@ class ImageDataset:
         self._first_batch = first_batch
         self._num_workers = config.data.num_parallel_workers
         self._in_processes = config.data.python_multiprocessing
-        self._re_split = config.data.re_split
         columns = BOX_COLUMNS * config.data.re_count if has_boxes else 0
         self._shape = Shape(config.data.batch_size, config.model.image_size, columns)
-        self._keys = keys
+        self.keys = keys
         self._mixes = mixes
         self._fill = fill
 
@@ -94,7 +94,7 @@ class ImageDataset:
         """
         stream = batches_of(
             self._fill,
-            self._keys(),
+            self.keys(),
             self._shape,
             num_workers=_clamp_workers(self._num_workers),
             in_processes=self._in_processes,
@@ -112,8 +112,6 @@ class ImageDataset:
     def _batch(self, rows: Rows, mix: Optional[np.ndarray]) -> Batch:
         if mix is None or rows.boxes.shape[1] == 0:
             return Batch(rows.image, rows.label, mix)
-        if self._re_split > 1:
-            rows.boxes[: len(rows.boxes) // self._re_split] = 0
         return Batch(rows.image, rows.label, np.concatenate([mix, rows.boxes], axis=1))
 
 
@@ -313,12 +311,14 @@ def create_erasing(config: Config) -> Optional[RandomErasing]:
 
 
 def _create_train_sample(config: Config, source: Source) -> TrainSample:
+    splits = config.data.re_split
     return TrainSample(
         source,
         create_transforms(config),
         create_erasing(config),
         seed=config.train.seed,
         skips_bad=config.data.on_bad_image == "skip",
+        num_whole=config.data.batch_size // splits if splits > 1 else 0,
     )
 
 

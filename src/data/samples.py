@@ -52,6 +52,7 @@ class TrainSample:
         seed: of the run.
         skips_bad: a damaged image is replaced by the next one of the epoch's order that is not;
             otherwise it is an error.
+        num_whole: so many images at the start of every batch are not erased.
     """
 
     source: Source
@@ -59,18 +60,20 @@ class TrainSample:
     erasing: Optional[RandomErasing]
     seed: int
     skips_bad: bool
+    num_whole: int = 0
     # The order of the latest epoch, drawn when an image has to be replaced.
     _orders: Dict[int, np.ndarray] = field(default_factory=dict, compare=False)
 
     def __call__(
-        self, key: Key, image: np.ndarray, label: np.ndarray, boxes: np.ndarray
+        self, key: Key, row: int, image: np.ndarray, label: np.ndarray, boxes: np.ndarray
     ) -> Optional[BadSample]:
         epoch, index, repetition = (int(part) for part in key)
         pixels, index, bad = self._read(epoch, index)
         rng = sampler.sample_generator(self.seed, epoch, index, repetition)
         for transform in self.transforms:
             pixels = transform(pixels, rng)
-        if self.erasing is not None:
+        boxes[:] = 0
+        if self.erasing is not None and row >= self.num_whole:
             drawn = self.erasing.draw(rng)
             pixels = self.erasing.write_noise(pixels, drawn, rng)
             boxes[:] = drawn.reshape(-1)
@@ -120,7 +123,7 @@ class EvalSample:
     skips_bad: bool
 
     def __call__(
-        self, key: Key, image: np.ndarray, label: np.ndarray, boxes: np.ndarray
+        self, key: Key, row: int, image: np.ndarray, label: np.ndarray, boxes: np.ndarray
     ) -> Optional[BadSample]:
         index = int(key[1])
         image[:], label[0] = 0, sampler.PADDING

@@ -47,8 +47,8 @@ class Rows(NamedTuple):
     bad: Sequence[BadSample] = ()
 
 
-# (key, image, label, boxes): writes one sample into its row.
-Fill = Callable[[Key, np.ndarray, np.ndarray, np.ndarray], Optional[BadSample]]
+# (key, row, image, label, boxes): writes one sample into that row of the batch.
+Fill = Callable[[Key, int, np.ndarray, np.ndarray, np.ndarray], Optional[BadSample]]
 
 
 class Shape(NamedTuple):
@@ -79,7 +79,7 @@ class Shape(NamedTuple):
 def fill_rows(fill: Fill, rows: Rows, start: int, keys: Sequence[Key]) -> List[BadSample]:
     """Writes consecutive samples from row `start` on."""
     found = [
-        fill(key, rows.image[row], rows.label[row : row + 1], rows.boxes[row])
+        fill(key, row, rows.image[row], rows.label[row : row + 1], rows.boxes[row])
         for row, key in enumerate(keys, start)
     ]
     return [bad for bad in found if bad is not None]
