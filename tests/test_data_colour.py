@@ -7,7 +7,7 @@ from collections import Counter
 import numpy as np
 import pytest
 from photographs import sized_photographs
-from scipy.stats import chisquare, kstest
+from scipy.stats import binomtest, chisquare, kstest
 from torch_oracle import torchvision
 
 from src.data.augment.colour import (
@@ -60,7 +60,7 @@ def test_jitter_draws_as_torchvision_documents():
     rng = np.random.default_rng(0)
     jitter = ColorJitter((0.4, 1.5, 0.2, 0.1), 0.8)
     drawn = [jitter.draw(rng) for _ in range(20_000)]
-    assert abs(sum(map(bool, drawn)) - 16_000) < 4 * 57
+    assert binomtest(sum(map(bool, drawn)), 20_000, 0.8).pvalue > 1e-3
     orders = Counter(tuple(name for name, _ in draw) for draw in drawn if draw)
     assert len(orders) == 24
     assert chisquare(list(orders.values())).pvalue > 1e-3
@@ -92,8 +92,7 @@ def test_grey_has_the_pixels_of_torchvision(photographs):
 
 def test_probabilities(photographs):
     rng = np.random.default_rng(0)
-    image = np.asarray(photographs[4])
+    image = np.asarray(photographs[4])[:2, :2]
     for transform in (RandomGrayscale(0.3), RandomGaussianBlur(0.3)):
-        changed = sum(transform(image, rng) is not image for _ in range(1000))
-        # 4 standard deviations
-        assert abs(changed - 300) < 58
+        changed = sum(transform(image, rng) is not image for _ in range(20_000))
+        assert binomtest(changed, 20_000, 0.3).pvalue > 1e-3

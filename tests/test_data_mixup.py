@@ -13,6 +13,7 @@ from torch_oracle import seeded, timm, torch, torchvision
 
 from src.data.augment.batch_transform import BatchTransform, ImageNormalize
 from src.data.augment.mixup import Mixing, cut_box, draw_minmax_box, draw_mix
+from src.data.sampler import batch_generator
 
 timm_mixup = timm.data.mixup
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
@@ -211,14 +212,17 @@ def test_label_without_correction_is_the_drawn_one():
 )
 @pytest.mark.parametrize("mixup_mode", ["batch", "elem"])
 def test_draws_are_distributed_as_those_of_timm(mixup_mode, alphas, prob):
-    count, size = (20_000 if mixup_mode == "elem" else 4000), 224
+    count, size = 20_000, 224
     values = {"mix_up": alphas[0], "cutmix": alphas[1], "mixup_prob": prob, "switch_prob": 0.3}
     if mixup_mode == "elem":
-        ours = draw(count, size=size, **values)
+        ours = draw(count, size=size, seed=1, **values)
     else:
-        ours = np.stack(
-            [draw(2, "batch", seed=seed, size=size, **values)[0] for seed in range(count)]
+        # As a run draws them: a generator for every batch.
+        mixing, keys = (
+            Mixing(**values),
+            ((1, batch // 1000, batch % 1000) for batch in range(count)),
         )
+        ours = np.stack([draw_mix(mixing, 2, size, rng=batch_generator(*key))[0] for key in keys])
     with seeded(0):
         theirs = timm_draws(
             count,
@@ -238,8 +242,7 @@ def test_draws_are_distributed_as_those_of_timm(mixup_mode, alphas, prob):
     ):
         # Rounded: where both are 1 up to rounding, ranks would compare the rounding.
         mine, other = (np.round(describe(*rows.T), 5) for rows in (ours, theirs))
-        # 48 comparisons: chance alone reaches 0.01.
-        assert ks_2samp(mine, other).pvalue > 1e-4
+        assert ks_2samp(mine, other).pvalue > 1e-3
 
 
 def test_modes_share_draws_as_named():
