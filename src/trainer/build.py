@@ -90,10 +90,10 @@ def _create_erase(config: Config) -> Optional[EraseBoxes]:
     return EraseBoxes(config.model.image_size, max_count=data.re_count, mode=data.re_mode)
 
 
-def build_train_step(config: Config, network: nn.Cell, world: World = ALONE) -> TrainOneStep:
-    """Transform, network, loss, optimizer, loss scale and averages as one cell."""
-    train, data = config.train, config.data
-    transform = BatchTransform(
+def build_batch_transform(config: Config) -> BatchTransform:
+    """What the device does with a training batch before the network sees it."""
+    data = config.data
+    return BatchTransform(
         data.batch_size,
         config.model.image_size,
         num_classes=config.model.num_classes,
@@ -102,6 +102,11 @@ def build_train_step(config: Config, network: nn.Cell, world: World = ALONE) -> 
         label_smoothing=data.label_smoothing,
         erase=_create_erase(config),
     )
+
+
+def build_train_step(config: Config, network: nn.Cell, world: World = ALONE) -> TrainOneStep:
+    """Transform, network, loss, optimizer, loss scale and averages as one cell."""
+    train, data = config.train, config.data
     calls = Parameter(Tensor(0, ms.int32), name="train.calls", requires_grad=False)
     place = {"batch_size": data.batch_size, "rank": world.rank, "world_size": world.size}
     seed_drop_paths(network, seed=train.seed, step=calls, **place)
@@ -111,7 +116,7 @@ def build_train_step(config: Config, network: nn.Cell, world: World = ALONE) -> 
     if train.with_ema:
         ema = Ema(list(network.get_parameters()), decay=train.ema_decay, warmup=train.ema_warmup)
     return TrainOneStep(
-        build_net_with_loss(config, transform, network),
+        build_net_with_loss(config, build_batch_transform(config), network),
         create_optimizer(config.optim, network),
         build_loss_scale(config),
         calls=calls,

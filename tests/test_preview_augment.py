@@ -1,0 +1,108 @@
+"""scripts/preview_augment.py shows what the network gets."""
+
+from __future__ import annotations
+
+import importlib.util
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+from photographs import load_photographs
+from PIL import Image
+
+from src.args import parse_args
+from src.data.imagenet import create_dataset
+
+ROOT = Path(__file__).resolve().parent.parent
+SIZE, BATCH = 32, 6
+
+
+@pytest.fixture(scope="module")
+def preview():
+    path = ROOT / "scripts" / "preview_augment.py"
+    spec = importlib.util.spec_from_file_location("preview_augment", path)
+    program = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(program)
+    return program
+
+
+@pytest.fixture(scope="module")
+def words(tmp_path_factory):
+    """A recipe over a folder of two classes."""
+    root = tmp_path_factory.mktemp("photographs")
+    for split in ("train", "val"):
+        for name in ("ant", "bee"):
+            (root / split / name).mkdir(parents=True)
+            for i, photograph in enumerate(load_photographs()):
+                photograph.resize((60, 45)).save(root / split / name / f"{i}.png")
+    recipe = root / "recipe.yaml"
+    recipe.write_text(
+        f"arch: convmixer_768_32\nset: ImageNet\ndata_url: {root}\nnum_classes: 2\n"
+        f"image_size: {SIZE}\nbatch_size: {BATCH}\nauto_augment: rand-m9-mstd0.5-inc1\n"
+        "re_prob: 0.6\nmix_up: 0.8\ncutmix: 1.0\nmixup_mode: elem\nrepeated_aug: 3\n"
+        "num_parallel_workers: 1\nseed: 4\n"
+    )
+    return ["--config", str(recipe), "--train_url", str(root / "run")]
+
+
+def in_floats(config, batch):
+    """Erased and mixed as the papers say, in NumPy: two of (B, H, W, 3), 0..255 and beyond."""
+    erased = batch.image.astype(np.float64)
+    for image, box in zip(erased, batch.mix[:, 5:]):
+        x0, y0, x1, y1 = box[:4].astype(int)
+        image[y0:y1, x0:x1] = 255 * (np.array(config.data.mean) + config.data.std * box[4:7])
+    mixed = erased.copy()
+    for image, partner, row in zip(mixed, erased[::-1], batch.mix[:, :5]):
+        x0, y0, x1, y1 = row[1:].astype(int)
+        if x1 > x0:
+            image[y0:y1, x0:x1] = partner[y0:y1, x0:x1]
+        else:
+            image[:] = row[0] * image + (1 - row[0]) * partner
+    return erased, mixed
+
+
+@pytest.mark.parametrize("re_mode", ["const", "rand"])
+def test_stages_are_those_of_the_batch(preview, words, re_mode):
+    config = parse_args([*words, "--re_mode", re_mode])
+    rows = preview.draw_rows(config)
+    batch = next(create_dataset(config, training=True).batches())
+    assert len(rows) == BATCH
+    assert batch.mix[:, 5:9].any()
+    for i, erased, mixed in zip(range(BATCH), *in_floats(config, batch)):
+        names, images = zip(*rows[i][0])
+        middle = ["RandomResizedCrop", "RandomFlip", "RandAugment"]
+        assert list(names) == ["as read", *middle, "erased", "mixed"]
+        assert images[0].shape == (45, 60, 3)
+        np.testing.assert_array_equal(images[-3], batch.image[i])
+        for image, expected in zip(images[-2:], (erased, mixed)):
+            np.testing.assert_allclose(image, np.clip(expected, 0, 255), rtol=0, atol=0.501)
+        weights = dict.fromkeys(("ant", "bee"), 0.0)
+        for name, weight in re.findall(r"(\w+): ([\d.]+)", rows[i][1]):
+            weights[name] += float(weight)
+        lam, own = batch.mix[i, 0], ("ant", "bee")[batch.label[i]]
+        expected_weight = lam + (1 - lam) * (batch.label[i] == batch.label[BATCH - 1 - i])
+        assert weights[own] == pytest.approx(expected_weight, abs=0.011)
+        assert sum(weights.values()) == pytest.approx(1, abs=0.011)
+
+
+def test_sheet_holds_every_row(preview, words, capsys):
+    assert preview.main([*words, "--device_target", "Ascend"]) == 0
+    path = Path(capsys.readouterr().out.strip())
+    assert path == Path(words[3]) / "preview.png"
+    with Image.open(path) as sheet:
+        assert sheet.size == (6 * 166 + 6, BATCH * 194 + 6)
+        pixels = np.asarray(sheet.convert("RGB"))
+    # Nothing but white in none of the tiles.
+    for row in range(BATCH):
+        for column in range(6):
+            tile = pixels[6 + row * 194 : 126 + row * 194, 6 + column * 166 : 166 + column * 166]
+            assert (tile != 255).any()
+
+
+def test_errors_are_one_line(preview, words, capsys):
+    # A folder of two classes.
+    assert preview.main([*words, "--num_classes", "3"]) == 2
+    error = capsys.readouterr().err
+    assert error.startswith("error: num_classes 3: ")
+    assert error.count("\n") == 1
