@@ -31,6 +31,18 @@ sys.path.insert(0, str(ROOT))
 
 BATCH_SIZE, IMAGE_SIZE, NUM_WORKERS, NUM_FILES = 128, 224, 2, 512
 POLICY = "rand-m9-mstd0.5-inc1"
+STAGES = [
+    "generator",
+    "read",
+    "decode",
+    "crop and resize",
+    "flip",
+    "policy",
+    "erase",
+    "into the batch",
+    "mix of the batch",
+    "copy to a Tensor",
+]
 
 
 def photographs() -> List[Image.Image]:
@@ -181,8 +193,8 @@ def _process_tree_peak_mb() -> float:
     return total / 1024
 
 
-def print_stages(root: Path) -> None:
-    """Where a training image's time goes, in one thread."""
+def time_stages(root: Path) -> Dict[str, float]:
+    """Microseconds of one thread per training image, in each of the STAGES."""
     from mindspore import Tensor
 
     from src.data.augment.mixup import Mixing, draw_mix
@@ -203,24 +215,12 @@ def print_stages(root: Path) -> None:
         mean=mean,
     )
     erasing = RandomErasing(IMAGE_SIZE, 0.25, "pixel", 1)
-    names = [
-        "generator",
-        "read",
-        "decode",
-        "crop and resize",
-        "flip",
-        "policy",
-        "erase",
-        "into the batch",
-        "mix of the batch",
-        "copy to a Tensor",
-    ]
-    seconds = dict.fromkeys(names, 0.0)
+    seconds = dict.fromkeys(STAGES, 0.0)
     batch = np.empty((BATCH_SIZE, IMAGE_SIZE, IMAGE_SIZE, 3), np.uint8)
     # The first images compile.
     for index in [*range(50), *range(len(folder))]:
         if index == 0:
-            seconds.update(dict.fromkeys(names, 0.0))
+            seconds.update(dict.fromkeys(STAGES, 0.0))
         clock = _Clock(seconds)
         rng = sample_generator(0, 0, index)
         clock.stop("generator")
@@ -228,7 +228,7 @@ def print_stages(root: Path) -> None:
         clock.stop("read")
         image = folder.decoder.decode(data, "image")
         clock.stop("decode")
-        for name, transform in zip(names[3:6], transforms):
+        for name, transform in zip(STAGES[3:6], transforms):
             image = transform(image, rng)
             clock.stop(name)
         image = erasing.write_noise(image, erasing.draw(rng), rng)
@@ -240,11 +240,16 @@ def print_stages(root: Path) -> None:
             clock.stop("mix of the batch")
             Tensor(batch)
             clock.stop("copy to a Tensor")
+    return {name: seconds[name] / len(folder) * 1e6 for name in STAGES}
+
+
+def print_stages(root: Path) -> None:
+    """Where a training image's time goes."""
+    stages = time_stages(root)
     print("training from the folder, one thread, CPU microseconds per image:")
-    for name in names:
-        print(f"  {name:18s}{seconds[name] / len(folder) * 1e6:8.0f}")
-    print(f"  {'sum':18s}{sum(seconds.values()) / len(folder) * 1e6:8.0f}")
-    bound = len(folder) / seconds["decode"]
+    for name, microseconds in {**stages, "sum": sum(stages.values())}.items():
+        print(f"  {name:18s}{microseconds:8.0f}")
+    bound = 1e6 / stages["decode"]
     print(f"decoding alone bounds any loader from the folder: {bound:.0f} images/s per core")
 
 

@@ -108,13 +108,7 @@ def scan_image_folder(
     if is_split:
         _check_same_classes(root)
     folder = root / split if is_split else root
-    listing = scan_classes(folder, _list_classes(folder), EXTENSIONS)
-    empty = np.flatnonzero(listing.counts == 0)
-    if len(empty):
-        raise UserError(
-            f"{folder / listing.class_names[empty[0]]}: no images ({' '.join(EXTENSIONS)}); add "
-            "some, or delete the folder" + (" in train/ and val/" if is_split else "")
-        )
+    listing = _scan(folder, is_split)
     if not is_split:
         listing = _share_of(listing, split, val_share)
     return ImageFolder(
@@ -125,6 +119,17 @@ def scan_image_folder(
         labels=np.repeat(np.arange(len(listing.counts), dtype=np.int32), listing.counts),
         decoder=decoder or Decoder(),
     )
+
+
+def _scan(folder: Path, is_split: bool) -> Listing:
+    listing = scan_classes(folder, _list_classes(folder), EXTENSIONS)
+    empty = np.flatnonzero(listing.counts == 0)
+    if len(empty):
+        raise UserError(
+            f"{folder / listing.class_names[empty[0]]}: no images ({' '.join(EXTENSIONS)}); add "
+            "some, or delete the folder" + (" in train/ and val/" if is_split else "")
+        )
+    return listing
 
 
 def _share_of(listing: Listing, split: str, val_share: float) -> Listing:
