@@ -1,15 +1,22 @@
-"""Seconds per batch on this CPU: our kernels, MindSpore's own cells, timm on torch eager.
+"""Seconds per batch on this CPU: our kernels, MindSpore's own cells, torch, mindcv.
 
-    .venv/bin/python benchmarks/cpu.py [--quick] [--archs NAME ...] [--json FILE]
+    .venv/bin/python benchmarks/cpu.py [--quick] [--archs NAME ...] [--sides NAME ...] [--json FILE]
+
+`native`, `pure` and `off` are the forms of `cpu_kernels`; `torch` is timm in eager mode, for CCT
+the port of the authors' modules in `vit-pytorch`; `compile` the same through torch.compile;
+`mindcv` is mindcv's ConvNeXt. Peers that are not installed are left out, with a line that says so:
+
+    .venv/bin/pip install --no-deps mindcv==0.3.0 vit-pytorch einops
 
 The sides take turns, each round in a fresh process; what counts is the median over all batches, the
-compute time of the process beside it, and the ratio to timm. CCT is not in timm and has no ratio.
+compute time of the process beside it, and the ratio to `torch`.
 """
 
 from __future__ import annotations
 
 import argparse
 import contextlib
+import importlib.util
 import json
 import resource
 import statistics
@@ -17,23 +24,24 @@ import subprocess
 import sys
 import time
 from pathlib import Path
-from typing import Any, Callable, Dict, List
+from typing import Any, Callable, Dict, List, Sequence
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-# Ours -> timm's name (None: not there), image side.
+# Ours -> peer on torch, image side.
 NETWORKS = {
     "convnext_tiny": ("convnext_tiny", 224),
     "deit_small_patch16_224": ("deit_small_patch16_224", 224),
     "pcpvt_small_v0": ("twins_pcpvt_small", 224),
     "convmixer_768_32": ("convmixer_768_32", 224),
-    "cct_14_7x2_224": (None, 224),
+    "cct_14_7x2_224": ("cct_14", 224),
     "deit_tiny_patch16_224": ("deit_tiny_patch16_224", 224),
-    "cct_7_3x1_32": (None, 32),
+    "cct_7_3x1_32": ("cct_7", 32),
 }
 QUICK = ("convnext_tiny", "deit_small_patch16_224")
-SIDES = ("native", "pure", "off", "timm")
+FORMS = ("native", "pure", "off")
+SIDES = (*FORMS, "torch", "compile", "mindcv")
 
 
 def timed(call: Callable[[], Any], batches: int) -> Dict[str, Any]:
@@ -77,27 +85,50 @@ def mindspore_call(arch: str, side: int, batch: int, form: str, training: bool) 
     return lambda: step(image, label, mix, lr)[0].asnumpy()
 
 
-def timm_call(name: str, side: int, batch: int, training: bool) -> Callable:
+def torch_network(name: str, side: int) -> Any:
     import torch
 
-    # torchvision, which timm imports, wants these where its compiled library does not load.
+    # torchvision, which both packages import, wants these where its compiled library does not
+    # load. They live as long as `library`.
+    global library
     library = torch.library.Library("torchvision", "DEF")
     for operator in ("nms", "qnms"):
         with contextlib.suppress(RuntimeError):
             library.define(f"{operator}(Tensor d, Tensor s, float iou_threshold) -> Tensor")
-    import timm
+    if not name.startswith("cct"):
+        import timm
 
-    model = timm.create_model(name).train(training)
+        return timm.create_model(name)
+    from vit_pytorch import cct
+
+    kernel, stride, layers = (7, 2, 2) if side == 224 else (3, 1, 1)
+    return getattr(cct, name)(
+        img_size=side,
+        kernel_size=kernel,
+        stride=stride,
+        padding=kernel // 2,
+        n_conv_layers=layers,
+        num_classes=1000 if side == 224 else 10,
+        positional_embedding="learnable",
+    )
+
+
+def torch_call(name: str, side: int, batch: int, training: bool, *, compiled: bool) -> Callable:
+    import torch
+
+    model = torch_network(name, side).train(training)
+    if compiled:
+        model = torch.compile(model)
     image = torch.randn(batch, 3, side, side)
     if not training:
 
         def infer() -> Any:
             with torch.inference_mode():
-                return library, model(image).numpy()
+                return model(image).numpy()
 
         return infer
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-6, weight_decay=0.05)
-    label = torch.arange(batch)
+    label = torch.arange(batch) % 10
 
     def step() -> float:
         optimizer.zero_grad()
@@ -109,23 +140,66 @@ def timm_call(name: str, side: int, batch: int, training: bool) -> Callable:
     return step
 
 
+def mindcv_call(side: int, batch: int, training: bool) -> Callable:
+    """mindcv's ConvNeXt-T as its users run it: graph mode, MindSpore's own optimizer and step."""
+    import mindspore as ms
+    import numpy as np
+    from mindcv.models import convnext_tiny
+    from mindspore import nn
+
+    ms.set_context(mode=ms.GRAPH_MODE)
+    network = convnext_tiny(num_classes=1000).set_train(training)
+    image = ms.Tensor(np.random.default_rng(0).normal(size=(batch, 3, side, side)), ms.float32)
+    if not training:
+        return lambda: network(image).asnumpy()
+    with_loss = nn.WithLossCell(network, nn.CrossEntropyLoss())
+    optimizer = nn.AdamWeightDecay(network.trainable_params(), 1e-6, weight_decay=0.05)
+    step = nn.TrainOneStepCell(with_loss, optimizer).set_train()
+    label = ms.Tensor(np.arange(batch), ms.int32)
+    return lambda: step(image, label).asnumpy()
+
+
 def measure(arch: str, batch: int, side_name: str, training: bool, batches: int) -> Dict[str, Any]:
     """What runs in the fresh process."""
     theirs, side = NETWORKS[arch]
-    if side_name == "timm":
-        return timed(timm_call(str(theirs), side, batch, training), batches)
-    return timed(mindspore_call(arch, side, batch, side_name, training), batches)
+    if side_name in FORMS:
+        return timed(mindspore_call(arch, side, batch, side_name, training), batches)
+    if side_name == "mindcv":
+        return timed(mindcv_call(side, batch, training), batches)
+    compiled = side_name == "compile"
+    return timed(torch_call(theirs, side, batch, training, compiled=compiled), batches)
 
 
 def in_fresh_process(*job: Any) -> Dict[str, Any]:
     command = [sys.executable, __file__, "--job", json.dumps(job)]
-    done = subprocess.run(command, check=True, capture_output=True, text=True)
+    done = subprocess.run(command, capture_output=True, text=True)
+    if done.returncode != 0:
+        raise RuntimeError(f"{job}: {done.stderr.strip().splitlines()[-1]}")
     return json.loads(done.stdout.splitlines()[-1])
+
+
+def sides_of(arch: str, wanted: Sequence[str]) -> List[str]:
+    """Those of `wanted` that exist for `arch` and are installed."""
+    needed = {
+        "torch": "vit_pytorch" if arch.startswith("cct") else "timm",
+        "mindcv": "mindcv",
+    }
+    needed["compile"] = needed["torch"]
+    found = []
+    for side in wanted:
+        package = needed.get(side)
+        if side == "mindcv" and arch != "convnext_tiny":
+            continue
+        if package and importlib.util.find_spec(package) is None:
+            print(f"{arch}: no {side}, for {package} is not installed", file=sys.stderr)
+            continue
+        found.append(side)
+    return found
 
 
 def compare(arch: str, batch: int, training: bool, args: argparse.Namespace) -> Dict[str, Any]:
     """One row of the table."""
-    sides = [side for side in args.sides if side != "timm" or NETWORKS[arch][0]]
+    sides = sides_of(arch, args.sides)
     rounds: Dict[str, List[Dict[str, Any]]] = {side: [] for side in sides}
     for _ in range(args.rounds):
         for side in sides:
@@ -141,15 +215,15 @@ def compare(arch: str, batch: int, training: bool, args: argparse.Namespace) -> 
 
 
 def show(row: Dict[str, Any]) -> None:
-    timm = row.get("timm")
+    peer = row.get("torch")
     for side in SIDES:
         if side in row:
             ours = row[side]
-            ratio = f"{ours['seconds'] / timm['seconds']:.2f}" if timm else "-"
+            ratio = f"{ours['seconds'] / peer['seconds']:.2f}" if peer else "-"
             print(
                 f"{row['arch']:24} {'train' if row['training'] else 'infer'} batch {row['batch']:3}"
                 f" {side:7} {ours['seconds']:8.3f} s {ours['cpu_seconds']:8.3f} s cpu  "
-                f"x timm {ratio:>5}  first {ours['first']:5.1f} s  peak {ours['peak_gb']:5.2f} GB",
+                f"x torch {ratio:>5}  first {ours['first']:5.1f} s  peak {ours['peak_gb']:5.2f} GB",
                 flush=True,
             )
 
@@ -159,11 +233,14 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="two networks, batch 8, one round")
     parser.add_argument("--archs", nargs="+", choices=NETWORKS, default=list(NETWORKS))
     parser.add_argument("--batch", nargs="+", type=int, default=[1, 8, 32])
-    parser.add_argument("--sides", nargs="+", choices=SIDES, default=list(SIDES))
+    parser.add_argument("--sides", nargs="+", choices=SIDES, default=["native", "off", "torch"])
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--batches", type=int, default=5, help="measured in each process")
     parser.add_argument("--json", type=Path)
     parser.add_argument("--job", help=argparse.SUPPRESS)
+    parser.add_argument(
+        "--phases", nargs="+", choices=("infer", "train"), default=["infer", "train"]
+    )
     args = parser.parse_args()
     if args.job:
         print(json.dumps(measure(*json.loads(args.job))))
@@ -173,8 +250,8 @@ def main() -> None:
     rows = []
     for arch in args.archs:
         for batch in args.batch:
-            for training in (False, True):
-                rows.append(compare(arch, batch, training, args))
+            for phase in args.phases:
+                rows.append(compare(arch, batch, phase == "train", args))
                 show(rows[-1])
     if args.json:
         args.json.write_text(json.dumps(rows, indent=2) + "\n", encoding="utf-8")

@@ -1,0 +1,80 @@
+// Calls kernels as MindSpore would, on buffers of exactly their size, under a sanitizer.
+//
+// Each line of the input: a kernel's name, then its arguments, inputs first. `2x7x8` is a tensor of
+// that shape, `=7,2,3` a vector with those values.
+#include <dlfcn.h>
+
+#include <cstdint>
+#include <cstdio>
+#include <iostream>
+#include <sstream>
+#include <string>
+#include <vector>
+
+namespace {
+
+using Kernel = int (*)(int, void **, int *, int64_t **, const char **, void *, void *);
+
+struct Tensor {
+  std::vector<int64_t> shape;
+  std::vector<float> values;
+};
+
+std::vector<double> numbers(const std::string &text, char separator) {
+  std::vector<double> found;
+  std::istringstream parts(text);
+  for (std::string part; std::getline(parts, part, separator);) found.push_back(std::stod(part));
+  return found;
+}
+
+Tensor tensor(const std::string &text) {
+  Tensor made;
+  if (text[0] == '=') {
+    for (double value : numbers(text.substr(1), ',')) made.values.push_back(static_cast<float>(value));
+    made.shape = {static_cast<int64_t>(made.values.size())};
+    return made;
+  }
+  int64_t size = 1;
+  for (double length : numbers(text, 'x')) {
+    made.shape.push_back(static_cast<int64_t>(length));
+    size *= made.shape.back();
+  }
+  for (int64_t i = 0; i < size; ++i) made.values.push_back(0.1f + static_cast<float>(i % 13));
+  made.values.shrink_to_fit();
+  return made;
+}
+
+int call(Kernel kernel, std::vector<Tensor> &tensors) {
+  std::vector<void *> data;
+  std::vector<int> ranks;
+  std::vector<int64_t *> shapes;
+  std::vector<const char *> types(tensors.size(), "float32");
+  for (Tensor &each : tensors) {
+    data.push_back(each.values.data());
+    ranks.push_back(static_cast<int>(each.shape.size()));
+    shapes.push_back(each.shape.data());
+  }
+  return kernel(static_cast<int>(tensors.size()), data.data(), ranks.data(), shapes.data(),
+                types.data(), nullptr, nullptr);
+}
+
+}  // namespace
+
+int main() {
+  int calls = 0;
+  for (std::string line; std::getline(std::cin, line); ++calls) {
+    std::istringstream words(line);
+    std::string name, word;
+    words >> name;
+    std::vector<Tensor> tensors;
+    while (words >> word) tensors.push_back(tensor(word));
+    const auto kernel = reinterpret_cast<Kernel>(dlsym(RTLD_DEFAULT, name.c_str()));
+    const int status = kernel == nullptr ? -1 : call(kernel, tensors);
+    if (status != 0) {
+      std::fprintf(stderr, "%s: status %d\n", line.c_str(), status);
+      return 1;
+    }
+  }
+  std::printf("%d calls\n", calls);
+  return 0;
+}

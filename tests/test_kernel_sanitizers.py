@@ -1,0 +1,97 @@
+"""Memory errors, undefined behaviour and data races of the native kernels."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+from pathlib import Path
+from typing import List
+
+import pytest
+
+from src.kernels import build
+
+COMPILER = build.find_compiler(os.environ)
+DRIVER = Path(__file__).with_name("kernels_driver.cc")
+
+# Maps (B, H, W, C): odd, below the kernel, empty, and large enough for several threads.
+MAPS = ["2x9x17x13", "1x2x3x20", "1x1x1x1", "3x5x4x16", "0x4x4x8", "2x30x30x35"]
+
+
+def calls() -> List[str]:
+    """One line per call of every kernel."""
+    lines = []
+    for m in MAPS:
+        b, h, w, c = (int(n) for n in m.split("x"))
+        rows = b * h * w
+        lines += [
+            f"gelu_forward {m} {c} {m}",
+            f"gelu_backward {m} {m} {c} {m} {c}",
+            f"softmax_forward {m} {m}",
+            f"softmax_backward {m} {m} {m}",
+            f"layer_norm_forward {m} {c} {c} =1e-6 {m} {rows} {rows}",
+            f"layer_norm_backward {m} {m} {c} {rows} {rows} {m} {c} {c}",
+            f"batch_norm_forward {m} {c} {c} =1e-5 {m} {c} {c}",
+            f"batch_norm_backward {m} {m} {c} {c} {c} =1e-5 {m} {c} {c}",
+            f"scale_shift_forward {m} {c} {c} {m}",
+            f"scale_shift_backward {m} {m} {c} {m} {c} {c}",
+            f"residual_forward {m} {m} {c} {b} {m}",
+            f"residual_backward {m} {m} {c} {b} {m} {c}",
+        ]
+        for k in (3, 5, 7, 9):
+            lines += [
+                f"depthwise_conv_forward {m} {c}x1x{k}x{k} {c} {m}",
+                f"depthwise_conv_backward_input {m} {c}x1x{k}x{k} {m}",
+                f"depthwise_conv_backward_weight {m} {m} {c}x1x{k}x{k} {c}",
+            ]
+        pooled = f"{b}x{(h - 1) // 2 + 1}x{(w - 1) // 2 + 1}x{c}"
+        lines += [
+            f"max_pool_forward {m} {pooled}",
+            f"max_pool_backward {pooled} {pooled} {m} {m}",
+        ]
+        for k, stride, pad in ((7, 2, 3), (3, 1, 1)):
+            high, wide = ((n + 2 * pad - k) // stride + 1 for n in (h, w))
+            windows = f"{b}x{high}x{wide}x{k * k * c}"
+            lines += [
+                f"patches_forward {m} ={k},{stride},{pad} {windows}",
+                f"patches_backward {windows} ={k},{stride},{pad} {m} {m}",
+            ]
+    return lines
+
+
+@pytest.mark.skipif(COMPILER is None, reason="no C++ compiler")
+@pytest.mark.parametrize(
+    "flags",
+    [
+        pytest.param(["-fsanitize=address,undefined", "-fopenmp"], id="address"),
+        # OpenMP's barriers are invisible to ThreadSanitizer: the same shares, on std::thread.
+        pytest.param(
+            ["-fsanitize=thread", "-DKERNELS_STD_THREADS"], id="thread", marks=pytest.mark.slow
+        ),
+    ],
+)
+def test_sanitizers_find_nothing(flags: List[str], tmp_path: Path) -> None:
+    sources = [str(DRIVER), *(str(path) for path in build.SOURCES.glob("*.cc"))]
+    program = str(tmp_path / "driver")
+    options = ["-std=c++17", "-O1", "-g", "-march=native", "-fno-sanitize-recover=all", "-rdynamic"]
+    command = [str(COMPILER), *options, *flags, f"-I{build.SOURCES}", "-o", program, *sources]
+    compiled = subprocess.run([*command, "-ldl", "-pthread"], capture_output=True, text=True)
+    if re.search(r"cannot find .*lib[at]san|unsupported option '-fsanitize", compiled.stderr):
+        pytest.skip("this compiler has no sanitizers")
+    assert compiled.returncode == 0, compiled.stderr
+    environment = {**os.environ, "OMP_NUM_THREADS": "4", "ASAN_OPTIONS": "detect_leaks=1"}
+    done = subprocess.run(
+        [program], input="\n".join(calls()), env=environment, capture_output=True, text=True
+    )
+    if "unexpected memory mapping" in done.stderr:
+        pytest.skip("ThreadSanitizer does not run under this kernel's address randomisation")
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert done.stdout == f"{len(calls())} calls\n"
+
+
+def test_every_kernel_is_called() -> None:
+    defined = set()
+    for source in build.SOURCES.glob("*.cc"):
+        defined.update(re.findall(r"^KERNEL\((\w+),", source.read_text(), re.MULTILINE))
+    assert defined == {line.split()[0] for line in calls()}
