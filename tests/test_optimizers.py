@@ -218,10 +218,18 @@ def test_layer_scales_equal_timm(name: str, reference: str, keywords: Dict[str, 
 
     theirs = timm.create_model(reference, num_classes=5, **keywords)
     names = {id(parameter): name for name, parameter in theirs.named_parameters()}
+    excluded = getattr(theirs, "no_weight_decay", set)()
+    groups = param_groups_layer_decay(
+        theirs, WEIGHT_DECAY, no_weight_decay_list=excluded, layer_decay=LAYER_DECAY
+    )
     expected = {
-        names[id(parameter)]: group["lr_scale"]
-        for group in param_groups_layer_decay(theirs, layer_decay=LAYER_DECAY)
+        names[id(parameter)]: group["lr_scale"] for group in groups for parameter in group["params"]
+    }
+    decaying = {
+        names[id(parameter)]
+        for group in groups
         for parameter in group["params"]
+        if group["weight_decay"]
     }
     sized = {"img_size": 28} if name.startswith("convmixer") else {}
     network = create_model(name, num_classes=5, **keywords, **sized)
@@ -232,6 +240,9 @@ def test_layer_scales_equal_timm(name: str, reference: str, keywords: Dict[str, 
         if last in ours:
             assert (ours.pop(last), expected.pop(last)) == (1.0, LAYER_DECAY)
     assert ours == pytest.approx(expected, rel=1e-12)
+    optimizer = create_optimizer(config_of("adamw"), network)
+    flags = zip(optimizer.parameters, optimizer.decay)
+    assert {known[parameter.name] for parameter, decay in flags if decay} == decaying
 
 
 def test_layer_scales_of_convnext_equal_the_authors() -> None:

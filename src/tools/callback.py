@@ -73,16 +73,21 @@ class Pace:
 
 
 class ProgressDisplay:
-    """Shows steps of a run of `total` steps, while entered."""
+    """Shows steps of a run of `total` steps, while entered.
 
-    def __init__(self, total: int, *, first_step: int) -> None:
+    Args:
+        has_bar: a bar where there is a terminal; else lines of the log alone.
+    """
+
+    def __init__(self, total: int, *, first_step: int, has_bar: bool = True) -> None:
+        self._has_bar = has_bar
         self._total = total
         self._first_step = first_step
         self._bar: Optional[tqdm] = None
         self._stack = contextlib.ExitStack()
 
     def __enter__(self) -> ProgressDisplay:
-        if sys.stderr.isatty():
+        if self._has_bar and sys.stderr.isatty():
             bar = tqdm(total=self._total, initial=self._first_step, unit="step", dynamic_ncols=True)
             self._bar = self._stack.enter_context(bar)
             self._stack.enter_context(logging_redirect_tqdm())  # log lines go above the bar

@@ -12,6 +12,7 @@ from typing import Any, Dict, Mapping, Optional
 from src.args import RunConfig
 from src.errors import UserError
 from src.kernels import build, selection
+from src.tools.log import log_problems_only
 
 _LOGGER = logging.getLogger(__name__)
 
@@ -123,6 +124,8 @@ def setup_device(run: RunConfig, *, seed: int) -> World:
         ) from error
     ms.set_context(mode=ms.GRAPH_MODE if run.mode == "graph" else ms.PYNATIVE_MODE)
     world = _join(environment.size) if environment else World()
+    if not world.is_main:
+        log_problems_only()
     ms.set_seed(seed)
     select_kernels(run)
     return world

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import argparse
 import logging
+import signal
 import sys
 from typing import Any, Callable, NoReturn, Optional, Sequence, Type
 
 from src.args import Config, parse_args
 from src.errors import StoppedBySignal, TrainingFailed, UserError
+from src.tools.stop_signal import interrupts_reach_python
 
 
 def run_entry_point(
@@ -61,9 +63,12 @@ def run_command(
 
 
 def _run(work: Callable[[], Any], *, debug: bool) -> int:
-    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
+    logging.basicConfig(format="%(message)s", stream=sys.stderr)
+    # Apart, because with handlers that are there already `basicConfig` does nothing.
+    logging.getLogger().setLevel(logging.INFO)
     try:
-        return work() or 0
+        with interrupts_reach_python():
+            return work() or 0
     except (UserError, TrainingFailed) as error:
         if debug:
             raise
@@ -71,3 +76,8 @@ def _run(work: Callable[[], Any], *, debug: bool) -> int:
         return 2 if isinstance(error, UserError) else 1
     except StoppedBySignal as stopped:
         return stopped.exit_code
+    except KeyboardInterrupt:
+        if debug:
+            raise
+        print("error: interrupted", file=sys.stderr)
+        return 128 + signal.SIGINT

@@ -18,6 +18,11 @@ class _RunLog(logging.FileHandler):
         root.warning("%s: cannot be written any more", self.baseFilename)
 
 
+def log_problems_only() -> None:
+    """From now on only warnings and errors are logged: for all ranks but one."""
+    logging.getLogger().setLevel(logging.WARNING)
+
+
 def log_to_file(path: Path) -> None:
     """From now on everything logged is also appended to `path`, with the time.
 

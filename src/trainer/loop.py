@@ -90,7 +90,9 @@ class Trainer:
         self.state = state
         self.world = world
         self.clock = StepClock()
-        self.display = ProgressDisplay(len(lr_schedule), first_step=state.step)
+        self.display = ProgressDisplay(
+            len(lr_schedule), first_step=state.step, has_bar=world.is_main
+        )
         self.pace = Pace()
         # Outputs still on the device; those read since the last row, each (steps, batches, 4).
         self._unread: List[List[_Outputs]] = []
@@ -311,10 +313,12 @@ class Trainer:
         self.display.message(f"{shown}  ({result.images} images)")
         self._draw_curves()
         if not math.isfinite(result.loss + averaged.loss):
-            whose = "validation loss" if math.isfinite(averaged.loss) else "averages' loss"
+            whose = "averages' loss" if math.isfinite(result.loss) else "validation loss"
+            last = self.checkpoints.last
+            saved = f"{last} holds the last state before" if last.exists() else "nothing is saved"
             raise TrainingFailed(
-                f"epoch {epoch}: the {whose} is not finite; the state before this epoch "
-                f"is in {self.checkpoints.last}; a lower base_lr or amp_level O0 may cure it"
+                f"epoch {epoch}: the {whose} is not finite; {saved}; a lower base_lr or amp_level "
+                "O0 may cure it"
             )
         return averaged.top1 if self.config.train.best_by == "ema" else result.top1
 
