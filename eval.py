@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Optional, Sequence
 
 from src.args import EvalRun
+from src.data.data_utils.staging import localize_output, stage_inputs, uploads
 from src.errors import UserError
 from src.tools.device import setup_device
 from src.tools.entry import run_entry_point
@@ -22,6 +23,8 @@ def evaluate_network(config: EvalRun) -> None:
     """Prints one line of scores over the validation set and writes report.json."""
     if bool(config.model.pretrained) == bool(config.evaluation.mindir):
         raise UserError("eval.py needs --pretrained FILE.ckpt or --mindir FILE.mindir, one of them")
+    train_url = config.train.train_url
+    config = localize_output(stage_inputs(config), continues=False)
     world = setup_device(config.run, seed=config.train.seed)
     from src.data.imagenet import create_dataset
     from src.tools.checkpoint import read_checkpoint, run_folder
@@ -59,7 +62,8 @@ def evaluate_network(config: EvalRun) -> None:
         **asdict(result),
     }
     path = folder / "report.json"
-    path.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
+    with uploads(train_url, config, is_main=world.is_main):
+        path.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
     logging.getLogger(__name__).info("wrote %s", path)
 
 

@@ -6,6 +6,7 @@ import sys
 from typing import Optional, Sequence
 
 from src.args import ExportRun
+from src.data.data_utils.staging import stage_inputs
 from src.errors import UserError
 from src.tools.device import setup_device
 from src.tools.entry import run_entry_point
@@ -15,6 +16,7 @@ def export(config: ExportRun) -> None:
     """Writes MINDIR, ONNX or AIR, and loads it back to compare it with the network."""
     if not config.model.pretrained:
         raise UserError("pretrained null: export.py needs --pretrained FILE.ckpt")
+    config = stage_inputs(config)
     setup_device(config.run, seed=config.train.seed)
     from src.trainer.export import check_export, export_checkpoint
 

@@ -6,12 +6,15 @@ import sys
 from typing import Optional, Sequence
 
 from src.args import Config
+from src.data.data_utils.staging import localize_output, stage_inputs, uploads
 from src.tools.device import setup_device
 from src.tools.entry import run_entry_point
 
 
 def train(config: Config) -> None:
     """Trains from scratch, from `pretrained` weights or from where `resume` stopped."""
+    train_url = config.train.train_url
+    config = localize_output(stage_inputs(config), continues=True)
     world = setup_device(config.run, seed=config.train.seed)
     # MindSpore is imported here, after the arguments are known to be good: a misspelt key costs a
     # tenth of a second.
@@ -28,9 +31,11 @@ def train(config: Config) -> None:
     if config.train.profile:
         return profile(config, run, (train_set, val_set))
     trainer = build_trainer(config, run, train_set=train_set, val_set=val_set)
-    trainer.announce()
-    trainer.run()
-    trainer.conclude()
+    with uploads(train_url, config, is_main=world.is_main) as send:
+        run.checkpoints.on_save = send
+        trainer.announce()
+        trainer.run()
+        trainer.conclude()
 
 
 def main(argv: Optional[Sequence[str]] = None) -> int:

@@ -28,6 +28,7 @@ _ALIASES = {
 }
 # Options that are no keys.
 _CONFIG, _PRINT_CONFIG, _HELP = "config", "print_config", "help"
+_RUN_MODELARTS = "run_modelarts"
 
 
 AnyConfig = TypeVar("AnyConfig", bound="Config")
@@ -408,6 +409,15 @@ class RunConfig:
     # on CPU: own C++ kernels, compiled at first use (native), other MindSpore operators (pure),
     # MindSpore's standard cells (off; mode pynative has no others), or the first that works (auto)
     cpu_kernels: str = "auto"
+    # running on ModelArts: options of the platform that are no keys are ignored (and listed), and
+    # URLs are staged to /cache
+    run_modelarts: bool = False
+    # folder that URLs (data_url, train_url, pretrained, resume, ...) are staged to; null: /cache
+    # with run_modelarts, else ./data/cache
+    cache_dir: Optional[str] = None
+    # endpoint of obs:// and s3://, such as https://obs.cn-north-4.myhuaweicloud.com; null:
+    # AWS_ENDPOINT_URL of the environment
+    obs_endpoint: Optional[str] = None
     # show the traceback of an error the user can mend
     debug: bool = False
 
@@ -571,7 +581,8 @@ def from_yaml_text(text: str, name: str) -> Config:
 
 def _config_of(arguments: List[str], config_type: Type[Config]) -> Config:
     options = _options(config_type)
-    words = parser.split_command_line(arguments, options)
+    known, ignored = parser.split_known(arguments, options)
+    words = parser.split_command_line(known, options)
     if _HELP in words:
         _print_and_exit(_help_text(config_type))
     keys = parser.keys_of(config_type)
@@ -581,8 +592,12 @@ def _config_of(arguments: List[str], config_type: Type[Config]) -> Config:
         if key != _CONFIG
     }
     is_printed = _flag(given.pop(_PRINT_CONFIG, None))
-    entries = _recipe(words) if _CONFIG in words else {}
-    config = parser.build(config_type, {**entries, **given})
+    entries = {**(_recipe(words, given) if _CONFIG in words else {}), **given}
+    if ignored and not (_RUN_MODELARTS in entries and entries[_RUN_MODELARTS].value is True):
+        parser.split_command_line(arguments, options)  # says which is unknown
+    config = parser.build(config_type, entries)
+    if ignored:
+        print(f"run_modelarts: ignored {' '.join(ignored)}", file=sys.stderr)
     if is_printed:
         _print_and_exit(to_yaml(config, with_origins=True))
     return config
@@ -603,12 +618,20 @@ def _flag(entry: Optional[Entry]) -> bool:
     return entry is not None and entry.value
 
 
-def _recipe(words: Dict[str, List[str]]) -> Dict[str, Entry]:
+def _recipe(words: Dict[str, List[str]], given: Dict[str, Entry]) -> Dict[str, Entry]:
     if len(words[_CONFIG]) != 1:
         shown = parser.show(words[_CONFIG])
         raise UserError(f"command line: --{_CONFIG}: needs one file, but was given {shown}")
     synonyms = {option.lstrip("-"): key for option, key in _ALIASES.items()}
-    return parser.read_files(words[_CONFIG][0], parser.keys_of(Config), synonyms)
+    endpoint = given["obs_endpoint"].value if "obs_endpoint" in given else None
+
+    def fetch(url: str) -> bytes:
+        # Imported here: a recipe on the disk needs none of it.
+        from src.data.data_utils.moxing_adapter import read_small_file
+
+        return read_small_file(url, endpoint=endpoint)
+
+    return parser.read_files(words[_CONFIG][0], parser.keys_of(Config), synonyms, fetch=fetch)
 
 
 def _print_and_exit(text: str) -> NoReturn:

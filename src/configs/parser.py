@@ -316,11 +316,14 @@ def _read_text(text: str, name: str) -> Dict[str, Entry]:
 # --- files and inheritance ----------------------------------------------------------------------
 
 
-def _read_file(path: str, named_by: str) -> str:
+def _read_file(path: str, named_by: str, fetch: Optional[Callable[[str], bytes]] = None) -> str:
     """The text of a file; `named_by` is the place that asked for it. Raises UserError."""
     try:
-        with open(path, "rb") as file:
-            content = file.read(_MAX_FILE_BYTES + 1)
+        if fetch is not None and "://" in path:
+            content = fetch(path)
+        else:
+            with open(path, "rb") as file:
+                content = file.read(_MAX_FILE_BYTES + 1)
     except (OSError, ValueError) as error:
         reason = (error.strerror if isinstance(error, OSError) else None) or str(error)
         raise _user_error(named_by, f"{to_flow(path)} cannot be read: {reason}") from error
@@ -334,12 +337,17 @@ def _read_file(path: str, named_by: str) -> str:
 
 
 def read_files(
-    path: str, known: Collection[str], synonyms: Optional[Mapping[str, str]] = None
+    path: str,
+    known: Collection[str],
+    synonyms: Optional[Mapping[str, str]] = None,
+    *,
+    fetch: Optional[Callable[[str], bytes]] = None,
 ) -> Dict[str, Entry]:
     """The entries of a YAML file over those of its `base:`, over those of the base's base, ...
 
     A key replaces the base's as a whole, a mapping too: what a recipe says is all there is.
-    `synonyms` are names the command line knows, for the hint at an unknown key.
+    `synonyms` are names the command line knows, for the hint at an unknown key; `fetch` reads a
+    file at a URL.
 
     Raises:
         UserError: a file that cannot be read or parsed, a cycle, an unknown key; the message
@@ -355,7 +363,7 @@ def read_files(
         # realpath refuses a NUL; _read_file says so in one line.
         if "\0" not in next_path and os.path.realpath(next_path) in seen:
             raise _user_error(named_by, f"files that inherit in a circle: {' -> '.join(chain)}")
-        found = _read_text(_read_file(next_path, named_by), next_path)
+        found = _read_text(_read_file(next_path, named_by, fetch), next_path)
         base = found.pop("base", None)
         check_known(found, known, synonyms or {})
         entries = {**found, **entries}
@@ -367,7 +375,10 @@ def read_files(
 def _base_path(base: Entry, named_in: str) -> str:
     if type(base.value) is not str or not base.value:
         raise _user_error(_at(base.origin, "base"), _refusal(base.shown(), "the path of a file"))
-    return os.path.normpath(os.path.join(os.path.dirname(named_in), base.value))
+    scheme, separator, path = named_in.rpartition("://")
+    if "://" in base.value:
+        return str(base.value)
+    return scheme + separator + os.path.normpath(os.path.join(os.path.dirname(path), base.value))
 
 
 def check_known(
@@ -413,6 +424,22 @@ def split_command_line(
             raise _unknown_option(name if is_option else argument, is_option, options)
         current = words[options[name]] = [value] if equals else []
     return words
+
+
+def split_known(
+    arguments: Sequence[str], options: Mapping[str, str]
+) -> Tuple[List[str], List[str]]:
+    """`arguments` without options that are not known and their words, and those alone."""
+    known: List[str] = []
+    ignored: List[str] = []
+    target = known
+    for argument in arguments:
+        if argument.startswith("-") and not _NEGATIVE_NUMBER.match(argument):
+            name = argument.partition("=")[0]
+            is_joined = re.fullmatch("-[a-z][0-9]+", argument) and argument[:2] in options
+            target = known if name in options or is_joined else ignored
+        target.append(argument)
+    return known, ignored
 
 
 def _unknown_option(name: str, is_option: bool, options: Mapping[str, str]) -> UserError:

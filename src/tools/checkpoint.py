@@ -11,7 +11,7 @@ import os
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Dict, Iterable, List, Mapping, Optional
+from typing import Any, Callable, Dict, Iterable, List, Mapping, Optional
 
 import mindspore as ms
 import numpy as np
@@ -183,6 +183,7 @@ class CheckpointFolder:
         self.folder = folder
         self.save_every = save_every
         self.keep_max = keep_max
+        self.on_save: Callable[[], None] = lambda: None  # told after each save
 
     def create(self, resumed: Optional[Checkpoint] = None) -> None:
         """Makes the folder, and ends what a killed process had not finished writing."""
@@ -249,6 +250,7 @@ class CheckpointFolder:
                 f"step {meta['step']}: {self.folder} cannot take a checkpoint ({reason}); the "
                 "previous one is whole: make room, then continue with --resume auto"
             ) from error
+        self.on_save()
 
     def _publish_all(self, names: Iterable[str]) -> None:
         for name in names:

@@ -189,7 +189,8 @@ _FREE_KEYS = frozenset(
     "train_url resume allow_config_change data_url num_parallel_workers python_multiprocessing "
     "device_target device_id "
     "save_every save_steps keep_checkpoint_max eval_every log_interval max_overflows pretrained "
-    "ema debug cpu_kernels dry_run profile tensorboard".split()
+    "ema debug cpu_kernels dry_run profile tensorboard run_modelarts cache_dir "
+    "obs_endpoint".split()
 )
 
 
