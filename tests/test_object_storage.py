@@ -77,7 +77,7 @@ def both_ways(server: Server, bucket: str, files: Dict[str, bytes], folder: Path
 
 def test_files_come_and_go(server: Server, tmp_path: Path) -> None:
     odd = {"val/a b+c%2F&é/中文.jpg": b"x", "empty": b"", "big": b"0123456789" * 200_000}
-    both_ways(server, "both", {**random_files(100, 2_000), **odd}, tmp_path)
+    both_ways(server, "both", {**random_files(40, 2_000), **odd}, tmp_path)
 
 
 @pytest.mark.slow
