@@ -12,8 +12,9 @@ VENV20=${VENV20:-$REPO/.venv20}
 
 # A pyenv offers versions that are installed but not selected.
 find_python39() {
-    local candidate
-    for candidate in python3.9 "${PYENV_ROOT:-$HOME/.pyenv}"/versions/3.9.*/bin/python3.9; do
+    local candidate root
+    root=${PYENV_ROOT:-$(pyenv root 2>/dev/null || echo "$HOME/.pyenv")}
+    for candidate in python3.9 "$root"/versions/3.9.*/bin/python3.9; do
         if "$candidate" -c 'import ensurepip' >/dev/null 2>&1; then
             echo "$candidate"
             return

@@ -10,7 +10,7 @@ import ast
 import sys
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Dict, List, NoReturn, Optional, Sequence, Tuple, Type, TypeVar
+from typing import Any, ClassVar, Dict, List, NoReturn, Optional, Sequence, Tuple, Type, TypeVar
 
 from src.configs import parser
 from src.configs.parser import Entry, FieldError, check_choices, check_ranges, check_types
@@ -29,6 +29,17 @@ _ALIASES = {
 # Options that are no keys.
 _CONFIG, _PRINT_CONFIG, _HELP = "config", "print_config", "help"
 _RUN_MODELARTS = "run_modelarts"
+# What the inference scripts of the model zoo call a `set`.
+DATASET_NAMES = {
+    "imagenet2012": "ImageNet",
+    "imagenet": "ImageNet",
+    "cifar10": "CIFAR10",
+    "cifar100": "CIFAR100",
+    "mindrecord": "MindRecord",
+    "digits": "Digits",
+}
+# Mixing needs an even batch, which what only evaluates does not.
+UNMIXED: Dict[str, Any] = {"mix_up": 0.0, "cutmix": 0.0, "cutmix_minmax": None}
 
 
 AnyConfig = TypeVar("AnyConfig", bound="Config")
@@ -432,6 +443,8 @@ class RunConfig:
 class Config:
     """The five sections, and where each value came from."""
 
+    # whether the program trains, and so mixes images
+    MIXES: ClassVar[bool] = True
     model: ModelConfig = field(default_factory=ModelConfig)
     data: DataConfig = field(default_factory=DataConfig)
     optim: OptimConfig = field(default_factory=OptimConfig)
@@ -499,6 +512,7 @@ class ExportConfig:
 class ExportRun(Config):
     """What export.py reads."""
 
+    MIXES: ClassVar[bool] = False
     input: InputConfig = field(default_factory=InputConfig)
     export: ExportConfig = field(default_factory=ExportConfig)
 
@@ -518,7 +532,36 @@ class EvalConfig:
 class EvalRun(Config):
     """What eval.py reads."""
 
+    MIXES: ClassVar[bool] = False
     evaluation: EvalConfig = field(default_factory=EvalConfig)
+
+
+@dataclass(frozen=True)
+class PreprocessConfig:
+    """What preprocess.py reads and writes."""
+
+    # the recipe's `set` in any case, such as imagenet2012 or digits; null: the recipe's own
+    dataset_name: Optional[str] = None
+    # dataset folder, as data_url; null: the recipe's own
+    data_path: Optional[str] = None
+    # folder to write to
+    result_path: str = "./preprocess_Result"
+    # file of export.py whose image size, transform, input and batch are taken instead of --config's
+    for_mindir: Optional[str] = None
+
+    def __post_init__(self) -> None:
+        check_types(self)
+        if self.dataset_name is not None and self.dataset_name.lower() not in DATASET_NAMES:
+            raise FieldError(["dataset_name"], self.dataset_name, ", ".join(DATASET_NAMES))
+
+
+@dataclass(frozen=True)
+class PreprocessRun(Config):
+    """What preprocess.py reads."""
+
+    MIXES: ClassVar[bool] = False
+    input: InputConfig = field(default_factory=InputConfig)
+    preprocess: PreprocessConfig = field(default_factory=PreprocessConfig)
 
 
 def parse_args(argv: Optional[Sequence[str]] = None, config_type: Type[Config] = Config) -> Any:
@@ -595,6 +638,8 @@ def _config_of(arguments: List[str], config_type: Type[Config]) -> Config:
     entries = {**(_recipe(words, given) if _CONFIG in words else {}), **given}
     if ignored and not (_RUN_MODELARTS in entries and entries[_RUN_MODELARTS].value is True):
         parser.split_command_line(arguments, options)  # says which is unknown
+    if not config_type.MIXES:
+        entries.update({key: Entry(value, "program") for key, value in UNMIXED.items()})
     config = parser.build(config_type, entries)
     if ignored:
         print(f"run_modelarts: ignored {' '.join(ignored)}", file=sys.stderr)

@@ -105,7 +105,8 @@ def scan_image_folder(
             f"{len(list_class_folders(root))} class folders aside for validation, give "
             "--val_share 0.1"
         )
-    if is_split:
+    # Where nothing is trained val/ may stand alone.
+    if is_split and (split == "train" or (root / "train").is_dir()):
         _check_same_classes(root)
     folder = root / split if is_split else root
     listing = _scan(folder, is_split)

@@ -96,7 +96,7 @@ class ImageDataset:
             self._fill,
             self.keys(),
             self._shape,
-            num_workers=_clamp_workers(self._num_workers),
+            num_workers=clamp_workers(self._num_workers),
             in_processes=self._in_processes,
         )
         bad = BadImages(self._batches_per_epoch * self._shape.batch_size)
@@ -154,7 +154,8 @@ class BadImages:
         return f"{shown}; and {hidden} more" if hidden > 0 else shown
 
 
-def _clamp_workers(num_workers: int) -> int:
+def clamp_workers(num_workers: int) -> int:
+    """At most the cores of this process; says so when that is less."""
     # Those this process may use: a launcher gives each of its ranks some.
     num_cores = len(os.sched_getaffinity(0))
     if num_workers <= num_cores:

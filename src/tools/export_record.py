@@ -6,8 +6,9 @@ import hashlib
 import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Optional
+from typing import Any, Dict, Optional
 
+from src.args import Config
 from src.errors import UserError
 
 
@@ -18,6 +19,7 @@ class ExportRecord:
     Attributes:
         input: float32_nchw or uint8_nhwc.
         batch_size: images per call; None: any number.
+        transform: keys of the recipe that say how images become inputs, with their values.
         sha256: of the file.
         mindspore: version that wrote it.
     """
@@ -27,8 +29,23 @@ class ExportRecord:
     image_size: int
     input: str
     batch_size: Optional[int]
+    transform: Dict[str, Any]
     sha256: str
     mindspore: str
+
+    def settings(self) -> Dict[str, Any]:
+        """Values of flat keys that a recipe for this network's inputs has."""
+        own = {key: getattr(self, key) for key in ("arch", "num_classes", "image_size", "input")}
+        return {**own, **{key: self.transform[key] for key in TRANSFORM_KEYS}}
+
+
+# Keys of the recipe that decide what an evaluated image looks like, but for image_size.
+TRANSFORM_KEYS = ("crop_pct", "crop_mode", "interpolation", "mean", "std")
+
+
+def transform_of(config: Config) -> Dict[str, Any]:
+    """The values of TRANSFORM_KEYS."""
+    return {key: getattr(config.data, key) for key in TRANSFORM_KEYS}
 
 
 def record_path(path: Path) -> Path:

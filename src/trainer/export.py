@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import shutil
 import tempfile
 from pathlib import Path
 from typing import Any, Callable
@@ -21,7 +22,13 @@ from src.kernels import selection
 from src.tools import compat
 from src.tools.checkpoint import read_checkpoint
 from src.tools.converter_config import write_converter_configs
-from src.tools.export_record import ExportRecord, file_sha256, record_path, write_record
+from src.tools.export_record import (
+    ExportRecord,
+    file_sha256,
+    record_path,
+    transform_of,
+    write_record,
+)
 from src.tools.onnx_export import INPUT, build_onnx, prepare_for_onnx
 from src.trainer.build import build_network, load_network
 from src.trainer.evaluate import EvalNet
@@ -78,8 +85,13 @@ def export_checkpoint(config: ExportRun) -> None:
             f"output {str(path)!r}: a {config.export.file_format} file ends in {suffix}"
         )
     try:
-        with tempfile.TemporaryDirectory(prefix=".export-", dir=path.parent) as folder:
-            _write(config, cell, Path(folder), path)
+        prefix = {"prefix": ".export-", "dir": path.parent}
+        with tempfile.TemporaryDirectory(**prefix) as beside:
+            draft = _write_draft(config, cell, path, Path(beside))
+            record_path(path).unlink(missing_ok=True)  # it may be of an older file
+            os.replace(draft, path)
+        write_record(path, _record_of(config, path))
+        print(f"wrote {path} and {record_path(path).name}")
     except OSError as error:
         raise UserError(f"output {str(path)!r}: cannot be written ({error})") from error
     if config.export.write_converter_config:
@@ -87,23 +99,23 @@ def export_checkpoint(config: ExportRun) -> None:
             print(f"wrote {written}")
 
 
-def _write(config: ExportRun, cell: nn.Cell, folder: Path, path: Path) -> None:
-    """Exports into `folder`, compares, then renames: a file at `path` is whole and right."""
+def _write_draft(config: ExportRun, cell: nn.Cell, path: Path, beside: Path) -> Path:
+    """A file in the folder `beside` that was compared with the network, to be renamed to `path`."""
     images = example_images(config)
     expected = cell(Tensor(images)).asnumpy()
-    draft = folder / f"draft{path.suffix}"
-    predict = _EXPORTERS[config.export.file_format](config, cell, images, draft)
-    if not draft.is_file():
-        raise UserError(
-            f"output {str(path)!r}: the framework splits networks of this size over several files, "
-            "which is not supported"
-        )
-    _compare(predict, images, expected, path)
-    draft.chmod(0o644)  # the framework makes its files unwritable
-    record_path(path).unlink(missing_ok=True)  # it may be of an older file
-    os.replace(draft, path)
-    write_record(path, _record_of(config, path))
-    print(f"wrote {path} and {record_path(path).name}")
+    # MindSpore 2.0 exports to no path with a space or a letter beyond ASCII.
+    with tempfile.TemporaryDirectory() as folder:
+        exported = Path(folder) / f"draft{path.suffix}"
+        predict = _EXPORTERS[config.export.file_format](config, cell, images, exported)
+        if not exported.is_file():
+            raise UserError(
+                f"output {str(path)!r}: the framework splits networks of this size over several "
+                "files, which is not supported"
+            )
+        _compare(predict, images, expected, path)
+        draft = beside / path.name
+        shutil.copyfile(exported, draft)  # not its mode: the framework makes files unwritable
+    return draft
 
 
 def _compare(predict: Predict, images: np.ndarray, expected: np.ndarray, path: Path) -> None:
@@ -199,6 +211,7 @@ def _record_of(config: ExportRun, path: Path) -> ExportRecord:
         image_size=config.model.image_size,
         input=config.input.input,
         batch_size=None if config.export.dynamic_batch else config.serving_batch(),
+        transform=transform_of(config),
         sha256=file_sha256(path),
         mindspore=compat.version(),
     )

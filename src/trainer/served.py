@@ -62,9 +62,7 @@ def settings_of(config: EvalRun, record: ExportRecord) -> EvalRun:
                 f"here; give --{key} {there} or another file"
             )
     batch_size = record.batch_size or config.data.batch_size
-    # Training only; with them an odd batch is refused.
-    unmixed = {"mix_up": 0.0, "cutmix": 0.0, "cutmix_minmax": None}
-    return replace(config, batch_size=batch_size, arch=record.arch, **unmixed)
+    return replace(config, batch_size=batch_size, arch=record.arch)
 
 
 def open_mindir(config: EvalRun) -> Tuple[ServedNet, EvalRun]:

@@ -1,0 +1,118 @@
+#include "arguments.h"
+
+#include <algorithm>
+#include <charconv>
+#include <limits>
+#include <map>
+#include <sstream>
+
+#include "errors.h"
+
+namespace infer {
+namespace {
+
+std::int64_t Integer(const std::string& name, const std::string& text, std::int64_t least,
+                     std::int64_t most = std::numeric_limits<std::int32_t>::max()) {
+  std::int64_t value = 0;
+  const char* end = text.data() + text.size();
+  const auto [stop, error] = std::from_chars(text.data(), end, value);
+  if (error != std::errc() || stop != end || value < least || value > most) {
+    std::ostringstream message;
+    message << "--" << name << " '" << text << "': expected a whole number from " << least << " to "
+            << most;
+    throw UserError(message.str());
+  }
+  return value;
+}
+
+std::string Choice(const std::string& name, const std::string& text,
+                   const std::vector<std::string>& allowed) {
+  if (std::find(allowed.begin(), allowed.end(), text) != allowed.end()) return text;
+  std::string list;
+  for (const std::string& word : allowed) list += (list.empty() ? "" : ", ") + word;
+  throw UserError("--" + name + " '" + text + "': expected one of " + list);
+}
+
+void Set(Arguments* arguments, const std::string& name, const std::string& value) {
+  static const std::map<std::string, std::string Arguments::*> kTexts = {
+      {"mindir_path", &Arguments::mindir_path},
+      {"input0_path", &Arguments::input_path},
+      {"output_path", &Arguments::output_path},
+      {"time_path", &Arguments::time_path}};
+  if (const auto found = kTexts.find(name); found != kTexts.end()) {
+    if (value.empty()) throw UserError("--" + name + " '': expected a path");
+    arguments->*found->second = value;
+  } else if (name == "device_target") {
+    arguments->device_target = Choice(name, value, {"Ascend", "CPU"});
+  } else if (name == "device_id") {
+    arguments->device_id = static_cast<std::uint32_t>(Integer(name, value, 0));
+  } else if (name == "batch_size") {
+    arguments->batch_size = Integer(name, value, 1);
+  } else if (name == "threads") {
+    arguments->threads = static_cast<int>(Integer(name, value, 1, 1024));
+  } else if (name == "warmup") {
+    arguments->warmup = static_cast<int>(Integer(name, value, 0));
+  } else if (name == "precision") {
+    arguments->precision = Choice(
+        name, value,
+        {"enforce_fp32", "preferred_fp32", "enforce_fp16", "enforce_origin", "preferred_optimal"});
+  } else if (name == "on_error") {
+    arguments->stops_on_error = Choice(name, value, {"stop", "count"}) == "stop";
+  } else {
+    throw UserError("--" + name + ": no such option; see --help");
+  }
+}
+
+void Check(const Arguments& arguments) {
+  if (arguments.mindir_path.empty()) throw UserError("--mindir_path is missing; see --help");
+  if (arguments.input_path.empty()) throw UserError("--input0_path is missing; see --help");
+  if (arguments.device_target == "CPU" && arguments.precision != "enforce_fp32") {
+    throw UserError("--precision '" + arguments.precision +
+                    "': a CPU computes in float32; use enforce_fp32");
+  }
+}
+
+}  // namespace
+
+Arguments ParseArguments(const std::vector<std::string>& words) {
+  Arguments arguments;
+  for (std::size_t i = 0; i < words.size(); ++i) {
+    if (words[i] == "-h" || words[i] == "--help") {
+      arguments.wants_help = true;
+      return arguments;
+    }
+    if (words[i].rfind("--", 0) != 0) throw UserError("'" + words[i] + "': expected --NAME VALUE");
+    const std::size_t equals = words[i].find('=');
+    if (equals != std::string::npos) {
+      Set(&arguments, words[i].substr(2, equals - 2), words[i].substr(equals + 1));
+    } else if (i + 1 < words.size()) {
+      Set(&arguments, words[i].substr(2), words[i + 1]);
+      ++i;
+    } else {
+      throw UserError(words[i] + ": its value is missing");
+    }
+  }
+  Check(arguments);
+  return arguments;
+}
+
+std::string Usage() {
+  return R"(usage: main --mindir_path FILE --input0_path FOLDER [--NAME VALUE ...]
+  --device_target Ascend|CPU   default Ascend
+  --device_id N                of the Ascend, default 0
+  --mindir_path FILE           network of export.py
+  --input0_path FOLDER         inputs of preprocess.py
+  --output_path FOLDER         for the logits, one .bin per input file; default result_Files
+  --time_path FOLDER           for the times; default time_Result
+  --batch_size N               must be that of the inputs, which is the default
+  --threads N                  on a CPU, default 1; more can compute wrong logits for networks whose
+                               LayerNorm sees fewer than about 512 numbers
+  --warmup N                   predictions before the clock starts, default 1
+  --precision MODE             on an Ascend: enforce_fp32 (default), preferred_fp32, enforce_fp16,
+                               enforce_origin or preferred_optimal
+  --on_error stop|count        at an input file that cannot be read: stop (default), or count it
+exit code: 0; 1 when files were counted as failures; 2 for an error; 130 after Ctrl-C
+)";
+}
+
+}  // namespace infer

@@ -1,0 +1,30 @@
+// One classifier on MindSpore Lite: the only code that knows its API.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <vector>
+
+#include "arguments.h"
+#include "include/api/model.h"
+#include "manifest.h"
+
+namespace infer {
+
+class Network {
+ public:
+  // Loads and compiles the file for inputs as the manifest says. Throws UserError.
+  Network(const Arguments& arguments, const Manifest& inputs);
+
+  // (B, num_classes) float32 logits of one file's bytes. Throws UserError.
+  std::vector<float> Predict(const std::vector<char>& input);
+
+ private:
+  void CheckInput(const Manifest& inputs);
+
+  std::string path_;
+  std::int64_t batch_size_;
+  mindspore::Model model_;
+};
+
+}  // namespace infer

@@ -1,0 +1,60 @@
+"""Score the C++ program's results: `python postprocess.py --result_dir DIR --dataset_name N`."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from dataclasses import asdict
+from pathlib import Path
+from typing import Optional, Sequence
+
+from src.args import DATASET_NAMES
+from src.errors import UserError
+from src.tools.entry import CommandParser, run_command
+from src.tools.inference_results import read_labels, score_results
+
+
+def create_parser() -> CommandParser:
+    """The options."""
+    parser = CommandParser("postprocess.py", __doc__ or "")
+    parser.add_argument("--result_dir", type=Path, required=True, help="folder of the results")
+    parser.add_argument(
+        "--dataset_name",
+        required=True,
+        type=str.lower,
+        choices=list(DATASET_NAMES),
+        help="of preprocess.py",
+    )
+    parser.add_argument(
+        "--label_file",
+        type=Path,
+        default=Path("preprocess_Result/label.json"),
+        help="of preprocess.py (default: %(default)s)",
+    )
+    return parser
+
+
+def postprocess(options: argparse.Namespace) -> None:
+    """Prints the two scores and writes report.json beside the results."""
+    labels = read_labels(options.label_file)
+    asked = DATASET_NAMES[options.dataset_name]
+    if labels.dataset_name != asked:
+        raise UserError(
+            f"dataset_name {options.dataset_name!r}: {options.label_file} has labels of "
+            f"{labels.dataset_name}; give --dataset_name {labels.dataset_name.lower()}"
+        )
+    result = score_results(options.result_dir, labels)
+    report = {"result_dir": str(options.result_dir), "dataset_name": asked, **asdict(result)}
+    path = options.result_dir / "report.json"
+    path.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
+    print(f"Top1 acc: {result.top1 / 100:.5f}")
+    print(f"Top5 acc: {result.top5 / 100:.5f}")
+
+
+def main(argv: Optional[Sequence[str]] = None) -> int:
+    return run_command(postprocess, create_parser(), argv)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,50 @@
+"""Write inputs for the C++ program: `python preprocess.py --dataset_name N --data_path DIR`.
+
+With `--for_mindir FILE.mindir`, as export.py wrote that file; else as `--config` says.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Optional, Sequence, Tuple
+
+from src.args import DATASET_NAMES, PreprocessRun, replace
+from src.tools.entry import run_entry_point
+
+
+def settings_of(config: PreprocessRun) -> Tuple[PreprocessRun, int]:
+    """The recipe of the inputs, and how many images each file has."""
+    from src.tools.export_record import read_record
+
+    batch_size = config.serving_batch()
+    options = config.preprocess
+    values = {}
+    if options.for_mindir:
+        record = read_record(Path(options.for_mindir))
+        values = record.settings()
+        batch_size = record.batch_size or batch_size
+    if options.dataset_name:
+        values["set"] = DATASET_NAMES[options.dataset_name.lower()]
+    if options.data_path:
+        values["data_url"] = options.data_path
+    return replace(config, **values), batch_size
+
+
+def preprocess(config: PreprocessRun) -> None:
+    """Writes inputs, labels and manifest, and prints where."""
+    from src.data.data_utils.staging import stage_inputs
+    from src.data.inference_inputs import write_inputs
+
+    config, batch_size = settings_of(config)
+    config = stage_inputs(config)
+    count = write_inputs(config, batch_size=batch_size)
+    print(f"wrote {count} inputs of {batch_size} to {config.preprocess.result_path}")
+
+
+def main(argv: Optional[Sequence[str]] = None) -> int:
+    return run_entry_point(preprocess, argv, PreprocessRun)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,267 @@
+"""From a checkpoint to scores on every path: MindSpore, MINDIR, ONNX, C++ on MindSpore Lite."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Dict, List
+
+import lite
+import numpy as np
+import onnxruntime
+import pytest
+from small_networks import ARGUMENTS, words, write_checkpoint
+
+import eval as eval_program
+import export as export_program
+import postprocess as postprocess_program
+import preprocess as preprocess_program
+from src.tools.metrics import EvalTotals
+
+BATCH = 7  # does not divide the 360 images
+INPUTS = {arch: "uint8_nhwc" if i % 2 else "float32_nchw" for i, arch in enumerate(ARGUMENTS)}
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("with space 数")
+
+
+@pytest.fixture(scope="module")
+def checkpoints(folder: Path) -> Dict[str, Path]:
+    return {arch: write_checkpoint(arch, folder / f"{arch}.ckpt") for arch in ARGUMENTS}
+
+
+@pytest.fixture(scope="module")
+def mindirs(checkpoints: Dict[str, Path]) -> Dict[str, Path]:
+    """Files of MindSpore 2.0.0, which Lite 2.0 reads."""
+    paths = {arch: path.with_suffix(".mindir") for arch, path in checkpoints.items()}
+    lite.export_with_ms20(
+        *([*export_words(a, checkpoints[a]), "--output", str(paths[a])] for a in ARGUMENTS)
+    )
+    return paths
+
+
+def export_words(arch: str, checkpoint: Path) -> List[str]:
+    sizes = ["--input", INPUTS[arch], "--batch_size", str(BATCH)]
+    return [*words(arch), "--pretrained", str(checkpoint), *sizes]
+
+
+def evaluate(arch: str, folder: Path, *source: str) -> Dict[str, float]:
+    paths = ["--data_url", str(folder / "digits"), "--train_url", str(folder / "run")]
+    assert eval_program.main([*words(arch), *paths, "--batch_size", "45", *source]) == 0
+    return json.loads((folder / "run" / "report.json").read_text())
+
+
+def write_inputs(folder: Path, mindir: Path, inputs: Path) -> None:
+    data = ["--dataset_name", "digits", "--data_path", str(folder / "digits")]
+    result = ["--result_path", str(inputs), "--for_mindir", str(mindir)]
+    assert preprocess_program.main([*data, *result]) == 0
+
+
+def onnx_logits(path: Path, folder: Path) -> np.ndarray:
+    """Of all images, from float32 inputs of a batch of 1 that preprocess.py writes."""
+    inputs = folder / f"{path.stem} for onnx"
+    arch = ["--image_size", "32", "--crop_pct", "1.0", "--num_classes", "10"]
+    data = ["--dataset_name", "digits", "--data_path", str(folder / "digits")]
+    assert preprocess_program.main([*arch, *data, "--result_path", str(inputs)]) == 0
+    files = sorted((inputs / "input").iterdir())
+    batch = np.stack([np.fromfile(file, np.float32) for file in files]).reshape(-1, 3, 32, 32)
+    session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+    return session.run(["logits"], {"image": batch})[0]
+
+
+@pytest.mark.parametrize("arch", list(ARGUMENTS))
+def test_every_path_gives_the_scores_of_eval(
+    arch: str,
+    folder: Path,
+    checkpoints: Dict[str, Path],
+    mindirs: Dict[str, Path],
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    expected = evaluate(arch, folder, "--pretrained", str(checkpoints[arch]))
+    mindir, onnx = folder / "2.10" / f"{arch}.mindir", folder / f"{arch}.onnx"
+    mindir.parent.mkdir(exist_ok=True)
+    export = export_words(arch, checkpoints[arch])
+    assert export_program.main([*export, "--output", str(mindir)]) == 0
+    served = evaluate(arch, folder, "--mindir", str(mindir))
+    plain = [*words(arch), "--pretrained", str(checkpoints[arch]), "--dynamic_batch"]
+    assert export_program.main([*plain, "--file_format", "ONNX", "--output", str(onnx)]) == 0
+
+    inputs, results = folder / f"{arch} in", folder / f"{arch} out"
+    write_inputs(folder, mindirs[arch], inputs)
+    done = lite.infer(mindirs[arch], inputs, results)
+    assert done.returncode == 0, done.stderr
+    capsys.readouterr()
+    options = ["--result_dir", str(results), "--dataset_name", "digits"]
+    options += ["--label_file", str(inputs / "label.json")]
+    assert postprocess_program.main(options) == 0
+    printed = capsys.readouterr().out.splitlines()
+    cpp = json.loads((results / "report.json").read_text())
+    assert printed[0] == f"Top1 acc: {expected['top1'] / 100:.5f}"
+
+    theirs = onnx_logits(onnx, folder)
+    labels = list(json.loads((inputs / "label.json").read_text())["labels"].values())
+    totals = EvalTotals()
+    totals.update(theirs, np.array(labels))
+    mine = np.concatenate([np.fromfile(f, np.float32) for f in sorted(results.glob("*_0.bin"))])
+    difference = np.abs(mine.reshape(-1, 10)[:360] - theirs).max()
+    assert difference <= 1e-4 * max(1.0, np.abs(theirs).max())
+    for found in (served, cpp, vars(totals.result())):
+        assert [found[key] for key in ("images", "top1", "top5")] == [
+            expected[key] for key in ("images", "top1", "top5")
+        ]
+        assert found["loss"] == pytest.approx(expected["loss"], abs=1e-4)
+    times = json.loads((folder / f"{arch} out-time" / "times.json").read_text())
+    assert (times["images"], times["predictions"], times["failures"]) == (360, 52, 0)
+
+
+@pytest.fixture(scope="module")
+def small(folder: Path, mindirs: Dict[str, Path]) -> Path:
+    """Inputs of the smallest network."""
+    inputs = folder / "small inputs"
+    write_inputs(folder, mindirs["convmixer_768_32"], inputs)
+    return inputs
+
+
+def refused(done: subprocess.CompletedProcess, part: str, code: int = 2) -> None:
+    lines = done.stderr.strip().splitlines()
+    assert done.returncode == code
+    assert len(lines) == 1
+    assert lines[0].startswith("error: ")
+    assert part in lines[0]
+
+
+def test_mindir_files_that_lite_cannot_take(
+    small: Path, mindirs: Dict[str, Path], checkpoints: Dict[str, Path], tmp_path: Path
+) -> None:
+    arch = "convmixer_768_32"
+    whole = mindirs[arch].read_bytes()
+    for size in (0, len(whole) // 2, len(whole) - 9):
+        (tmp_path / "cut.mindir").write_bytes(whole[:size])
+        refused(lite.infer(tmp_path / "cut.mindir", small, tmp_path / "out"), "cut.mindir")
+    new = tmp_path / "new.mindir"
+    assert export_program.main([*export_words(arch, checkpoints[arch]), "--output", str(new)]) == 0
+    refused(lite.infer(new, small, tmp_path / "out"), "by MindSpore 2.0")
+    refused(lite.infer(tmp_path / "none.mindir", small, tmp_path / "out"), "none.mindir")
+    other = mindirs["convnext_tiny"]
+    refused(lite.infer(other, small, tmp_path / "out"), "takes uint8 7x32x32x3, the inputs are")
+    refused(lite.infer(mindirs[arch], small, tmp_path / "out", "--batch_size=2"), "--batch_size 2")
+    assert not (tmp_path / "out").exists()
+
+
+def test_inputs_that_are_damaged(small: Path, mindirs: Dict[str, Path], tmp_path: Path) -> None:
+    mindir = mindirs["convmixer_768_32"]
+    refused(lite.infer(mindir, tmp_path / "none", tmp_path / "out"), "preprocess.py")
+    (tmp_path / "empty").mkdir()
+    refused(lite.infer(mindir, tmp_path / "empty", tmp_path / "out"), "manifest.tsv")
+    inputs = tmp_path / "in"
+    shutil.copytree(small, inputs)
+    damaged = inputs / "input" / "000003.bin"
+    data = bytearray(damaged.read_bytes())
+    data[100] ^= 1
+    damaged.write_bytes(bytes(data))
+    refused(lite.infer(mindir, inputs, tmp_path / "stopped"), "000003.bin")
+    assert len(list((tmp_path / "stopped").glob("*_0.bin"))) == 3
+    refused(lite.infer(mindir, inputs, tmp_path / "counted", "--on_error=count"), "000003.bin", 1)
+    assert len(list((tmp_path / "counted").glob("*"))) == 51
+    times = json.loads((tmp_path / "counted-time" / "times.json").read_text())
+    assert (times["images"], times["failures"]) == (353, 1)
+    refused(lite.infer(mindir, small, tmp_path / "counted"), "earlier run")
+
+
+def test_a_full_disk_leaves_no_half_result(
+    small: Path, mindirs: Dict[str, Path], tmp_path: Path
+) -> None:
+    output = tmp_path / "out"
+    output.mkdir()
+    (output / "000002_0.bin.part").symlink_to("/dev/full")
+    refused(lite.infer(mindirs["convmixer_768_32"], small, output), "No space left")
+    assert sorted(path.name for path in output.iterdir()) == ["000000_0.bin", "000001_0.bin"]
+
+
+def test_an_interrupt_ends_after_the_current_input(
+    small: Path, mindirs: Dict[str, Path], tmp_path: Path
+) -> None:
+    inputs, output = tmp_path / "in", tmp_path / "out"
+    repeat_inputs(small, inputs, 20_000)
+    process = start(mindirs["convmixer_768_32"], inputs, output)
+    wait_for(output / "000001_0.bin", process)
+    process.send_signal(signal.SIGINT)
+    assert process.wait() == 128 + signal.SIGINT
+    count = json.loads((tmp_path / "out-time" / "times.json").read_text())["predictions"]
+    files = list(output.iterdir())
+    assert 2 <= count == len(files) < 20_000
+    assert {file.stat().st_size for file in files} == {BATCH * 10 * 4}
+
+
+def start(mindir: Path, inputs: Path, output: Path) -> subprocess.Popen:
+    command = [str(lite.program()), *lite.arguments(mindir, inputs, output)]
+    return subprocess.Popen(command, stdout=subprocess.DEVNULL)
+
+
+def wait_for(path: Path, process: subprocess.Popen) -> None:
+    while process.poll() is None and not path.exists():
+        time.sleep(0.01)
+    assert path.exists()
+
+
+def repeat_inputs(source: Path, inputs: Path, count: int) -> None:
+    """A folder of `count` inputs that are all the first of `source`."""
+    (inputs / "input").mkdir(parents=True)
+    lines = (source / "manifest.tsv").read_text().splitlines()
+    head = [line for line in lines if not line.startswith(("file", "end", "images"))]
+    _, name, images, crc = next(line for line in lines if line.startswith("file")).split("\t")
+    names = [f"input/{number:06d}.bin" for number in range(count)]
+    for name_of_copy in names:
+        (inputs / name_of_copy).hardlink_to(source / name)
+    head += [f"images\t{count * int(images)}"]
+    head += [f"file\t{name}\t{images}\t{crc}" for name in names]
+    (inputs / "manifest.tsv").write_text("\n".join([*head, f"end\t{count}"]) + "\n")
+
+
+def test_the_script_runs_the_whole_chain(
+    folder: Path, mindirs: Dict[str, Path], tmp_path: Path
+) -> None:
+    mindir, work = mindirs["convmixer_768_32"], tmp_path / "work here"
+    done = run_script(str(mindir), "digits", str(folder / "digits"), work=work)
+    assert done.returncode == 0, done.stderr
+    # test_every_path... compares these scores with eval.py's.
+    report = json.loads((work / "result_Files" / "report.json").read_text())
+    top1, top5 = report["top1"] / 100, report["top5"] / 100
+    lines = done.stdout.splitlines()
+    assert lines[0].startswith("NN inference cost average time: ")
+    assert lines[1:] == [f"Top1 acc: {top1:.5f}", f"Top5 acc: {top5:.5f}"]
+    refused(run_script(str(mindir), "digits", str(folder / "run"), work=work), "Digits")
+    assert "Digits" in (work / "log" / "preprocess.log").read_text()
+    assert not (work / "result_Files").exists()
+
+
+def run_script(*words: str, work: Path) -> subprocess.CompletedProcess:
+    places = {"LITE_HOME": str(lite.lite_home()), "BUILD_DIR": str(lite.program().parent)}
+    settings = {"DEVICE_TARGET": "CPU", "WORK_DIR": str(work), "INFER_PYTHON": sys.executable}
+    script = str(lite.ROOT / "scripts" / "run_infer_310.sh")
+    environment = {**os.environ, **places, **settings}
+    return subprocess.run(["bash", script, *words], env=environment, capture_output=True, text=True)
+
+
+@pytest.mark.slow
+def test_memory_is_flat_over_10000_images(folder: Path, mindirs: Dict[str, Path]) -> None:
+    arch = "cct_2_3x2_32"
+    small, inputs, output = folder / "cct in", folder / "many", folder / "many out"
+    write_inputs(folder, mindirs[arch], small)
+    repeat_inputs(small, inputs, 10_000)
+    process = start(mindirs[arch], inputs, output)
+    memory = []
+    for number in (1_000, 9_990):
+        wait_for(output / f"{number:06d}_0.bin", process)
+        status = Path(f"/proc/{process.pid}/status").read_text()
+        memory.append(int(status.split("VmRSS:")[1].split()[0]))
+    assert process.wait() == 0
+    assert memory[1] <= 1.02 * memory[0], memory

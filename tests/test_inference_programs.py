@@ -1,0 +1,222 @@
+"""preprocess.py, postprocess.py and what is ours of the C++ program."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import zlib
+from pathlib import Path
+from typing import Dict, List
+
+import lite
+import numpy as np
+import pytest
+from digits_run import failure
+from PIL import Image
+
+import postprocess as postprocess_program
+import preprocess as preprocess_program
+from src.args import parse_args
+from src.data.imagenet import create_dataset
+
+SIZES = ["--image_size", "24", "--num_classes", "2", "--crop_pct", "0.9"]
+
+
+@pytest.fixture
+def images(tmp_path: Path) -> Path:
+    """Five images, validation only; both classes have a file of the same name."""
+    rng = np.random.default_rng(1)
+    for name in ("猫 a/x.png", "猫 a/y.png", "dog/x.png", "dog/z.png", "dog/w.jpg"):
+        path = tmp_path / "my data" / "val" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(rng.integers(0, 256, (40, 31, 3), dtype=np.uint8)).save(path)
+    return tmp_path / "my data"
+
+
+def words(images: Path, result: Path, *more: str) -> List[str]:
+    data = ["--dataset_name", "imagenet2012", "--data_path", str(images)]
+    return [*SIZES, *data, "--result_path", str(result), *more]
+
+
+def manifest(result: Path) -> Dict[str, List[List[str]]]:
+    lines: Dict[str, List[List[str]]] = {}
+    for line in (result / "manifest.tsv").read_text().splitlines():
+        key, *values = line.split("\t")
+        lines.setdefault(key, []).append(values)
+    return lines
+
+
+def test_inputs_are_the_batches_of_eval(images: Path, tmp_path: Path) -> None:
+    result = tmp_path / "out"
+    more = ["--input", "uint8_nhwc", "--batch_size", "2", "--mix_up", "0.8"]
+    assert preprocess_program.main(words(images, result, *more)) == 0
+    config = parse_args([*SIZES, "--data_url", str(images), "--batch_size", "5"])
+    batch = next(create_dataset(config, False).batches())
+    listed = manifest(result)
+    assert listed["shape"] == [["2,24,24,3"]]
+    assert listed["dtype"] == [["uint8"]]
+    assert [int(count) for _, count, _ in listed["file"]] == [2, 2, 1]
+    data = [(result / name).read_bytes() for name, _, _ in listed["file"]]
+    assert [zlib.crc32(d) for d in data] == [int(crc, 16) for _, _, crc in listed["file"]]
+    pixels = np.frombuffer(b"".join(data), np.uint8).reshape(6, 24, 24, 3)
+    np.testing.assert_array_equal(pixels[:5], batch.image)
+    assert not pixels[5].any()
+    labels = json.loads((result / "label.json").read_text())["labels"]
+    assert list(labels.values()) == batch.label.tolist()
+    assert set(labels) >= {"猫 a/x.png", "dog/x.png"}
+
+
+def test_float_inputs_are_normalised_as_the_definition_says(images: Path, tmp_path: Path) -> None:
+    for layout in ("uint8_nhwc", "float32_nchw"):
+        assert preprocess_program.main(words(images, tmp_path / layout, "--input", layout)) == 0
+    for file in sorted((tmp_path / "uint8_nhwc" / "input").iterdir()):
+        pixels = np.fromfile(file, np.uint8).reshape(24, 24, 3).astype(np.float64)
+        expected = (pixels / 255 - [0.485, 0.456, 0.406]) / [0.229, 0.224, 0.225]
+        found = np.fromfile(tmp_path / "float32_nchw" / "input" / file.name, np.float32)
+        np.testing.assert_allclose(found.reshape(3, 24, 24), expected.transpose(2, 0, 1), atol=1e-6)
+
+
+def test_an_unfinished_folder_is_gone_on_with(
+    images: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    result = tmp_path / "out"
+    assert preprocess_program.main(words(images, result)) == 0
+    whole = {p.relative_to(result): p.read_bytes() for p in result.rglob("*") if p.is_file()}
+    for name in ("manifest.tsv", "input/000003.bin", "input/000004.bin"):
+        (result / name).unlink()
+    times = {n: (result / "input" / n).stat().st_mtime_ns for n in os.listdir(result / "input")}
+    assert preprocess_program.main(words(images, result)) == 0
+    assert {
+        p.relative_to(result): p.read_bytes() for p in result.rglob("*") if p.is_file()
+    } == whole
+    assert all((result / "input" / n).stat().st_mtime_ns == at for n, at in times.items())
+    message = failure(capsys, preprocess_program, words(images, result, "--crop_pct", "0.8"))
+    assert "--result_path" in message
+
+
+def test_what_cannot_be_made_inputs(
+    images: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    result = tmp_path / "out"
+    assert "no such folder" in failure(capsys, preprocess_program, words(tmp_path / "x", result))
+    (tmp_path / "file").write_text("")
+    assert "cannot be written" in failure(
+        capsys, preprocess_program, words(images, tmp_path / "file" / "out")
+    )
+    (result / "input").mkdir(parents=True)
+    (result / "input" / "000001.bin.part").symlink_to("/dev/full")
+    assert "No space left" in failure(capsys, preprocess_program, words(images, result))
+    assert [path.name for path in (result / "input").iterdir()] == ["000000.bin"]
+    (images / "val" / "dog" / "z.png").write_text("no image")
+    assert "z.png" in failure(capsys, preprocess_program, words(images, result))
+    assert not (result / "manifest.tsv").exists()
+    skipping = words(images, tmp_path / "skipped", "--on_bad_image", "skip")
+    assert "1 of the 5 images" in failure(capsys, preprocess_program, skipping)
+    shutil.rmtree(images / "val" / "dog")
+    (images / "val" / "dog").mkdir()
+    assert "no images" in failure(capsys, preprocess_program, words(images, result))
+
+
+def write_results(folder: Path, labels: np.ndarray, *, batch: int, classes: int) -> np.ndarray:
+    logits = np.random.default_rng(3).normal(size=(-(-len(labels) // batch) * batch, classes))
+    folder.mkdir()
+    for number, part in enumerate(np.split(logits.astype(np.float32), len(logits) // batch)):
+        part.tofile(folder / f"{number:06d}_0.bin")
+    text = {f"c/{i}.png": int(label) for i, label in enumerate(labels)}
+    whole = {"dataset_name": "Digits", "num_classes": classes, "batch_size": batch, "labels": text}
+    (folder.parent / "label.json").write_text(json.dumps(whole))
+    return logits[: len(labels)]
+
+
+def test_scores_are_those_of_the_definition(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    labels = np.random.default_rng(2).integers(0, 8, 50)
+    logits = write_results(tmp_path / "out", labels, batch=4, classes=8)
+    options = ["--result_dir", str(tmp_path / "out"), "--dataset_name", "digits"]
+    options += ["--label_file", str(tmp_path / "label.json")]
+    assert postprocess_program.main(options) == 0
+    best = [set(np.argpartition(-logits, k - 1, axis=1)[i, :k]) for k in (1, 5) for i in range(50)]
+    hits = [label in chosen for chosen, label in zip(best, [*labels, *labels])]
+    top1, top5 = sum(hits[:50]) / 50, sum(hits[50:]) / 50
+    assert capsys.readouterr().out == f"Top1 acc: {top1:.5f}\nTop5 acc: {top5:.5f}\n"
+    report = json.loads((tmp_path / "out" / "report.json").read_text())
+    assert report["top1"] == pytest.approx(100 * top1)
+
+    (tmp_path / "out" / "000002_0.bin").unlink()
+    (tmp_path / "out" / "000099_0.bin").write_bytes(b"")
+    (tmp_path / "out" / "000005_0.bin").write_bytes(b"1234")
+    message = failure(capsys, postprocess_program, options)
+    assert "missing: 000002_0.bin" in message
+    assert "surplus: 000099_0.bin" in message
+    assert "bytes: 000005_0.bin" in message
+
+
+@pytest.mark.parametrize("text", [None, "", "[]", '{"labels": {}}', '{"labels": {"a": "b"}}'])
+def test_damaged_labels_are_refused(
+    text: str | None, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "label.json"
+    if text is not None:
+        path.write_text(text)
+    options = ["--result_dir", str(tmp_path), "--dataset_name", "digits", "--label_file", str(path)]
+    assert "label.json" in failure(capsys, postprocess_program, options)
+
+
+def test_labels_of_another_dataset_are_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_results(tmp_path / "out", np.zeros(4, int), batch=4, classes=8)
+    options = ["--result_dir", str(tmp_path / "out"), "--dataset_name", "cifar10"]
+    options += ["--label_file", str(tmp_path / "label.json")]
+    assert "--dataset_name digits" in failure(capsys, postprocess_program, options)
+    options[1] = str(tmp_path / "none")
+    options[3] = "digits"
+    assert "no such folder" in failure(capsys, postprocess_program, options)
+
+
+def test_parts_of_the_cpp_program_under_sanitizers() -> None:
+    lite.need_compiler()
+    environment = {**os.environ, "BUILD_DIR": str(lite.ROOT / "build" / "tests" / "parts")}
+    command = ["bash", str(lite.ROOT / "ascend310_infer" / "build.sh"), "--test"]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert done.stdout.endswith("all passed\n")
+
+
+def test_cpp_is_formatted() -> None:
+    tool = Path(sys.executable).with_name("clang-format")
+    if not tool.exists():
+        pytest.skip("clang-format is not installed")
+    sources = sorted((lite.ROOT / "ascend310_infer").glob("*/*.[ch]*"))
+    assert len(sources) > 8
+    done = subprocess.run([tool, "--dry-run", "-Werror", *sources], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "environment", "said"),
+    [
+        ([], {}, "usage"),
+        (["a.mindir", "digits", "data"], {}, "a.mindir"),
+        (["a.mindir", "digits", "data"], {"DEVICE_TARGET": "GPU"}, "GPU"),
+    ],
+)
+def test_the_script_refuses_what_it_cannot_run(
+    arguments: List[str], environment: Dict[str, str], said: str, tmp_path: Path
+) -> None:
+    if environment:
+        (tmp_path / "a.mindir").write_text("")
+    done = subprocess.run(
+        ["bash", str(lite.ROOT / "scripts" / "run_infer_310.sh"), *arguments],
+        cwd=tmp_path,
+        env={**os.environ, **environment},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 2
+    assert said in done.stderr.splitlines()[-1]
+    assert not (tmp_path / "infer_310").exists()
