@@ -238,7 +238,9 @@ def test_the_script_runs_the_whole_chain(
     lines = done.stdout.splitlines()
     assert lines[0].startswith("NN inference cost average time: ")
     assert lines[1:] == [f"Top1 acc: {top1:.5f}", f"Top5 acc: {top5:.5f}"]
-    refused(run_script(str(mindir), "digits", str(folder / "run"), work=work), "Digits")
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "file").write_text("no digits")
+    refused(run_script(str(mindir), "digits", str(tmp_path / "other"), work=work), "Digits")
     assert "Digits" in (work / "log" / "preprocess.log").read_text()
     assert not (work / "result_Files").exists()
 
