@@ -183,7 +183,7 @@ def measure_checkpoint(rounds: int) -> None:
     config = replace(DEIT, with_ema=True)
     step = build_train_step(config, build_network(config))
     parameters = step.saved_parameters()
-    with tempfile.TemporaryDirectory(dir=ROOT) as folder:
+    with tempfile.TemporaryDirectory() as folder:
         path, plain = Path(folder) / "last.ckpt", Path(folder) / "plain"
         save_checkpoint(path, parameters, {"step": 1})
         content = path.read_bytes()
