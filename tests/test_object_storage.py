@@ -239,6 +239,21 @@ def test_what_passes_is_waited_for(
     assert server.get(f"{bucket}-up") == {"run/last.ckpt": b"1" * 1000, "run/train.log": b"2"}
 
 
+def test_a_short_answer_is_asked_for_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    fsspec = pytest.importorskip("fsspec")
+    memory = fsspec.filesystem("memory")
+    memory.pipe({"/short/a": b"0123456789"})
+    whole = memory.cat_file
+    answers = [b"0123", b""]
+
+    def cat_file(path: str, **place: int) -> bytes:
+        return answers.pop(0) if answers else whole(path, **place)
+
+    monkeypatch.setattr(memory, "cat_file", cat_file)
+    assert files_below(stage("memory://short", cache=tmp_path)) == {"a": b"0123456789"}
+    assert answers == []
+
+
 def refusal(url: str, cache: Path, endpoint: str) -> str:
     """What is said; nothing of the file may be there then."""
     with pytest.raises(UserError) as caught:
@@ -461,6 +476,9 @@ def test_a_run_is_brought_back_only_where_it_is_behind(server: Server, tmp_path:
     write(tmp_path / "a", {"last.ckpt": b"22"})
     on("a").bring_back()
     assert last("a") == b"22"
+    on("a").send()
+    on("b").bring_back()  # both went on: what was never sent is not lost
+    assert last("b") == b"21"
 
 
 def test_what_is_there_is_not_sent_again(server: Server, proxy: Proxy, tmp_path: Path) -> None:
