@@ -13,7 +13,7 @@ import socket
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Dict, List, Optional, Sequence
+from typing import Dict, List, NoReturn, Optional, Sequence
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(Path(__file__).resolve().parent))
@@ -181,8 +181,15 @@ _PLANS = {
 }
 
 
+class _Parser(argparse.ArgumentParser):
+    """One line for a wrong argument, too."""
+
+    def error(self, message: str) -> NoReturn:
+        raise LaunchError(f"{message}; see --help")
+
+
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = _Parser(
         prog="launch.py", description=(__doc__ or "").splitlines()[0], allow_abbrev=False
     )
     parser.add_argument("--launcher", choices=sorted(_PLANS), default="cluster")

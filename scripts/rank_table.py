@@ -11,7 +11,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
-from typing import Any, Callable, Dict, List, Optional, Sequence, Tuple
+from typing import Any, Callable, Dict, List, NoReturn, Optional, Sequence, Tuple
 
 Table = Dict[str, Any]
 
@@ -458,8 +458,15 @@ def _write(path: Path, table: Table) -> None:
     temporary.replace(path)
 
 
+class _Parser(argparse.ArgumentParser):
+    """One line for a wrong argument, too."""
+
+    def error(self, message: str) -> NoReturn:
+        raise RankTableError(f"{message}; see --help")
+
+
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="rank_table.py", description=__doc__)
+    parser = _Parser(prog="rank_table.py", description=__doc__)
     commands = parser.add_subparsers(dest="command", required=True)
     made = commands.add_parser("make", help="write the table of this host")
     made.add_argument("--devices", default="[0,8)", help="0,1,2,3 or [0,8)")
@@ -504,9 +511,8 @@ def _run(options: argparse.Namespace) -> str:
 
 
 def main(argv: Optional[Sequence[str]] = None) -> int:
-    options = _parser().parse_args(argv)
     try:
-        print(_run(options))
+        print(_run(_parser().parse_args(argv)))
     except (RankTableError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

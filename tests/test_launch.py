@@ -302,3 +302,43 @@ def test_scripts_that_need_a_file_say_which(tmp_path: Path) -> None:
     )
     weights = shell(folder / "run_eval_cpu.sh", tmp_path, "0", "c.yaml", "no.ckpt")
     assert "error: CHECKPOINT_PATH 'no.ckpt': no such file" in weights.stderr
+
+
+COMMANDS = sorted(p for p in (ROOT / "scripts").glob("*.sh") if p.name != "common.sh")
+
+
+@pytest.mark.parametrize("path", COMMANDS, ids=lambda path: path.stem)
+def test_help_of_every_shell_script(path: Path, tmp_path: Path) -> None:
+    for flag in ("-h", "--help"):
+        helped = shell(path, tmp_path, flag)
+        assert helped.returncode == 0
+        assert f"usage: bash scripts/{path.name}" in helped.stdout
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("program", "words", "said"),
+    [
+        ("launch", ["--nproc", "two", "--", "x.py"], "invalid int value: 'two'"),
+        ("launch", ["--launcher", "slurm"], "invalid choice: 'slurm'"),
+        ("rank_table", [], "required: command"),
+        ("rank_table", ["show"], "required:"),
+        ("rank_table", ["make", "--nproc", "8"], "required: --server_id"),
+    ],
+)
+def test_a_wrong_argument_is_said_in_one_line(program: str, words: List[str], said: str) -> None:
+    call = [sys.executable, str(ROOT / "scripts" / f"{program}.py")]
+    ended = subprocess.run([*call, *words], capture_output=True, text=True)
+    assert ended.returncode == 2
+    assert re.fullmatch(r"error: .*; see --help\n", ended.stderr)
+    assert said in ended.stderr
+    helped = subprocess.run([*call, "-h"], capture_output=True, text=True)
+    assert helped.returncode == 0
+    assert helped.stdout.startswith(f"usage: {program}.py")
+
+
+def test_a_count_that_is_none(tmp_path: Path) -> None:
+    (tmp_path / "c.yaml").touch()
+    ended = shell(ROOT / "scripts" / "run_distribute_train_cpu.sh", tmp_path, "two", "c.yaml")
+    assert ended.returncode == 2
+    assert "invalid int value: 'two'" in ended.stderr
