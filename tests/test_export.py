@@ -24,7 +24,7 @@ import export as export_program
 from src.args import parse_args
 from src.data.augment.batch_transform import ImageNormalize, normalize_pixels
 from src.tools import compat
-from src.tools.checkpoint import read_checkpoint
+from src.tools.checkpoint import STATE_PREFIX, read_checkpoint
 from src.trainer.build import build_network, load_network
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
@@ -105,6 +105,30 @@ def test_a_second_export_takes_the_place_of_the_first(
         assert sorted(os.listdir()) == [f"{arch}.mindir", f"{arch}.mindir.json"]
         assert os.stat(f"{arch}.mindir").st_mode & 0o777 == 0o644
     assert json.loads(Path(f"{arch}.mindir.json").read_text())["batch_size"] == 2
+
+
+def test_ema_exports_the_averaged_weights(checkpoints: Dict[str, Path], tmp_path: Path) -> None:
+    arch, path = "convmixer_768_32", tmp_path / "net.onnx"
+    weights = read_checkpoint(checkpoints[arch]).tensors
+    both = [{"name": name, "data": tensor} for name, tensor in weights.items()]
+    both += [
+        {"name": f"{STATE_PREFIX}ema.{name}", "data": tensor * 0.5}
+        for name, tensor in weights.items()
+    ]
+    averages = [
+        {"name": one["name"], "data": two["data"]} for one, two in zip(both, both[-len(weights) :])
+    ]
+    ms.save_checkpoint(both, str(tmp_path / "both.ckpt"))
+    ms.save_checkpoint(averages, str(tmp_path / "averages.ckpt"))
+    options = ["--pretrained", str(tmp_path / "both.ckpt"), "--output", str(path)]
+    run([*words(arch), *options, "--file_format", "ONNX", "--ema"])
+    images = normalize_pixels(pixels(1), mean=MEAN, std=STD)
+    expected = network_logits(arch, tmp_path / "averages.ckpt", images)
+    session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+    found = session.run(["logits"], {"image": images})[0]
+    assert np.abs(found - expected).max() <= 1e-5 * np.abs(expected).max()
+    raw = network_logits(arch, checkpoints[arch], images)
+    assert np.abs(found - raw).max() > 1e-2 * np.abs(raw).max()
 
 
 @pytest.mark.parametrize("layout", ["uint8_nhwc", "float32_nchw"])

@@ -9,21 +9,27 @@ import signal
 import subprocess
 import sys
 import time
+import zlib
 from pathlib import Path
 from typing import Dict, List
 
 import lite
+import mindspore as ms
 import numpy as np
 import onnxruntime
 import pytest
+from model_parity import load_rule_weights
+from photographs import load_photographs
 from small_networks import ARGUMENTS, words, write_checkpoint
 
 import eval as eval_program
 import export as export_program
 import postprocess as postprocess_program
 import preprocess as preprocess_program
+from src.models.registry import create_model
 from src.tools.metrics import EvalTotals
 
+MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 BATCH = 7  # does not divide the 360 images
 INPUTS = {arch: "uint8_nhwc" if i % 2 else "float32_nchw" for i, arch in enumerate(ARGUMENTS)}
 
@@ -253,15 +259,57 @@ def run_script(*words: str, work: Path) -> subprocess.CompletedProcess:
     return subprocess.run(["bash", script, *words], env=environment, capture_output=True, text=True)
 
 
+HEADLINES = [
+    "convmixer_1536_20",
+    "convnext_tiny",
+    "cct_14_7x2_224",
+    "deit_small_patch16_224",
+    "pcpvt_small_v0",
+]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("arch", HEADLINES)
+def test_headline_networks_run_at_224(arch: str, tmp_path: Path) -> None:
+    checkpoint, mindir = tmp_path / "net.ckpt", tmp_path / "net.mindir"
+    network = load_rule_weights(create_model(arch, num_classes=1000, img_size=224))
+    ms.save_checkpoint(network, str(checkpoint))
+    sizes = ["--arch", arch, "--image_size", "224", "--num_classes", "1000", "--batch_size", "2"]
+    weights = ["--pretrained", str(checkpoint), "--output", str(mindir)]
+    lite.export_with_ms20([*sizes, *weights, "--input", "uint8_nhwc"])
+    photographs = [image.resize((224, 224)) for image in load_photographs()[:2]]
+    pixels = np.stack([np.asarray(image.convert("RGB")) for image in photographs])
+    write_batch(tmp_path / "in", pixels)
+    done = lite.infer(mindir, tmp_path / "in", tmp_path / "out")
+    assert done.returncode == 0, done.stderr
+    found = np.fromfile(tmp_path / "out" / "0_0.bin", np.float32).reshape(2, 1000)
+    normalised = (pixels / 255.0 - MEAN) / STD  # (B, H, W, 3)
+    image = ms.Tensor(normalised.transpose(0, 3, 1, 2).astype(np.float32))
+    expected = network.set_train(False)(image).asnumpy()
+    assert np.abs(found - expected).max() <= 1e-4 * np.abs(expected).max()
+
+
+def write_batch(inputs: Path, pixels: np.ndarray) -> None:
+    """One input of one batch."""
+    inputs.mkdir()
+    (inputs / "0.bin").write_bytes(pixels.tobytes())
+    shape = ",".join(map(str, pixels.shape))
+    head = f"version\t1\ndtype\tuint8\nshape\t{shape}\nimages\t{len(pixels)}\n"
+    checksum = zlib.crc32(pixels.tobytes())
+    (inputs / "manifest.tsv").write_text(
+        f"{head}file\t0.bin\t{len(pixels)}\t{checksum:08x}\nend\t1\n"
+    )
+
+
 @pytest.mark.slow
 def test_memory_is_flat_over_10000_images(folder: Path, mindirs: Dict[str, Path]) -> None:
     arch = "cct_2_3x2_32"
-    small, inputs, output = folder / "cct in", folder / "many", folder / "many out"
+    small, inputs, output = folder / "cct inputs", folder / "many", folder / "many out"
     write_inputs(folder, mindirs[arch], small)
-    repeat_inputs(small, inputs, 10_000)
+    repeat_inputs(small, inputs, 10_000 // BATCH)
     process = start(mindirs[arch], inputs, output)
     memory = []
-    for number in (1_000, 9_990):
+    for number in (1_000 // BATCH, 9_900 // BATCH):
         wait_for(output / f"{number:06d}_0.bin", process)
         status = Path(f"/proc/{process.pid}/status").read_text()
         memory.append(int(status.split("VmRSS:")[1].split()[0]))

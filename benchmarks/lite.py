@@ -1,0 +1,128 @@
+"""Images per second of the C++ program on MindSpore Lite, of MindSpore itself and of timm.
+
+    bash scripts/run_core_tests.sh    # makes .venv20
+    LITE_HOME=$(bash scripts/get_lite.sh) bash ascend310_infer/build.sh
+    .venv/bin/python benchmarks/lite.py [--archs NAME ...] [--batch N] [--rounds N] [--json FILE]
+
+Evaluation of random pixels at 224. `lite 1` and `lite 2` are the C++ program with one and with two
+threads; `native`, `off` and `torch` are those of benchmarks/cpu.py, on all cores. The sides take
+turns, each round in a fresh process; what counts is the median of the rounds. `apart` is the
+largest difference between the logits of one and of two threads, as a share of the largest logit.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import zlib
+from pathlib import Path
+from typing import Any, Dict, List
+
+import cpu
+import numpy as np
+
+SIDE = 224
+ARCHS = [name for name, (_, side) in cpu.NETWORKS.items() if side == SIDE]
+THREADS = (1, 2)
+MS20 = Path(os.environ.get("VENV20", cpu.ROOT / ".venv20")) / "bin" / "python"
+PROGRAM = Path(os.environ.get("BUILD_DIR", cpu.ROOT / "ascend310_infer" / "out")) / "main"
+
+_EXPORT = """
+import sys, mindspore as ms
+sys.path.insert(0, ".")
+from src.models.registry import create_model
+import export
+name, batch, folder = sys.argv[1:]
+ms.save_checkpoint(create_model(name, num_classes=1000, img_size=224), f"{folder}/n.ckpt")
+sys.exit(export.main(["--arch", name, "--image_size", "224", "--num_classes", "1000",
+    "--pretrained", f"{folder}/n.ckpt", "--output", f"{folder}/n.mindir", "--input", "uint8_nhwc",
+    "--batch_size", batch]))
+"""
+
+
+def run(command: List[Any], **options: Any) -> str:
+    done = subprocess.run([str(c) for c in command], capture_output=True, text=True, **options)
+    if done.returncode != 0:
+        raise RuntimeError(f"{command[0]}: {(done.stderr or done.stdout).strip().splitlines()[-1]}")
+    return done.stdout
+
+
+def write_inputs(folder: Path, batch: int, count: int) -> None:
+    """Random pixels in the layout of preprocess.py."""
+    rng = np.random.default_rng(0)
+    (folder / "input").mkdir(parents=True)
+    lines = ["version\t1", "dtype\tuint8", f"shape\t{batch},{SIDE},{SIDE},3"]
+    lines.append(f"images\t{batch * count}")
+    for number in range(count):
+        data = rng.integers(0, 256, (batch, SIDE, SIDE, 3), np.uint8).tobytes()
+        (folder / f"input/{number:06d}.bin").write_bytes(data)
+        lines.append(f"file\tinput/{number:06d}.bin\t{batch}\t{zlib.crc32(data):08x}")
+    text = "\n".join([*lines, f"end\t{count}"]) + "\n"
+    (folder / "manifest.tsv").write_text(text, encoding="utf-8")
+
+
+def lite_images_per_second(folder: Path, threads: int, turn: int) -> float:
+    """Of one process; its results stay in `folder`/out-THREADS-TURN."""
+    paths = {"mindir_path": "n.mindir", "input0_path": "in", "time_path": "time"}
+    paths["output_path"] = f"out-{threads}-{turn}"
+    words = [f"--{name}={folder / path}" for name, path in paths.items()]
+    run([PROGRAM, "--device_target=CPU", f"--threads={threads}", "--warmup=2", *words])
+    times = json.loads((folder / "time" / "times.json").read_text(encoding="utf-8"))
+    return times["images_per_second"]
+
+
+def difference(folder: Path) -> float:
+    one, two = (
+        np.concatenate([np.fromfile(p, np.float32) for p in sorted(out.glob("*_0.bin"))])
+        for out in (folder / f"out-{threads}-0" for threads in THREADS)
+    )
+    return float(np.abs(one - two).max() / np.abs(one).max())
+
+
+def compare(arch: str, args: argparse.Namespace) -> Dict[str, Any]:
+    """One row of the table, images per second."""
+    rates: Dict[str, List[float]] = {}
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        run([MS20, "-c", _EXPORT, arch, args.batch, folder], cwd=cpu.ROOT)
+        write_inputs(folder / "in", args.batch, args.batches)
+        for turn in range(args.rounds):
+            for threads in THREADS:
+                rate = lite_images_per_second(folder, threads, turn)
+                rates.setdefault(f"lite {threads}", []).append(rate)
+            for side in cpu.sides_of(arch, ("native", "off", "torch")):
+                found = cpu.in_fresh_process(arch, args.batch, side, False, args.batches)
+                rate = args.batch / statistics.median(found["seconds"])
+                rates.setdefault(side, []).append(rate)
+        apart = difference(folder)
+    medians = {side: statistics.median(found) for side, found in rates.items()}
+    return {"arch": arch, "batch": args.batch, "apart": apart, **medians}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--archs", nargs="+", choices=ARCHS, default=ARCHS)
+    parser.add_argument("--batch", type=int, default=8)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--batches", type=int, default=5, help="measured in each process")
+    parser.add_argument("--json", type=Path)
+    args = parser.parse_args()
+    for path in (MS20, PROGRAM):
+        if not path.exists():
+            parser.exit(2, f"error: {path}: not there; see --help\n")
+    rows = []
+    for arch in args.archs:
+        rows.append(compare(arch, args))
+        rates = {side: value for side, value in rows[-1].items() if side not in ("arch", "batch")}
+        print(arch, "  ".join(f"{side} {value:.3g}" for side, value in rates.items()), flush=True)
+    if args.json:
+        args.json.write_text(json.dumps(rows, indent=2) + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    sys.exit(main())
