@@ -119,6 +119,7 @@ class Storage:
 
     def __init__(self, url: str, *, endpoint: Optional[str] = None) -> None:
         self.url = url.rstrip("/")
+        self._put_options: Dict[str, Any] = {}
         scheme, _, rest = self.url.partition("://")
         try:
             import fsspec
@@ -126,6 +127,9 @@ class Storage:
             if scheme in _S3_SCHEMES:
                 self.fs = fsspec.filesystem("s3", **s3_options(endpoint))
                 self.fs.retries = 1  # `retried` does it
+                # While a part is sent the connection is silent, and may be for _READ_S only: more
+                # or larger ones at a time would not make it on a slow line.
+                self._put_options = {"chunksize": _CHUNK, "max_concurrency": 4}
                 self.root = rest
             else:
                 self.fs, self.root = fsspec.core.url_to_fs(self.url)
@@ -214,7 +218,7 @@ class Storage:
         def put() -> RemoteFile:
             least = source.stat().st_size
             self.fs.makedirs(self.fs._parent(remote), exist_ok=True)
-            self.fs.put_file(str(source), remote)
+            self.fs.put_file(str(source), remote, **self._put_options)
             self.fs.invalidate_cache()
             info = self.fs.info(remote)
             # A log may have grown meanwhile.
