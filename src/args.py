@@ -49,12 +49,13 @@ AnyConfig = TypeVar("AnyConfig", bound="Config")
 class ModelConfig:
     """What network is built."""
 
-    # architecture name, see src/models/registry.py
+    # architecture name, scripts/list_models.py lists all; without it that of the pretrained weights
     arch: str = "cct_2_3x2_32"
-    # classes of the classifier; >= 1
-    num_classes: int = 10
-    # side of the square input, pixels; >= 1
-    image_size: int = 32
+    # classes of the classifier; >= 0; 0: as many as the data folder (eval.py, predict.py: the
+    # weights) has
+    num_classes: int = 0
+    # side of the square input, pixels; >= 0; 0: the architecture's own
+    image_size: int = 0
     # stochastic depth of the last block; [0, 1); null: the architecture's own
     drop_path_rate: Optional[float] = None
     # activation of the blocks; GELU or ReLU; null: the architecture's own
@@ -66,7 +67,7 @@ class ModelConfig:
 
     def __post_init__(self) -> None:
         check_types(self)
-        check_ranges(self, num_classes=">= 1", image_size=">= 1", drop_path_rate="[0, 1)")
+        check_ranges(self, num_classes=">= 0", image_size=">= 0", drop_path_rate="[0, 1)")
         check_choices(self, nonlinearity=("GELU", "ReLU"))
 
 
@@ -523,9 +524,15 @@ class EvalConfig:
 
     # file of export.py to evaluate instead of a checkpoint
     mindir: Optional[str] = None
+    # folder for a report with pictures, report.html in it; null: none
+    report: Optional[str] = None
+    # with report: JSON with ReaL's labels of ImageNet's validation images; null: not used
+    real_labels: Optional[str] = None
 
     def __post_init__(self) -> None:
         check_types(self)
+        if self.real_labels and not self.report:
+            raise FieldError(["real_labels", "report"], self.real_labels, "null, or give report")
 
 
 @dataclass(frozen=True)
@@ -700,7 +707,7 @@ def _help_text(config_type: Type[Config] = Config) -> str:
         "  --print_config",
         "      print every value and where it came from, as YAML, and exit",
     ]
-    comments = _field_comments()
+    comments = field_comments()
     for name, section_type in parser.section_types(config_type).items():
         lines += ["", f"{name}: {(section_type.__doc__ or '').splitlines()[0]}"]
         for key, value in vars(section_type()).items():
@@ -710,7 +717,7 @@ def _help_text(config_type: Type[Config] = Config) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _field_comments() -> Dict[str, str]:
+def field_comments() -> Dict[str, str]:
     """Field name -> the comment above it in this file."""
     source = Path(__file__).read_text(encoding="utf-8")
     lines = source.splitlines()

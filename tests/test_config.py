@@ -150,7 +150,7 @@ def documented_intervals() -> List[Tuple[str, str]]:
     pattern = r"(?:each )?(>=? \S+|[\[(]\S+, \S+[\])])"
     return [
         (key, match[1])
-        for key, comment in src.args._field_comments().items()
+        for key, comment in src.args.field_comments().items()
         if key in KEYS
         for match in [re.fullmatch(pattern, part.strip()) for part in comment.split(";")]
         if match

@@ -152,6 +152,16 @@ def _share_of(listing: Listing, split: str, val_share: float) -> Listing:
     return to_listing(listing.class_names, images)
 
 
+def list_classes(root: Path) -> List[str]:
+    """Sorted class folders of train/, or of `root` where it is not split.
+
+    Raises:
+        UserError: no such folder, or none in it.
+    """
+    is_split = any((root / name).is_dir() for name in _SPLITS)
+    return _list_classes(root / "train" if is_split else root)
+
+
 def _list_classes(folder: Path) -> List[str]:
     if not folder.is_dir():
         raise UserError(f"{folder}: no such folder; data_url needs train/ and val/")

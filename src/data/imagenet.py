@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
 import logging
 import os
@@ -15,11 +16,11 @@ from src.data import sampler
 from src.data.augment.mixup import Mixing, draw_mix
 from src.data.augment.random_erasing import BOX_COLUMNS, RandomErasing
 from src.data.augment.transforms import ResizeCenterCrop, Transform, create_train_transforms
-from src.data.cifar import open_cifar
+from src.data.cifar import NUM_CLASSES, open_cifar
 from src.data.decode import Decoder
 from src.data.digits import prepare_digits
-from src.data.image_folder import scan_image_folder
-from src.data.packed import open_packed
+from src.data.image_folder import list_classes, scan_image_folder
+from src.data.packed import open_packed, read_manifest
 from src.data.samples import EvalSample, Source, TrainSample
 from src.data.workers import BadSample, Fill, Key, Rows, Shape, batches_of
 from src.errors import UserError
@@ -57,6 +58,7 @@ class ImageDataset:
         num_classes: classes of the split.
         class_names: the position is the label.
         keys: () -> iterator of the keys of the samples that `batches` yields, in order.
+        file_name: how messages name the image of an index; evaluation goes by the indices.
     """
 
     def __init__(
@@ -76,6 +78,7 @@ class ImageDataset:
         self.num_samples = len(source)
         self.num_classes = len(source.class_names)
         self.class_names: List[str] = source.class_names
+        self.file_name: Callable[[int], str] = source.file_name
         self._batches_per_epoch = batches_per_epoch
         self._first_batch = first_batch
         self._num_workers = config.data.num_parallel_workers
@@ -154,6 +157,7 @@ class BadImages:
         return f"{shown}; and {hidden} more" if hidden > 0 else shown
 
 
+@functools.cache  # said once
 def clamp_workers(num_workers: int) -> int:
     """At most the cores of this process; says so when that is less."""
     # Those this process may use: a launcher gives each of its ranks some.
@@ -189,6 +193,22 @@ def open_source(config: Config, training: bool) -> Source:
             f"classes; set num_classes: {len(source.class_names)}"
         )
     return source
+
+
+def count_classes(config: Config) -> int:
+    """Classes of the data that `set` and `data_url` name.
+
+    Raises:
+        UserError: no such folder, or no classes in it.
+    """
+    root, name = Path(config.data.data_url), config.data.set
+    if name in NUM_CLASSES:
+        return NUM_CLASSES[name]
+    if name == "Digits":
+        return 10
+    if name == "MindRecord":
+        return len(read_manifest(root / "train")["class_names"])
+    return len(list_classes(root))
 
 
 def create_dataset(

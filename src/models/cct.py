@@ -45,8 +45,7 @@ class Tokenizer(nn.Cell):
             bias = Uniform((in_channels * self.kernel_size**2) ** -0.5)
             layouts = {"in_layout": self.layout, "out_layout": self.layout}
             inits = {"weight_init": init, "bias_init": bias}
-            patch = PatchConv(*widths, self.kernel_size, **layouts, **inits)
-            return nn.SequentialCell(patch)
+            return nn.SequentialCell(PatchConv(*widths, self.kernel_size, **layouts, **inits))
         conv = DenseConv(
             *widths,
             self.kernel_size,
@@ -96,11 +95,9 @@ class EncoderLayer(nn.Cell):
         self.norm1 = LayerNorm(dim, epsilon=1e-5)
         self.linear1 = create_linear(dim, hidden_dim)
         self.activation = create_activation(nonlinearity)
-        self.dropout1 = Dropout(dropout)
         self.linear2 = create_linear(hidden_dim, dim)
-        self.dropout2 = Dropout(dropout)
-        self.drop_path1 = DropPath(drop_path)
-        self.drop_path2 = DropPath(drop_path)
+        self.dropout1, self.dropout2 = Dropout(dropout), Dropout(dropout)
+        self.drop_path1, self.drop_path2 = DropPath(drop_path), DropPath(drop_path)
 
     def construct(self, x: Tensor) -> Tensor:
         x = self.norm1(x + self.drop_path1(self.self_attn(self.pre_norm(x))))
@@ -153,26 +150,29 @@ class TransformerClassifier(nn.Cell):
             return None
         raise ValueError(f"positional_embedding {kind!r}: expected 'learnable', 'sine' or 'none'")
 
-    def encode(self, x: Tensor) -> Tensor:
-        """(B, N, C) tokens -> (B, N, C) normalised features (N + 1 with a class token)."""
+    def embed(self, x: Tensor) -> Tensor:
+        """(B, N, C) tokens -> (B, N, C), what the first layer reads (N + 1 with a class token)."""
         if not self.seq_pool:
             token = ops.broadcast_to(self.class_emb.astype(x.dtype), (x.shape[0], 1, x.shape[2]))
             x = ops.concat((token, x), axis=1)  # (B, N + 1, C)
         if self.positional_emb is not None:
             x = x + self.positional_emb.astype(x.dtype)
-        x = self.dropout(x)
+        return self.dropout(x)
+
+    def encode(self, x: Tensor) -> Tensor:
+        """(B, N, C) tokens -> (B, N, C) normalised features (N + 1 with a class token)."""
+        x = self.embed(x)
         for block in self.blocks:
             x = block(x)
         return self.norm(x)
 
+    def pool_weights(self, x: Tensor) -> Tensor:
+        """(B, N, C) features -> (B, N, 1), the share of each token in SeqPool."""
+        return self.softmax(self.attention_pool(x))
+
     def classify(self, x: Tensor) -> Tensor:
         """(B, N, C) features -> (B, num_classes) logits, by SeqPool or the class token."""
-        if self.seq_pool:
-            weights = self.softmax(self.attention_pool(x))  # (B, N, 1)
-            x = (weights * x).sum(axis=1)  # (B, N, C) -> (B, C)
-        else:
-            x = x[:, 0]
-        return self.fc(x)
+        return self.fc((self.pool_weights(x) * x).sum(axis=1) if self.seq_pool else x[:, 0])
 
 
 class CCT(Classifier):

@@ -85,15 +85,18 @@ class DeiT(Classifier):
         """(1, prefix tokens, C), what precedes the patches."""
         return self.cls_token
 
-    def forward_features(self, x: Tensor) -> Tensor:
-        """(B, in_chans, H, W) -> (B, N, C) normalised tokens."""
+    def embed(self, x: Tensor) -> Tensor:
+        """(B, in_chans, H, W) -> (B, N, C), what the first block reads."""
         x = self.patch_embed(x)  # (B, H/16, W/16, C)
         x = x.reshape(x.shape[0], -1, self.embed_dim)  # -> (B, patches, C)
         prefix = self.prefix().astype(x.dtype)
         prefix = ops.broadcast_to(prefix, (x.shape[0], self.num_prefix_tokens, self.embed_dim))
         x = ops.concat((prefix, x), axis=1)  # -> (B, N, C)
-        x = x + self.pos_embed.astype(x.dtype)
-        return self.norm(self.blocks(x))
+        return x + self.pos_embed.astype(x.dtype)
+
+    def forward_features(self, x: Tensor) -> Tensor:
+        """(B, in_chans, H, W) -> (B, N, C) normalised tokens."""
+        return self.norm(self.blocks(self.embed(x)))
 
     def forward_head(self, x: Tensor) -> Tensor:
         """(B, N, C) -> (B, num_classes), from the class token."""

@@ -78,16 +78,29 @@ def resolve(name: str, **keywords: Any) -> Tuple[Type[nn.Cell], Dict[str, Any]]:
     Raises:
         UserError: unknown name (near ones are listed) or unknown keyword.
     """
-    variants = _variants()
-    if name not in variants:
-        near = difflib.get_close_matches(name, variants, n=3, cutoff=0.4)
-        hint = f"did you mean {', '.join(near)}?" if near else "scripts know list_models()"
-        raise UserError(f"arch {name!r}: unknown architecture; {hint}")
-    constructor, own = variants[name]
+    constructor, own = _find(name)
     _check_keywords(name, constructor, keywords)
     left_out = [key for key in _STANDARD if keywords.get(key) is None]
     given = {key: value for key, value in keywords.items() if key not in left_out}
     return constructor, {**_defaults_of(constructor), **own, **given}
+
+
+def default_image_size(name: str) -> int:
+    """Side of the images an architecture is meant for, pixels.
+
+    Raises:
+        UserError: unknown name (near ones are listed).
+    """
+    return int(resolve(name)[1]["img_size"])
+
+
+def _find(name: str) -> Variant:
+    variants = _variants()
+    if name in variants:
+        return variants[name]
+    near = difflib.get_close_matches(name, variants, n=3, cutoff=0.4)
+    hint = f"did you mean {', '.join(near)}?" if near else "scripts/list_models.py lists all"
+    raise UserError(f"arch {name!r}: unknown architecture; {hint}")
 
 
 def _check_keywords(name: str, constructor: Type[nn.Cell], keywords: Dict[str, Any]) -> None:

@@ -51,7 +51,11 @@ def run_command(
 
     What `work` returns, 0 for None; 2 for what the user can mend, files and disks included.
     """
-    arguments = parser.parse_args(argv)
+    return run_parsed(work, parser.parse_args(argv))
+
+
+def run_parsed(work: Callable[[argparse.Namespace], Any], arguments: argparse.Namespace) -> int:
+    """The same for arguments that are parsed already."""
 
     def attempt() -> Any:
         try:

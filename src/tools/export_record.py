@@ -6,7 +6,7 @@ import hashlib
 import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Dict, Optional
+from typing import Any, Dict, List, Optional
 
 from src.args import Config
 from src.errors import UserError
@@ -22,6 +22,7 @@ class ExportRecord:
         transform: keys of the recipe that say how images become inputs, with their values.
         sha256: of the file.
         mindspore: version that wrote it.
+        class_names: of the training data, when the checkpoint says them.
     """
 
     arch: str
@@ -32,6 +33,7 @@ class ExportRecord:
     transform: Dict[str, Any]
     sha256: str
     mindspore: str
+    class_names: Optional[List[str]] = None
 
     def settings(self) -> Dict[str, Any]:
         """Values of flat keys that a recipe for this network's inputs has."""
@@ -74,19 +76,20 @@ def read_record(path: Path) -> ExportRecord:
     Raises:
         UserError: file or record missing or damaged.
     """
+    kind = path.suffix[1:]
     if not path.is_file():
-        raise UserError(f"mindir {str(path)!r}: no such file; export.py writes one")
+        raise UserError(f"{kind} {str(path)!r}: no such file; export.py writes one")
     beside = record_path(path)
     try:
         record = ExportRecord(**json.loads(beside.read_text(encoding="utf-8")))
     except (OSError, ValueError, TypeError) as error:
         raise UserError(
-            f"mindir {str(path)!r}: export.py wrote a {beside.name} beside it, which is missing or "
+            f"{kind} {str(path)!r}: export.py wrote a {beside.name} beside it, which is missing or "
             f"damaged ({error})"
         ) from error
     if file_sha256(path) != record.sha256:
         raise UserError(
-            f"mindir {str(path)!r}: not the file that {beside.name} describes, or damaged; copy "
+            f"{kind} {str(path)!r}: not the file that {beside.name} describes, or damaged; copy "
             "both again"
         )
     return record

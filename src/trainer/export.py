@@ -7,7 +7,7 @@ import os
 import shutil
 import tempfile
 from pathlib import Path
-from typing import Any, Callable
+from typing import Any, Callable, List, Optional
 
 import mindspore as ms
 import numpy as np
@@ -30,6 +30,7 @@ from src.tools.export_record import (
     write_record,
 )
 from src.tools.onnx_export import INPUT, build_onnx, prepare_for_onnx
+from src.tools.settle import settle_by_weights
 from src.trainer.build import build_network, load_network
 from src.trainer.evaluate import EvalNet
 from src.trainer.served import load_mindir
@@ -73,6 +74,7 @@ def export_checkpoint(config: ExportRun) -> None:
     """
     assert config.model.pretrained is not None
     checkpoint = read_checkpoint(Path(config.model.pretrained))
+    config = settle_by_weights(config, checkpoint.meta, path=str(checkpoint.path))
     if config.train.ema:
         checkpoint = checkpoint.averaged()
     config = replace(config, amp_level="O0")
@@ -90,7 +92,7 @@ def export_checkpoint(config: ExportRun) -> None:
             draft = _write_draft(config, cell, path, Path(beside))
             record_path(path).unlink(missing_ok=True)  # it may be of an older file
             os.replace(draft, path)
-        write_record(path, _record_of(config, path))
+        write_record(path, _record_of(config, path, checkpoint.meta.get("class_names")))
         print(f"wrote {path} and {record_path(path).name}")
     except OSError as error:
         raise UserError(f"output {str(path)!r}: cannot be written ({error})") from error
@@ -204,7 +206,7 @@ def _export_air(config: ExportRun, cell: nn.Cell, images: np.ndarray, draft: Pat
 _EXPORTERS = {"MINDIR": _export_mindir, "ONNX": _export_onnx, "AIR": _export_air}
 
 
-def _record_of(config: ExportRun, path: Path) -> ExportRecord:
+def _record_of(config: ExportRun, path: Path, class_names: Optional[List[str]]) -> ExportRecord:
     return ExportRecord(
         arch=config.model.arch,
         num_classes=config.model.num_classes,
@@ -214,4 +216,5 @@ def _record_of(config: ExportRun, path: Path) -> ExportRecord:
         transform=transform_of(config),
         sha256=file_sha256(path),
         mindspore=compat.version(),
+        class_names=class_names,
     )

@@ -338,7 +338,10 @@ class Trainer:
             return
         self.checkpoints.save(
             self.train_step.saved_parameters(),
-            self.state.as_meta(self.config, self.world),
+            {
+                **self.state.as_meta(self.config, self.world),
+                "class_names": self.train_set.class_names,
+            },
             epoch=epoch,
             is_best=is_best,
         )

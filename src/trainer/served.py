@@ -8,7 +8,8 @@ from typing import Tuple
 import mindspore as ms
 from mindspore import Tensor, nn
 
-from src.args import EvalRun, replace
+from src.args import AnyConfig, EvalRun, replace
+from src.configs import parser
 from src.data.augment.batch_transform import ImageNormalize
 from src.errors import UserError
 from src.tools import compat
@@ -48,17 +49,21 @@ def load_mindir(path: Path) -> nn.Cell:
         ) from error
 
 
-def settings_of(config: EvalRun, record: ExportRecord) -> EvalRun:
-    """The recipe with the batch that the file has, which must be for its images and classes.
+def settings_of(config: AnyConfig, record: ExportRecord, path: Path) -> AnyConfig:
+    """The recipe with what the file says and nobody else; it must be for its images and classes.
 
     Raises:
         UserError: naming the key that differs.
     """
-    for key in ("image_size", "num_classes"):
-        here, there = config.flat()[key], getattr(record, key)
+    sizes = {"image_size": record.image_size, "num_classes": record.num_classes}
+    found = {**sizes, **record.transform}
+    free = {key for key in found if config.origins[key] == parser.DEFAULT}
+    config = replace(config, **{key: found[key] for key in free})
+    for key, there in sizes.items():
+        here = config.flat()[key]
         if here != there:
             raise UserError(
-                f"mindir {config.evaluation.mindir!r}: {key} is {there} in the file and {here} "
+                f"{path.suffix[1:]} {str(path)!r}: {key} is {there} in the file and {here} "
                 f"here; give --{key} {there} or another file"
             )
     batch_size = record.batch_size or config.data.batch_size
@@ -69,7 +74,7 @@ def open_mindir(config: EvalRun) -> Tuple[ServedNet, EvalRun]:
     """The network of `mindir`, and the recipe to evaluate it with."""
     path = Path(config.evaluation.mindir or "")
     record = read_record(path)
-    config = settings_of(config, record)
+    config = settings_of(config, record, path)
     normalize: nn.Cell = nn.Identity()
     if record.input == "float32_nchw":
         normalize = ImageNormalize(mean=config.data.mean, std=config.data.std)

@@ -1,0 +1,113 @@
+"""Classify images: `python predict.py --pretrained FILE --input IMAGE_OR_FOLDER`."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import sys
+from pathlib import Path
+from typing import List, Optional, Sequence
+
+from tqdm import tqdm
+
+from src.args import Config, parse_args
+from src.errors import UserError
+from src.report.image_files import ImageStream, find_images
+from src.report.predictions import FORMATS, Prediction, check_format, top_k, write_predictions
+from src.tools.device import setup_device
+from src.tools.entry import CommandParser, run_parsed
+
+_LOGGER = logging.getLogger(__name__)
+
+DESCRIPTION = """\
+Besides these options every key of a recipe is one (train.py --help lists them), and --pretrained
+FILE is needed: a checkpoint, or a .mindir or .onnx of export.py. Architecture, classes, image size,
+normalisation and names of classes come from the options and --config, else from the file."""
+
+
+def predict(arguments: argparse.Namespace, config: Config) -> None:
+    """Predicts all images, writes the result and maybe pictures."""
+    _check(arguments)
+    root, files = find_images(arguments.input)
+    setup_device(config.run, seed=config.train.seed)
+    from src.report.class_names import class_names
+    from src.report.predictor import open_predictor
+    from src.report.sheets import PredictionSheets
+
+    predictor = open_predictor(config)
+    names = class_names(
+        predictor.num_classes, labels=arguments.labels, of_weights=predictor.class_names
+    )
+    stream = ImageStream.of_config(predictor.config, root, files)
+    folder = arguments.save_pictures
+    sheets = PredictionSheets(folder, predictor, arguments.heat_maps) if folder else None
+    predictions: List[Prediction] = []
+    with tqdm(total=len(files), unit="image", disable=not sys.stderr.isatty()) as bar:
+        for batch in stream:
+            labels, shares = top_k(predictor(batch.image), arguments.top_k)
+            found = [
+                Prediction(path, best.tolist(), [names[label] for label in best], share.tolist())
+                for path, best, share in zip(batch.paths, labels, shares)
+            ]
+            predictions += found
+            if sheets:
+                sheets.add(batch.image, found)
+            bar.update(len(found))
+    for message in stream.unreadable:
+        _LOGGER.warning("left out: %s", message)
+    if not predictions:
+        raise UserError(f"input {arguments.input!r}: none of {len(files)} images can be read")
+    path = write_predictions(predictions, arguments.output, arguments.output_file)
+    written = [str(path)] if path else []
+    written += [str(sheet) for sheet in sheets.close()] if sheets else []
+    _report(len(predictions), len(stream.unreadable), written)
+
+
+def _check(arguments: argparse.Namespace) -> None:
+    check_format(arguments.output)
+    if arguments.top_k < 1:
+        raise UserError(f"top_k {arguments.top_k}: expected 1 or more")
+    if arguments.heat_maps and not arguments.save_pictures:
+        raise UserError("heat_maps: are drawn into pictures; give --save_pictures DIR")
+    file = arguments.output_file
+    if file and not file.parent.is_dir():
+        raise UserError(f"output_file {str(file)!r}: no such folder; make it first")
+
+
+def _report(predicted: int, left_out: int, written: List[str]) -> None:
+    said = f"{predicted} images predicted, {left_out} left out"
+    shown = written if len(written) < 4 else [written[0], "...", written[-1]]
+    _LOGGER.info("%s%s", said, f"; wrote {' '.join(shown)}" if shown else "")
+
+
+def _parser() -> CommandParser:
+    parser = CommandParser("predict.py", DESCRIPTION)
+    parser.add_argument(
+        "--input", required=True, help="an image, a folder (to any depth), or file:///PATH"
+    )
+    parser.add_argument("--top_k", type=int, default=5, help="classes per image (default 5)")
+    parser.add_argument("--labels", type=Path, help="names of the classes: one a line, or JSON")
+    parser.add_argument("--output", choices=FORMATS, default="table", help="default: table")
+    parser.add_argument("--output_file", type=Path, help="default: the screen (parquet: a file)")
+    parser.add_argument(
+        "--save_pictures", type=Path, metavar="DIR", help="sheets of the images with predictions"
+    )
+    parser.add_argument(
+        "--heat_maps",
+        action="store_true",
+        help="show beside each image where the network looks: Grad-CAM of the likeliest class "
+        "(ConvMixer, ConvNeXt, Twins) or attention rollout (DeiT, CCT, CVT, ViT-Lite)",
+    )
+    return parser
+
+
+def main(argv: Optional[Sequence[str]] = None) -> int:
+    parser = _parser()
+    # What is no option of this program is a key of the recipe, and is checked there.
+    arguments, keys = parser.parse_known_args(argv)
+    config = parse_args([*keys, "--debug"] if arguments.debug else keys)
+    return run_parsed(lambda arguments: predict(arguments, config), arguments)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

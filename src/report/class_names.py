@@ -1,0 +1,69 @@
+"""What classes are called: from a file, from the weights, or ImageNet's."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any, Dict, List, Optional
+
+from src.errors import UserError
+
+_IMAGENET = Path(__file__).with_name("imagenet_classes.txt")
+
+
+def imagenet_names() -> Dict[str, str]:
+    """WordNet id -> name of the 1,000 classes of ImageNet-1k, in label order."""
+    lines = _IMAGENET.read_text(encoding="utf-8").splitlines()
+    pairs = [line.split(" ", 1) for line in lines if not line.startswith("#")]
+    return {pair[0]: pair[1] for pair in pairs}
+
+
+def read_labels(path: Path) -> List[str]:
+    """Names from a text file, one a line in label order, or JSON: a list, or number -> name.
+
+    Raises:
+        UserError: no such file, or another content.
+    """
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+        names = _from_json(json.loads(text)) if path.suffix == ".json" else text.splitlines()
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "not of this form"
+        raise UserError(
+            f"labels {str(path)!r}: {reason}; expected a text file with one name a line, or JSON "
+            "with a list of names or numbers from 0 -> names"
+        ) from error
+    return [name.strip() for name in names if name.strip()]
+
+
+def _from_json(content: Any) -> List[str]:
+    if isinstance(content, dict):
+        return [str(content[str(index)]) for index in range(len(content))]
+    if not isinstance(content, list):
+        raise TypeError(type(content))
+    return [str(name) for name in content]
+
+
+def class_names(
+    num_classes: int, *, labels: Optional[Path] = None, of_weights: Optional[List[str]] = None
+) -> List[str]:
+    """A name for every class: of the file `labels`, else of the weights, else ImageNet's, else the
+    class's number. WordNet ids, which ImageNet's folders are called, become words.
+
+    Raises:
+        UserError: as of `read_labels`, or another number of names than of classes.
+    """
+    if labels is not None:
+        names = read_labels(labels)
+        if len(names) != num_classes:
+            raise UserError(
+                f"labels {str(labels)!r}: {len(names)} names, but the network has {num_classes} "
+                "classes; give a file with one name for each"
+            )
+        return names
+    known = imagenet_names()
+    if of_weights is not None and len(of_weights) == num_classes:
+        return [known.get(name, name) for name in of_weights]
+    if num_classes == len(known):
+        return list(known.values())
+    return [str(index) for index in range(num_classes)]

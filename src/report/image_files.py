@@ -1,0 +1,146 @@
+"""Images to predict: one file, or all of a folder, prepared by several threads."""
+
+from __future__ import annotations
+
+import itertools
+import os
+from collections import deque
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+from typing import Deque, Iterator, List, NamedTuple, Tuple
+from urllib.parse import unquote, urlparse
+
+import numpy as np
+
+from src.args import Config
+from src.data.augment.transforms import ResizeCenterCrop
+from src.data.decode import BadImageError, Decoder
+from src.data.image_folder import EXTENSIONS
+from src.errors import UserError
+
+# Batches that are prepared ahead of the one in use.
+_BATCHES_AHEAD = 2
+
+
+class ImageBatch(NamedTuple):
+    """Attributes:
+    paths: of the images, (B,).
+    image: (B, H, W, 3) uint8, RGB.
+    """
+
+    paths: List[str]
+    image: np.ndarray
+
+
+def find_images(given: str) -> Tuple[Path, List[str]]:
+    """A file, a folder (searched to any depth, hidden entries left out) or a file:// URL.
+
+    Returns:
+        A folder and the names of the images in it, sorted.
+
+    Raises:
+        UserError: nothing there, another kind of URL, or a folder without images.
+    """
+    path = _local_path(given)
+    if path.is_file():
+        return path.parent, [path.name]
+    if not path.is_dir():
+        raise UserError(f"input {given!r}: no such file or folder; give an image or a folder")
+    names: List[str] = []
+    for folder, folders, files in os.walk(path):
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        inside = Path(folder).relative_to(path)
+        names += [
+            str(inside / name)
+            for name in sorted(files)
+            if name.lower().endswith(EXTENSIONS) and not name.startswith(".")
+        ]
+    if not names:
+        raise UserError(f"input {given!r}: no images in it ({' '.join(EXTENSIONS)})")
+    return path, names
+
+
+def _local_path(given: str) -> Path:
+    url = urlparse(given)
+    # One letter is a drive.
+    if len(url.scheme) < 2:
+        return Path(given)
+    if url.scheme != "file" or url.netloc not in ("", "localhost"):
+        raise UserError(f"input {given!r}: not on this machine; give a path or file:///PATH")
+    return Path(unquote(url.path))
+
+
+class ImageStream:
+    """Batches of the evaluation transform's images, in order.
+
+    Attributes:
+        unreadable: one message for each image that cannot be read; it is left out.
+    """
+
+    def __init__(
+        self,
+        root: Path,
+        names: List[str],
+        transform: ResizeCenterCrop,
+        *,
+        batch_size: int,
+        num_workers: int,
+        decoder: Decoder,
+    ) -> None:
+        self.unreadable: List[str] = []
+        self._root = root
+        self._names = names
+        self._decoder = decoder
+        self._transform = transform
+        self._batch_size = batch_size
+        self._num_workers = min(num_workers, os.cpu_count() or 1)
+
+    @classmethod
+    def of_config(cls, config: Config, root: Path, names: List[str]) -> ImageStream:
+        """With the transform, batch size and threads of a configuration."""
+        data = config.data
+        transform = ResizeCenterCrop(
+            config.model.image_size, data.crop_pct, data.interpolation, data.crop_mode
+        )
+        batch_size = min(data.batch_size, len(names))
+        workers = data.num_parallel_workers
+        decoder = Decoder(data.max_image_pixels, data.exif_orientation)
+        return cls(
+            root, names, transform, batch_size=batch_size, num_workers=workers, decoder=decoder
+        )
+
+    def __iter__(self) -> Iterator[ImageBatch]:
+        images: List[np.ndarray] = []
+        paths: List[str] = []
+        for path, image in self._decoded():
+            paths.append(path)
+            images.append(image)
+            if len(images) == self._batch_size:
+                yield ImageBatch(paths, np.stack(images))
+                images, paths = [], []
+        if images:
+            yield ImageBatch(paths, np.stack(images))
+
+    def _decoded(self) -> Iterator[Tuple[str, np.ndarray]]:
+        names = iter(self._names)
+        waiting: Deque[Tuple[str, Future]] = deque()
+        with ThreadPoolExecutor(self._num_workers) as pool:
+            while True:
+                room = self._batch_size * _BATCHES_AHEAD - len(waiting)
+                for name in itertools.islice(names, room):
+                    path = str(self._root / name)
+                    waiting.append((path, pool.submit(self._load, path)))
+                if not waiting:
+                    return
+                path, future = waiting.popleft()
+                try:
+                    yield path, future.result()
+                except BadImageError as error:
+                    self.unreadable.append(str(error))
+
+    def _load(self, path: str) -> np.ndarray:
+        try:
+            content = Path(path).read_bytes()
+        except OSError as error:
+            raise BadImageError(f"{path}: {error.strerror or error}") from error
+        return np.asarray(self._transform(self._decoder.decode(content, path)))

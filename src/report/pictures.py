@@ -1,0 +1,72 @@
+"""Images on a sheet, with a caption below each and a heat map on top."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple, Optional, Sequence
+
+import numpy as np
+from PIL import Image, ImageDraw, ImageFont
+
+TILE = 176  # side of an image on the sheet, pixels
+_LINE, _GAP, _FONT_SIZE = 15, 8, 12
+_INK, _PAPER = (20, 20, 20), (255, 255, 255)
+
+
+class Tile(NamedTuple):
+    """Attributes:
+    image: (H, W, 3) uint8.
+    caption: lines below it; what is too long is cut.
+    good: a green (True) or red (False) frame; None: none.
+    """
+
+    image: np.ndarray
+    caption: Sequence[str]
+    good: Optional[bool] = None
+
+
+def contact_sheet(tiles: Sequence[Tile], *, columns: int = 5) -> Image.Image:
+    """All tiles row by row; at least one."""
+    columns = min(columns, len(tiles))
+    lines = max(len(tile.caption) for tile in tiles)
+    width, height = TILE + _GAP, TILE + lines * _LINE + 2 * _GAP
+    rows = -(-len(tiles) // columns)
+    sheet = Image.new("RGB", (columns * width + _GAP, rows * height + _GAP), _PAPER)
+    draw = ImageDraw.Draw(sheet)
+    font = ImageFont.load_default(_FONT_SIZE)
+    for index, tile in enumerate(tiles):
+        left, top = _GAP + index % columns * width, _GAP + index // columns * height
+        side = Image.fromarray(tile.image).resize((TILE, TILE), Image.Resampling.BICUBIC)
+        sheet.paste(side, (left, top))
+        if tile.good is not None:
+            colour = (30, 140, 60) if tile.good else (200, 40, 40)
+            draw.rectangle((left - 2, top - 2, left + TILE + 1, top + TILE + 1), None, colour, 2)
+        for number, text in enumerate(tile.caption):
+            line = top + TILE + 3 + number * _LINE
+            draw.text((left, line), _fitting(text, font), fill=_INK, font=font)
+    return sheet
+
+
+def _fitting(text: str, font: Any) -> str:
+    text = text.replace("\n", " ")
+    if font.getlength(text) <= TILE:
+        return text
+    while text and font.getlength(text + "...") > TILE:
+        text = text[:-1]
+    return text + "..."
+
+
+def overlay(image: np.ndarray, heat: np.ndarray) -> np.ndarray:
+    """Image (H, W, 3) uint8 under heat (h, w) >= 0, scaled to its own range -> (H, W, 3) uint8."""
+    spread = float(heat.max() - heat.min())
+    level = (heat - heat.min()) / (spread if spread > 0 else 1.0)
+    grey = Image.fromarray(np.rint(255 * level).astype(np.uint8))
+    size = (image.shape[1], image.shape[0])
+    level = np.asarray(grey.resize(size, Image.Resampling.BICUBIC)) / 255.0
+    return np.rint(0.5 * image + 0.5 * _colours(level)).astype(np.uint8)
+
+
+def _colours(level: np.ndarray) -> np.ndarray:
+    """(H, W) in [0, 1] -> (H, W, 3) in [0, 255]: blue, cyan, yellow, red."""
+    stops = np.array([[0, 0, 130], [0, 160, 255], [255, 230, 0], [200, 0, 0]], np.float64)
+    positions = np.linspace(0.0, 1.0, len(stops))
+    return np.stack([np.interp(level, positions, stops[:, c]) for c in range(3)], axis=-1)

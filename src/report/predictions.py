@@ -1,0 +1,155 @@
+"""Predictions of images, and the four forms they are written in."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Dict, List, Optional, Sequence, Tuple
+
+import numpy as np
+
+from src.errors import UserError
+
+FORMATS = ("table", "csv", "json", "parquet")
+_COLUMNS = ("image", "rank", "label", "name", "probability")
+_NAME_CHARS = 60
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """The likeliest classes of one image, best first.
+
+    Attributes:
+        image: its path.
+        labels, names, probabilities: of the classes, (k,) each; probabilities are those of the
+            softmax over all classes.
+    """
+
+    image: str
+    labels: List[int]
+    names: List[str]
+    probabilities: List[float]
+
+
+def top_k(logits: np.ndarray, k: int) -> Tuple[np.ndarray, np.ndarray]:
+    """(B, num_classes) -> the k best labels (B, k) and their probabilities (B, k) float64.
+
+    Of equal logits the lower label comes first.
+    """
+    logits = logits.astype(np.float64)
+    scores = np.exp(logits - logits.max(axis=1, keepdims=True))
+    probabilities = scores / scores.sum(axis=1, keepdims=True)
+    order = np.argsort(-logits, axis=1, kind="stable")[:, :k]
+    return order, np.take_along_axis(probabilities, order, axis=1)
+
+
+def write_predictions(
+    predictions: Sequence[Prediction], form: str, path: Optional[Path]
+) -> Optional[Path]:
+    """Writes one of FORMATS to a file, or but for parquet to the screen (`path` None).
+
+    csv and parquet have a row per image and rank, from 1; json an object per image.
+
+    Returns:
+        The file, if any. It is whole or not there.
+
+    Raises:
+        UserError: the package for parquet is missing, or the file cannot be written.
+    """
+    if form == "parquet":
+        path = path or Path("predictions.parquet")
+        return _replace_file(path, _parquet(predictions))
+    text = {"table": _table, "csv": _csv, "json": _json}[form](predictions)
+    if path is not None:
+        return _replace_file(path, text.encode("utf-8"))
+    print(text, end="")
+    return None
+
+
+def check_format(form: str) -> None:
+    """Refuses, before any work, a form that cannot be written here.
+
+    Raises:
+        UserError: parquet without pyarrow.
+    """
+    if form == "parquet":
+        _pyarrow()
+
+
+def _pyarrow() -> Any:
+    try:
+        import pyarrow
+        import pyarrow.parquet
+    except ImportError as error:
+        raise UserError(
+            "output 'parquet': needs pyarrow; pip install 'pyarrow<21', or give --output csv"
+        ) from error
+    return pyarrow
+
+
+def _replace_file(path: Path, content: bytes) -> Path:
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        temporary.write_bytes(content)
+        os.replace(temporary, path)
+    except OSError as error:
+        temporary.unlink(missing_ok=True)
+        raise UserError(f"output_file {str(path)!r}: {error.strerror}; choose another") from error
+    return path
+
+
+def _rows(predictions: Sequence[Prediction]) -> List[Dict[str, Any]]:
+    return [
+        dict(zip(_COLUMNS, (prediction.image, rank, label, name, probability)))
+        for prediction in predictions
+        for rank, (label, name, probability) in enumerate(
+            zip(prediction.labels, prediction.names, prediction.probabilities), start=1
+        )
+    ]
+
+
+def _csv(predictions: Sequence[Prediction]) -> str:
+    text = io.StringIO()
+    writer = csv.DictWriter(text, _COLUMNS, lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(_rows(predictions))
+    return text.getvalue()
+
+
+def _json(predictions: Sequence[Prediction]) -> str:
+    content = [
+        {
+            "image": p.image,
+            "top": [
+                {"label": label, "name": name, "probability": probability}
+                for label, name, probability in zip(p.labels, p.names, p.probabilities)
+            ],
+        }
+        for p in predictions
+    ]
+    return json.dumps(content, indent=1, ensure_ascii=False) + "\n"
+
+
+def _parquet(predictions: Sequence[Prediction]) -> bytes:
+    pyarrow = _pyarrow()
+    rows = _rows(predictions)
+    columns = {column: [row[column] for row in rows] for column in _COLUMNS}
+    sink = io.BytesIO()
+    pyarrow.parquet.write_table(pyarrow.table(columns), sink)
+    return sink.getvalue()
+
+
+def _table(predictions: Sequence[Prediction]) -> str:
+    width = min(_NAME_CHARS, max((len(p.image) for p in predictions), default=0))
+    lines = []
+    for p in predictions:
+        shown = p.image if len(p.image) <= width else "..." + p.image[3 - width :]
+        best = "  ".join(
+            f"{name} {100 * share:.1f} %" for name, share in zip(p.names, p.probabilities)
+        )
+        lines.append(f"{shown.ljust(width)}  {best}\n")
+    return "".join(lines)

@@ -1,0 +1,63 @@
+"""Pictures of predictions, a file per 25 images."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, List, Sequence
+
+import numpy as np
+
+from src.errors import UserError
+from src.report.pictures import Tile, contact_sheet, overlay
+from src.report.predictions import Prediction
+
+_PER_SHEET = 25
+
+
+class PredictionSheets:
+    """Writes DIR/predictions_001.png, ... as the images come; needs memory for one only."""
+
+    def __init__(self, folder: Path, predictor: Any, heat_maps: bool) -> None:
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise UserError(
+                f"save_pictures {str(folder)!r}: {error.strerror}; choose another folder"
+            ) from error
+        self._folder = folder
+        self._num_classes = predictor.num_classes
+        self._method: str = ""
+        self._heat_maps: Any = None
+        if heat_maps:
+            self._method, self._heat_maps = predictor.heat_maps()
+        self._tiles: List[Tile] = []
+        self._written: List[Path] = []
+
+    def add(self, image: np.ndarray, predictions: Sequence[Prediction]) -> None:
+        """Images (B, H, W, 3) uint8 as the network saw them, and what it said."""
+        heats = None
+        if self._heat_maps is not None:
+            labels = np.array([prediction.labels[0] for prediction in predictions])
+            heats = self._heat_maps(image, labels, self._num_classes)
+        for index, prediction in enumerate(predictions):
+            best = zip(prediction.names[:2], prediction.probabilities)
+            caption = [f"{100 * share:.1f} % {name}" for name, share in best]
+            self._tiles.append(Tile(image[index], [*caption, Path(prediction.image).name]))
+            if heats is not None:
+                shown = overlay(image[index], heats[index])
+                self._tiles.append(Tile(shown, [self._method]))
+            if len(self._tiles) >= _PER_SHEET * (1 if heats is None else 2):
+                self._write()
+
+    def close(self) -> List[Path]:
+        """Writes what is left; returns all files."""
+        if self._tiles:
+            self._write()
+        return self._written
+
+    def _write(self) -> None:
+        path = self._folder / f"predictions_{len(self._written) + 1:03d}.png"
+        # With heat maps in pairs, so that none is torn apart.
+        contact_sheet(self._tiles, columns=5 if self._heat_maps is None else 6).save(path)
+        self._tiles.clear()
+        self._written.append(path)
