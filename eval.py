@@ -10,7 +10,7 @@ import logging
 import sys
 from dataclasses import asdict
 from pathlib import Path
-from typing import Optional, Sequence
+from typing import Any, Optional, Sequence, Tuple
 
 from src.args import EvalRun
 from src.data.data_utils.staging import localize_output, stage_inputs, uploads
@@ -27,27 +27,48 @@ def evaluate_network(config: EvalRun) -> None:
     config = localize_output(stage_inputs(config), continues=False)
     world = setup_device(config.run, seed=config.train.seed)
     from src.data.imagenet import create_dataset
-    from src.tools.checkpoint import read_checkpoint, run_folder
-    from src.trainer.build import build_eval_net, build_network, load_network
     from src.trainer.evaluate import evaluate
     from src.trainer.served import open_mindir
 
+    checkpoint = None
     if config.evaluation.mindir:
-        source = Path(config.evaluation.mindir)
         net, config = open_mindir(config)
-        dataset = create_dataset(config, False, world.rank, world.size)
     else:
-        checkpoint = read_checkpoint(Path(config.model.pretrained or ""))
-        if config.train.ema:
-            checkpoint = checkpoint.averaged()
-        source = checkpoint.path
-        dataset = create_dataset(config, False, world.rank, world.size)
-        network = build_network(config)
-        load_network(network, checkpoint, config)
-        net = build_eval_net(config, network)
-    result = evaluate(net, dataset, world)
-    if not world.is_main:
-        return
+        net, config, checkpoint = _open_checkpoint(config)
+    dataset = create_dataset(config, False, world.rank, world.size)
+    if config.evaluation.report:
+        if world.size > 1:
+            raise UserError(
+                f"report {config.evaluation.report!r}: is made by one process, not several"
+            )
+        result = _write_report(config, checkpoint, net, dataset)
+    else:
+        result = evaluate(net, dataset, world)
+    if world.is_main:
+        _write_result(config, result)
+
+
+def _open_checkpoint(config: EvalRun) -> Tuple[Any, EvalRun, Any]:
+    """The network of `pretrained`, the settled recipe, and the checkpoint."""
+    from src.tools.checkpoint import read_checkpoint
+    from src.tools.settle import settle_by_weights
+    from src.trainer.build import build_eval_net, build_network, load_network
+
+    checkpoint = read_checkpoint(Path(config.model.pretrained or ""))
+    config = settle_by_weights(config, checkpoint.meta, path=str(checkpoint.path))
+    network = build_network(config)
+    load_network(network, checkpoint.averaged() if config.train.ema else checkpoint, config)
+    return build_eval_net(config, network), config, checkpoint
+
+
+def _source(config: EvalRun) -> str:
+    return str(config.evaluation.mindir or config.model.pretrained)
+
+
+def _write_result(config: EvalRun, result: Any) -> None:
+    from src.tools.checkpoint import run_folder
+
+    source = _source(config)
     print(
         f"top-1 {result.top1:.3f} %  top-5 {result.top5:.3f} %  loss {result.loss:.4f}  "
         f"images {result.images}  {config.model.arch}  {source}"
@@ -56,7 +77,7 @@ def evaluate_network(config: EvalRun) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     report = {
         "arch": config.model.arch,
-        "checkpoint": str(source),
+        "checkpoint": source,
         "weights": "ema" if config.train.ema else "raw",
         "data_url": config.data.data_url,
         **asdict(result),
@@ -65,6 +86,42 @@ def evaluate_network(config: EvalRun) -> None:
     with uploads(train_url, config, is_main=world.is_main):
         path.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
     logging.getLogger(__name__).info("wrote %s", path)
+
+
+def _write_report(config: EvalRun, checkpoint: Any, eval_net: Any, dataset: Any) -> Any:
+    """Evaluates `eval_net`, and after it the averaged weights where the checkpoint has both."""
+    from src.report.class_names import imagenet_names
+    from src.report.outcomes import Collector
+    from src.report.page import MISTAKES, create_folder, write_report
+    from src.tools.checkpoint import STATE_PREFIX
+    from src.trainer.build import load_network
+    from src.trainer.evaluate import evaluate
+
+    folder = Path(str(config.evaluation.report))
+    create_folder(folder)
+    known = imagenet_names()
+    names = [known.get(name, name) for name in dataset.class_names]
+
+    def one_pass(weights: str) -> Any:
+        collector = Collector(keep=MISTAKES)
+        result = evaluate(eval_net, dataset, watch=collector.add)
+        return collector.outcomes(weights, result, dataset.file_name, names), collector
+
+    passes = [one_pass("ema" if config.train.ema else "raw")]
+    tensors = checkpoint.tensors if checkpoint and not config.train.ema else {}
+    if any(name.startswith(f"{STATE_PREFIX}ema.") for name in tensors):
+        load_network(eval_net.network, checkpoint.averaged(), config)
+        passes.append(one_pass("ema"))
+    facts = {
+        "arch": config.model.arch,
+        "checkpoint": _source(config),
+        "data": config.data.data_url,
+        "image size": str(config.model.image_size),
+    }
+    real = config.evaluation.real_labels
+    page = write_report(folder, passes, facts=facts, real_labels=Path(real) if real else None)
+    logging.getLogger(__name__).info("wrote %s", page)
+    return passes[0][0].result
 
 
 def main(argv: Optional[Sequence[str]] = None) -> int:

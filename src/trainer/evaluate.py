@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+from typing import Callable, Optional
+
 import mindspore as ms
+import numpy as np
 from mindspore import Tensor, nn
 
 from src.data.imagenet import ImageDataset
 from src.tools.collectives import sum_over_ranks
 from src.tools.device import ALONE, World
 from src.tools.metrics import EvalResult, EvalTotals
+
+Watch = Callable[[np.ndarray, np.ndarray, np.ndarray], None]
 
 
 class EvalNet(nn.Cell):
@@ -23,14 +28,24 @@ class EvalNet(nn.Cell):
         return self.network(self.normalize(image)).astype(ms.float32)
 
 
-def evaluate(eval_net: EvalNet, dataset: ImageDataset, world: World = ALONE) -> EvalResult:
+def evaluate(
+    eval_net: EvalNet,
+    dataset: ImageDataset,
+    world: World = ALONE,
+    *,
+    watch: Optional[Watch] = None,
+) -> EvalResult:
     """Scores `eval_net` over all of `dataset`, the last partial batch included.
 
     Args:
         world: whose every process evaluates its share of the set; all return the same scores.
+        watch: is given the logits, labels and images of every batch of this process.
     """
     eval_net.set_train(False)
     totals = EvalTotals()
     for batch in dataset.batches():
-        totals.update(eval_net(Tensor(batch.image)).asnumpy(), batch.label)
+        logits = eval_net(Tensor(batch.image)).asnumpy()
+        totals.update(logits, batch.label)
+        if watch is not None:
+            watch(logits, batch.label, batch.image)
     return totals.summed(lambda sums: sum_over_ranks(sums, world)).result()

@@ -1,0 +1,209 @@
+"""What an evaluation found image by image, and the numbers that follow from it."""
+
+from __future__ import annotations
+
+import csv
+import json
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Callable, Dict, List, NamedTuple, Optional, Tuple
+
+import numpy as np
+
+from src.errors import UserError
+from src.report.predictions import top_k
+from src.tools.metrics import EvalResult
+
+_COLUMNS = ("image", "label", "predicted", "confidence", "correct")
+_BINS = 15
+
+
+@dataclass(frozen=True)
+class Outcomes:
+    """One pass of one set of weights over N images.
+
+    Attributes:
+        weights: `raw` or `ema`.
+        result: the scores eval.py prints.
+        images: their paths below val/.
+        label, predicted: (N,) int64.
+        confidence: (N,) float64, probability of the predicted class.
+        class_names: of all classes.
+    """
+
+    weights: str
+    result: EvalResult
+    images: List[str]
+    label: np.ndarray
+    predicted: np.ndarray
+    confidence: np.ndarray
+    class_names: List[str]
+
+    @property
+    def correct(self) -> np.ndarray:
+        """(N,) bool."""
+        return self.label == self.predicted
+
+    def per_class(self) -> Tuple[np.ndarray, np.ndarray]:
+        """Images (K,) and top-1 in percent (K,) of every class; NaN where there are none."""
+        count = np.bincount(self.label, minlength=len(self.class_names))
+        hits = np.bincount(self.label[self.correct], minlength=len(self.class_names))
+        with np.errstate(invalid="ignore"):
+            return count, 100.0 * hits / count
+
+    def confusion(self) -> np.ndarray:
+        """(K, K) counts, rows the true class."""
+        classes = len(self.class_names)
+        flat = np.bincount(self.label * classes + self.predicted, minlength=classes**2)
+        return flat.reshape(classes, classes)
+
+    def worst_pairs(self, most: int) -> List[Tuple[str, str, int]]:
+        """(true, predicted, images) of the commonest mistakes, commonest first."""
+        wrong = ~self.correct
+        pairs, counts = np.unique(
+            np.stack([self.label[wrong], self.predicted[wrong]], axis=1), axis=0, return_counts=True
+        )
+        order = np.argsort(-counts, kind="stable")[:most]
+        names = self.class_names
+        return [(names[pairs[i, 0]], names[pairs[i, 1]], int(counts[i])) for i in order]
+
+    def calibration(self) -> Calibration:
+        """Guo et al. 2017, equation 3, with 15 bins of equal width, open below."""
+        edges = np.linspace(0.0, 1.0, _BINS + 1)[1:-1]
+        bins = np.digitize(self.confidence, edges, right=True)
+        count = np.bincount(bins, minlength=_BINS)
+        filled = np.maximum(count, 1)
+        confidence = np.bincount(bins, self.confidence, _BINS) / filled
+        accuracy = np.bincount(bins, self.correct.astype(np.float64), _BINS) / filled
+        ece = float((count * np.abs(accuracy - confidence)).sum() / max(1, count.sum()))
+        return Calibration(count, confidence, accuracy, ece)
+
+
+class Calibration(NamedTuple):
+    """Attributes:
+    images: in each bin.
+    confidence, accuracy: means of each bin, [0, 1].
+    ece: expected calibration error, [0, 1].
+    """
+
+    images: np.ndarray
+    confidence: np.ndarray
+    accuracy: np.ndarray
+    ece: float
+
+
+class Collector:
+    """Gathers outcomes batch by batch, with the pictures of the most confident mistakes.
+
+    Attributes:
+        mistakes: (confidence, position among what was gathered, image), most confident first.
+    """
+
+    def __init__(self, keep: int) -> None:
+        self._keep = keep
+        self._indices: List[np.ndarray] = []
+        self._parts: List[Tuple[np.ndarray, np.ndarray, np.ndarray]] = []
+        self.mistakes: List[Tuple[float, int, np.ndarray]] = []
+        self._rows = self._gathered = 0
+
+    def add(self, logits: np.ndarray, label: np.ndarray, image: np.ndarray) -> None:
+        """A batch; label -1 marks padding and images that could not be read."""
+        real = label >= 0
+        self._indices.append(self._rows + np.flatnonzero(real))
+        self._rows += len(real)
+        labels, shares = top_k(logits[real], 1)
+        label, predicted, confidence = label[real].astype(np.int64), labels[:, 0], shares[:, 0]
+        self._parts.append((label, predicted, confidence))
+        wrong = np.flatnonzero(label != predicted)
+        found = [(float(confidence[i]), self._gathered + int(i), image[real][i]) for i in wrong]
+        self.mistakes = sorted(self.mistakes + found, key=lambda m: (-m[0], m[1]))[: self._keep]
+        self._gathered += len(label)
+
+    def outcomes(
+        self, weights: str, result: EvalResult, file_name: Callable[[int], str], names: List[str]
+    ) -> Outcomes:
+        """Everything added so far.
+
+        Args:
+            file_name: of the image in a row, all rows of all batches counted.
+        """
+        images = [file_name(int(index)) for index in np.concatenate(self._indices)]
+        label, predicted, confidence = (np.concatenate(part) for part in zip(*self._parts))
+        return Outcomes(weights, result, images, label, predicted, confidence, names)
+
+
+def write_outcomes(outcomes: Outcomes, path: Path) -> None:
+    """A row per image; `read_outcomes` reads it."""
+    with path.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file)
+        writer.writerow(_COLUMNS)
+        rows = (outcomes.label, outcomes.predicted, outcomes.confidence, outcomes.correct)
+        for image, label, predicted, confidence, correct in zip(outcomes.images, *rows):
+            names = outcomes.class_names[label], outcomes.class_names[predicted]
+            writer.writerow([image, *names, f"{confidence:.6g}", int(correct)])
+
+
+def read_outcomes(folder: Path) -> Dict[str, Dict[str, str]]:
+    """Image -> its row in FOLDER/images.csv.
+
+    Raises:
+        UserError: no report in the folder, or another content.
+    """
+    path = folder / "images.csv"
+    if not path.is_file():
+        raise UserError(
+            f"report {str(folder)!r}: no images.csv; give a folder eval.py --report made"
+        )
+    try:
+        with path.open(newline="", encoding="utf-8") as file:
+            rows = {row["image"]: row for row in csv.DictReader(file)}
+        bad = [image for image, row in rows.items() if row["correct"] not in ("0", "1")]
+    except (KeyError, ValueError) as error:
+        raise UserError(f"report {str(folder)!r}: images.csv is not eval.py's") from error
+    if bad or not rows:
+        raise UserError(f"report {str(folder)!r}: images.csv is not whole; make the report anew")
+    return rows
+
+
+def real_accuracy(outcomes: Outcomes, path: Path) -> Tuple[float, int]:
+    """Top-1 in percent by ReaL's labels (Beyer et al. 2020), and the images that have any.
+
+    Args:
+        path: JSON, a list with the accepted labels of ILSVRC2012_val_00000001, ..._2, ...
+
+    Raises:
+        UserError: unreadable, or the images are not ImageNet's.
+    """
+    try:
+        accepted: Any = json.loads(path.read_text(encoding="utf-8"))
+        numbers = [int(re.findall(r"_val_(\d+)", image)[0]) - 1 for image in outcomes.images]
+        sets = [set(accepted[number]) for number in numbers]
+    except (OSError, ValueError, TypeError, IndexError) as error:
+        raise UserError(
+            f"real_labels {str(path)!r}: needs the JSON list of ReaL and images named "
+            "ILSVRC2012_val_NNNNNNNN; leave it out for other data"
+        ) from error
+    hits = [label in allowed for label, allowed in zip(outcomes.predicted, sets) if allowed]
+    return 100.0 * float(np.mean(hits)) if hits else float("nan"), len(hits)
+
+
+def summary(outcomes: Outcomes, real: Optional[Tuple[float, int]]) -> Dict[str, Any]:
+    """The numbers of one pass, for report.json."""
+    count, accuracy = outcomes.per_class()
+    named = zip(outcomes.class_names, count.tolist(), accuracy.tolist())
+    found = {
+        "weights": outcomes.weights,
+        "top1": outcomes.result.top1,
+        "top5": outcomes.result.top5,
+        "loss": outcomes.result.loss,
+        "images": outcomes.result.images,
+        "ece": outcomes.calibration().ece,
+        "classes": [
+            {"name": name, "images": images, "top1": None if images == 0 else top1}
+            for name, images, top1 in named
+        ],
+    }
+    if real is not None:
+        found["real_top1"], found["real_images"] = real
+    return found
