@@ -19,9 +19,11 @@ def train(config: Config) -> None:
     # MindSpore is imported here, after the arguments are known to be good: a misspelt key costs a
     # tenth of a second.
     from src.data.imagenet import create_dataset
+    from src.tools.settle import settle_by_data
     from src.trainer.build import build_run, build_trainer
     from src.trainer.dry_run import dry_run, profile
 
+    config = settle_by_data(config)
     run = build_run(config, world)
     rank, size = world.rank, world.size
     train_set = create_dataset(config, True, rank, size, start_step=run.state.step)

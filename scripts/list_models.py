@@ -28,8 +28,9 @@ def recipes_by_arch() -> Dict[str, List[str]]:
     """Architecture -> names of the recipe files that train it."""
     found: Dict[str, List[str]] = {}
     for path in sorted(RECIPES.glob("*.yaml")):
-        arch = read_files(str(path), keys_of(Config))["arch"].value
-        found.setdefault(arch, []).append(path.name)
+        entries = read_files(str(path), keys_of(Config))
+        if "arch" in entries:  # finetune.yaml is for all
+            found.setdefault(entries["arch"].value, []).append(path.name)
     return found
 
 

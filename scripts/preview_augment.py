@@ -116,6 +116,10 @@ def main(argv: Optional[List[str]] = None) -> int:
     config = replace(parse_args(argv), device_target="CPU")
     try:
         setup_device(config.run, seed=config.train.seed)
+        if not (config.model.num_classes and config.model.image_size):
+            from src.tools.settle import settle_by_data
+
+            config = settle_by_data(config)
         sheet = contact_sheet(draw_rows(config))
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
