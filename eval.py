@@ -45,7 +45,8 @@ def evaluate_network(config: EvalRun) -> None:
     else:
         result = evaluate(net, dataset, world)
     if world.is_main:
-        _write_result(config, result)
+        with uploads(train_url, config, is_main=True):
+            _write_result(config, result)
 
 
 def _open_checkpoint(config: EvalRun) -> Tuple[Any, EvalRun, Any]:
@@ -83,8 +84,7 @@ def _write_result(config: EvalRun, result: Any) -> None:
         **asdict(result),
     }
     path = folder / "report.json"
-    with uploads(train_url, config, is_main=world.is_main):
-        path.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
+    path.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
     logging.getLogger(__name__).info("wrote %s", path)
 
 

@@ -11,6 +11,7 @@ from typing import List, Optional, Sequence
 from tqdm import tqdm
 
 from src.args import Config, parse_args
+from src.data.data_utils.staging import stage_inputs
 from src.errors import UserError
 from src.report.image_files import ImageStream, find_images
 from src.report.predictions import FORMATS, Prediction, check_format, top_k, write_predictions
@@ -28,6 +29,7 @@ normalisation and names of classes come from the options and --config, else from
 def predict(arguments: argparse.Namespace, config: Config) -> None:
     """Predicts all images, writes the result and maybe pictures."""
     _check(arguments)
+    config = stage_inputs(config)
     root, files = find_images(arguments.input)
     setup_device(config.run, seed=config.train.seed)
     from src.report.class_names import class_names

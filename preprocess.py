@@ -38,6 +38,10 @@ def preprocess(config: PreprocessRun) -> None:
 
     config, batch_size = settings_of(config)
     config = stage_inputs(config)
+    if not (config.model.num_classes and config.model.image_size):
+        from src.tools.settle import settle_by_data
+
+        config = settle_by_data(config)
     count = write_inputs(config, batch_size=batch_size)
     print(f"wrote {count} inputs of {batch_size} to {config.preprocess.result_path}")
 

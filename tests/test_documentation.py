@@ -1,0 +1,231 @@
+"""The documentation says what the code does."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+from typing import Dict, List
+
+import pytest
+from test_scripts import script
+
+import predict
+from src.args import Config, EvalRun, ExportRun, PreprocessRun, parse_args
+from src.configs.parser import keys_of
+
+ROOT = Path(__file__).resolve().parent.parent
+READMES = ("README.md", "README_CN.md")
+PAGES = sorted([*(ROOT / "docs").rglob("*.md"), *(ROOT / name for name in READMES)])
+
+
+def commands(name: str) -> List[str]:
+    """Lines of the README's bash blocks, without comments."""
+    text = (ROOT / name).read_text(encoding="utf-8")
+    blocks = re.findall(r"^ *```(?:bash|shell)\n(.*?)^ *```", text, re.MULTILINE | re.DOTALL)
+    joined = "\n".join(blocks).replace("\\\n", " ")
+    lines = [re.split(r"(?:^|\s)#", line)[0].strip() for line in joined.splitlines()]
+    return [" ".join(line.split()) for line in lines if line]
+
+
+def numbers(name: str) -> List[str]:
+    """Every number of the text, in sorted order; thousands have commas in both languages."""
+    text = (ROOT / name).read_text(encoding="utf-8")
+    return sorted(re.findall(r"\d+(?:[.,]\d+)*", text))
+
+
+def code(name: str) -> List[str]:
+    """What stands in backticks on its own: keys, files, scripts."""
+    text = (ROOT / name).read_text(encoding="utf-8")
+    text = re.sub(r"```.*?```", "", text, flags=re.DOTALL)
+    return sorted(re.findall(r"`([^`\n]+)`", text))
+
+
+def test_the_configuration_page_is_what_the_code_says() -> None:
+    program = script("make_configuration_page")
+    message = "run python scripts/make_configuration_page.py"
+    assert program.PAGE.read_text(encoding="utf-8") == program.page(), message
+    for run in (Config, ExportRun, EvalRun, PreprocessRun):
+        assert all(f"| `{key}` |" in program.page() for key in keys_of(run))
+
+
+def test_both_readmes_have_the_same_commands() -> None:
+    assert commands(READMES[0]) == commands(READMES[1])
+    assert len(commands(READMES[0])) > 10
+
+
+def test_both_readmes_have_the_same_keys_and_scripts() -> None:
+    assert code(READMES[0]) == code(READMES[1])
+
+
+def test_both_readmes_have_the_same_numbers() -> None:
+    assert numbers(READMES[0]) == numbers(READMES[1])
+
+
+def test_both_readmes_have_the_same_headings_in_the_zoos_order() -> None:
+    text = (ROOT / "README_CN.md").read_text(encoding="utf-8")
+    zoo = "目录 描述 数据集 特性 环境要求 脚本说明 训练和测试 导出过程 推理过程 性能".split()
+    found = re.findall(r"^# (\S+)$", text, re.MULTILINE)
+    assert [heading for heading in found if heading in zoo] == zoo
+    levels = [
+        [len(mark) for mark in re.findall(r"^(#+) ", (ROOT / name).read_text(), re.MULTILINE)]
+        for name in READMES
+    ]
+    assert len(levels[0]) == len(levels[1])
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_links_lead_somewhere(page: Path) -> None:
+    text = page.read_text(encoding="utf-8")
+    for target in re.findall(r"\]\(([^)#\s]+)[^)]*\)", text):
+        if not target.startswith("http"):
+            assert (page.parent / target).exists(), target
+    for target in re.findall(r"\]\(#([^)]+)\)", text):
+        anchors = [
+            re.sub(r"[^\w -]", "", heading.lower()).strip().replace(" ", "-")
+            for heading in re.findall(r"^#+ (.+)$", text, re.MULTILINE)
+        ]
+        assert target in anchors, target
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_keys_in_the_tables_of_migration_exist(page: Path) -> None:
+    known = {*keys_of(Config), "config", "print_config", "help"}
+    text = page.read_text(encoding="utf-8")
+    if page.name == "migrating.md":
+        for row in re.findall(r"^\| .*? \| (.*) \|$", text, re.MULTILINE):
+            for key in re.findall(r"`([a-z]\w*)[:`]", row):
+                assert key in known, key
+            for key, value in re.findall(r"`([a-z]\w*): ([\w.]+)`", row):
+                assert parse_args([f"--{key}", value, "--mix_up", "0.8"]).flat()[key] is not None
+
+
+PROGRAMS = {"train.py": Config, "eval.py": EvalRun, "export.py": ExportRun, "predict.py": Config}
+
+
+@pytest.mark.parametrize("command", [c for c in commands("README.md") if c.split()[1] in PROGRAMS])
+def test_options_of_the_readmes_commands_are_known(
+    command: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(ROOT)
+    program, *words = command.split()[1:]
+    if program == "predict.py":
+        words = predict._parser().parse_known_args(words)[1]
+    if set(words) & {"--help", "--print_config"}:
+        with pytest.raises(SystemExit) as stopped:
+            parse_args(words, PROGRAMS[program])
+        assert stopped.value.code == 0, capsys.readouterr().err
+    else:
+        assert parse_args([*words, "--debug"], PROGRAMS[program])
+
+
+@pytest.fixture(scope="module")
+def clone(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A copy of the repository's files, with this interpreter as .venv/bin/python."""
+    root = tmp_path_factory.mktemp("clone")
+    listed = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True)
+    for name in listed.stdout.splitlines():
+        if (ROOT / name).exists():
+            (root / name).parent.mkdir(parents=True, exist_ok=True)
+            (root / name).write_bytes((ROOT / name).read_bytes())
+    (root / ".venv" / "bin").mkdir(parents=True)
+    wrapper = root / ".venv" / "bin" / "python"
+    wrapper.write_text(f'#!/bin/sh\nexec {shlex.quote(sys.executable)} "$@"\n')
+    wrapper.chmod(0o755)
+    return root
+
+
+# A shallow network for two epochs, so that every command runs in seconds.
+SHRUNK: Dict[str, str] = {
+    "epochs: 20": "epochs: 2",
+    "warmup_length: 2": "warmup_length: 1",
+    "save_every: 10": "save_every: 1",
+    "model_args: {attention_dropout: 0.0}": (
+        "model_args: {attention_dropout: 0.0, num_layers: 1, n_conv_layers: 1}"
+    ),
+}
+
+
+def prepare(root: Path) -> None:
+    """Makes what the commands name beside what they make themselves."""
+    recipe = root / "src" / "configs" / "cct_2_3x2_32_digits.yaml"
+    text = recipe.read_text()
+    for before, after in SHRUNK.items():
+        assert before in text
+        text = text.replace(before, after)
+    recipe.write_text(text)
+    from PIL import Image
+
+    for split in ("train", "val"):
+        for number, name in enumerate(("cats", "dogs")):
+            folder = root / "my_folder" / split / name
+            folder.mkdir(parents=True)
+            for index in range(32 if split == "train" else 2):
+                colour = (100 * number, 3 * index, 50)
+                Image.new("RGB", (40, 30), colour).save(folder / f"{index}.jpg")
+    timm = pytest.importorskip("timm")
+    import torch
+
+    torch.save(timm.create_model("deit_small_patch16_224").state_dict(), root / "X.pth")
+    (root / "outputs").mkdir()
+    device = {"device_id": "0", "device_ip": "192.168.100.101", "rank_id": "0"}
+    server = {"server_id": "10.0.0.1", "device": [device], "host_nic_ip": "reserve"}
+    table = {"version": "1.0", "server_count": "1", "server_list": [server], "status": "completed"}
+    (root / "ranks.json").write_text(json.dumps(table))
+
+
+# What stands for the arguments of the scripts that start training on devices.
+ARGUMENTS = {
+    "[DEVICE_ID]": "0",
+    "[CONFIG_PATH]": "src/configs/cct_2_3x2_32_digits.yaml",
+    "[RANK_TABLE_FILE]": "ranks.json",
+    "[CUDA_VISIBLE_DEVICES]": "0,1",
+    "[NPROC]": "2",
+    "[CHECKPOINT_PATH]": "outputs/cct_2_3x2_32/best.ckpt",
+}
+
+
+def runnable(command: str) -> str:
+    """The command as it is; where it needs a device, --dry_run; where it installs packages, -h."""
+    if "run_infer_310.sh" in command:  # needs MindSpore Lite; tests/test_inference_chain.py runs it
+        return "bash scripts/run_infer_310.sh -h"
+    if command.startswith("bash scripts/run_") and "[" in command:
+        for name, value in ARGUMENTS.items():
+            command = command.replace(name, value)
+        return f"{command} --dry_run"
+    if command.startswith("bash scripts/"):
+        return f"{command} -h"
+    if "--config src/configs/deit_small_patch16_224.yaml" in command:
+        return f"{command} --print_config"
+    if "finetune.yaml" in command:
+        return f"{command} --epochs 2"
+    return command.replace("scripts/doctor.py", "scripts/doctor.py --no_probe")
+
+
+# Four minutes: every command starts its own process and compiles its own graphs.
+@pytest.mark.slow
+def test_every_command_of_the_readme_works(clone: Path) -> None:
+    from torch_oracle import torch  # noqa: F401
+
+    prepare(clone)
+    environment = {**os.environ, "PYTHONPATH": ""}
+    failures = []
+    for command in commands(READMES[0]):
+        done = subprocess.run(
+            runnable(command),
+            shell=True,
+            cwd=clone,
+            capture_output=True,
+            text=True,
+            env=environment,
+            timeout=600,
+        )
+        if done.returncode:
+            failures.append(f"{command}\n{done.stdout[-600:]}\n{done.stderr[-900:]}")
+    assert not failures, "\n\n".join(failures)
+    assert (clone / "Z.safetensors").is_file()
+    assert (clone / "outputs" / "tutorial" / "report" / "report.html").is_file()
