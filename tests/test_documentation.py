@@ -208,6 +208,7 @@ def runnable(command: str) -> str:
 
 # Four minutes: every command starts its own process and compiles its own graphs.
 @pytest.mark.slow
+@pytest.mark.timeout(3600)
 def test_every_command_of_the_readme_works(clone: Path) -> None:
     from torch_oracle import torch  # noqa: F401
 
