@@ -86,6 +86,7 @@ def test_timms_names() -> None:
         program.timms_name("cct_2_3x2_32")
 
 
+@pytest.mark.slow
 def test_a_recipe_is_measured_in_both_phases(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 from sklearn.datasets import load_digits
 
-from src.args import Config, DataConfig
+from src.args import Config, DataConfig, ModelConfig
 from src.data import digits
 from src.data.digits import prepare_digits
 from src.data.imagenet import create_dataset
@@ -146,7 +146,10 @@ def test_missing_images_are_noticed(tmp_path):
 
 @pytest.mark.parametrize(("training", "num_samples"), [(True, 1437), (False, 360)])
 def test_dataset_of_digits(root, training, num_samples):
-    config = Config(data=DataConfig(set="Digits", data_url=str(root), batch_size=360))
+    config = Config(
+        model=ModelConfig(num_classes=10, image_size=32),
+        data=DataConfig(set="Digits", data_url=str(root), batch_size=360),
+    )
     dataset = create_dataset(config, training)
     assert dataset.num_samples == num_samples
     assert dataset.class_names == list("0123456789")

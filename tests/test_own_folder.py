@@ -65,6 +65,7 @@ def test_one_command_fine_tunes(
     assert all(name in lines[0] for name in ("cat", "dog", "fox"))
 
 
+@pytest.mark.slow
 def test_class_folders_alone_are_split_and_the_split_is_kept(
     folder: Path, weights: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
