@@ -17,6 +17,7 @@ from src.data.data_utils.staging import localize_output, stage_inputs, uploads
 from src.errors import UserError
 from src.tools.device import setup_device
 from src.tools.entry import run_entry_point
+from src.tools.files import write_whole
 
 
 def evaluate_network(config: EvalRun) -> None:
@@ -84,7 +85,7 @@ def _write_result(config: EvalRun, result: Any) -> None:
         **asdict(result),
     }
     path = folder / "report.json"
-    path.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
+    write_whole(path, (json.dumps(report, indent=2) + "\n").encode())
     logging.getLogger(__name__).info("wrote %s", path)
 
 

@@ -12,6 +12,7 @@ from typing import Optional, Sequence
 from src.args import DATASET_NAMES
 from src.errors import UserError
 from src.tools.entry import CommandParser, run_command
+from src.tools.files import write_whole
 from src.tools.inference_results import read_labels, score_results
 
 
@@ -47,7 +48,7 @@ def postprocess(options: argparse.Namespace) -> None:
     result = score_results(options.result_dir, labels)
     report = {"result_dir": str(options.result_dir), "dataset_name": asked, **asdict(result)}
     path = options.result_dir / "report.json"
-    path.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
+    write_whole(path, (json.dumps(report, indent=2) + "\n").encode())
     print(f"Top1 acc: {result.top1 / 100:.5f}")
     print(f"Top5 acc: {result.top5 / 100:.5f}")
 

@@ -7,7 +7,7 @@ import os
 import shutil
 import subprocess
 from pathlib import Path
-from typing import List
+from typing import Callable, List, Optional
 
 import pytest
 
@@ -54,11 +54,19 @@ def need_compiler() -> None:
             pytest.skip(f"{tool} is not installed")
 
 
-def infer(mindir: Path, inputs: Path, output: Path, *more: str) -> subprocess.CompletedProcess:
-    """Runs the C++ program on this CPU; its times go beside `output`."""
+def infer(
+    mindir: Path,
+    inputs: Path,
+    output: Path,
+    *more: str,
+    before: Optional[Callable[[], None]] = None,
+) -> subprocess.CompletedProcess:
+    """Runs the C++ program on this CPU; its times go beside `output`, `before` runs in it first."""
     command = [str(program()), *arguments(mindir, inputs, output), *more]
     environment = {name: value for name, value in os.environ.items() if name != "GLOG_v"}
-    return subprocess.run(command, env=environment, capture_output=True, text=True)
+    return subprocess.run(
+        command, env=environment, capture_output=True, text=True, preexec_fn=before
+    )
 
 
 def arguments(mindir: Path, inputs: Path, output: Path) -> List[str]:

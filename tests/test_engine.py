@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import ctypes
 import json
 import logging
-import os
 import re
 import resource
 import signal
@@ -18,7 +16,16 @@ from typing import Iterator, List
 import mindspore as ms
 import numpy as np
 import pytest
-from digits_run import ROOT, failure, rows, start, steps, wait_for_step, words
+from digits_run import (
+    ROOT,
+    failure,
+    rows,
+    start,
+    steps,
+    wait_for_step,
+    without_override,
+    words,
+)
 from mindspore import Tensor
 
 import eval as eval_program
@@ -206,15 +213,6 @@ def test_a_disk_that_takes_no_more_stops_the_run_and_keeps_the_last_one(
     resource.prlimit(process.pid, resource.RLIMIT_FSIZE, (limit, limit))
     assert stopped_by_its_folder(process, run) >= 2
     assert not list(run.glob(".*tmp*"))
-
-
-def without_override() -> None:
-    """Root may write anywhere, unless it gives that up before the program starts."""
-    if os.geteuid() == 0:
-        libc = ctypes.CDLL(None, use_errno=True)
-        for capability in (1, 2):  # CAP_DAC_OVERRIDE, CAP_DAC_READ_SEARCH
-            if libc.prctl(24, capability, 0, 0, 0):  # PR_CAPBSET_DROP
-                raise OSError(ctypes.get_errno(), "capabilities cannot be dropped")
 
 
 def test_a_folder_that_becomes_read_only_stops_the_run(digits: Path, tmp_path: Path) -> None:

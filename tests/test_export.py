@@ -6,8 +6,9 @@ import contextlib
 import io
 import json
 import os
+import resource
 from pathlib import Path
-from typing import Dict, List, Tuple
+from typing import Dict, Iterator, List, Tuple
 
 import mindspore as ms
 import numpy as np
@@ -167,6 +168,38 @@ def test_a_file_that_computes_something_else_is_not_kept(
     arguments = [*words(arch), "--pretrained", str(checkpoints[arch]), "--file_format", "ONNX"]
     assert "differ" in failure(capsys, export_program, arguments)
     assert os.listdir() == []
+
+
+@contextlib.contextmanager
+def largest_file(size: int) -> Iterator[None]:
+    """As on a disk that is full after `size` bytes."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+@pytest.mark.parametrize("form", ["MINDIR", "ONNX"])
+def test_a_full_disk_leaves_nothing_half_written(
+    form: str,
+    checkpoints: Dict[str, Path],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    arch, path = "convmixer_768_32", tmp_path / f"net.{form.lower()}"
+    arguments = [*words(arch), "--pretrained", str(checkpoints[arch]), "--output", str(path)]
+    arguments += ["--file_format", form]
+    with largest_file(4096):
+        assert str(path) in failure(capsys, export_program, arguments)
+    assert os.listdir(tmp_path) == []
+    run(arguments)
+    written = sorted(os.listdir(tmp_path))
+    (tmp_path / f"net.{form.lower()}.converter_lite.cfg.part").symlink_to("/dev/full")
+    message = failure(capsys, export_program, [*arguments, "--write_converter_config"])
+    assert "No space left" in message
+    assert sorted(os.listdir(tmp_path)) == written
 
 
 @pytest.mark.parametrize(

@@ -18,6 +18,7 @@ import mindspore as ms
 import numpy as np
 import onnxruntime
 import pytest
+from digits_run import without_override
 from model_parity import load_rule_weights
 from photographs import load_photographs
 from small_networks import ARGUMENTS, words, write_checkpoint
@@ -190,6 +191,23 @@ def test_a_full_disk_leaves_no_half_result(
     (output / "000002_0.bin.part").symlink_to("/dev/full")
     refused(lite.infer(mindirs["convmixer_768_32"], small, output), "No space left")
     assert sorted(path.name for path in output.iterdir()) == ["000000_0.bin", "000001_0.bin"]
+
+
+def test_folders_that_are_closed_are_named(
+    small: Path, mindirs: Dict[str, Path], tmp_path: Path
+) -> None:
+    mindir, closed = mindirs["convmixer_768_32"], tmp_path / "closed"
+    shutil.copytree(small, closed)
+    closed.chmod(0)
+    for inputs, output in ((closed, tmp_path / "out"), (small, closed / "out")):
+        try:
+            done = lite.infer(mindir, inputs, output, before=without_override)
+        except (OSError, subprocess.SubprocessError):
+            pytest.skip("root, and its right to read everything cannot be dropped here")
+        refused(done, str(closed))
+    closed.chmod(0o755)
+    assert not (tmp_path / "out").exists()
+    assert not (closed / "out").exists()
 
 
 def test_an_interrupt_ends_after_the_current_input(

@@ -14,7 +14,7 @@ from typing import Dict, List
 import lite
 import numpy as np
 import pytest
-from digits_run import failure
+from digits_run import failure, start, without_override
 from PIL import Image
 
 import postprocess as postprocess_program
@@ -176,6 +176,42 @@ def test_labels_of_another_dataset_are_refused(
     options[1] = str(tmp_path / "none")
     options[3] = "digits"
     assert "no such folder" in failure(capsys, postprocess_program, options)
+
+
+def test_a_score_that_cannot_be_written_leaves_nothing(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    results = tmp_path / "out"
+    write_results(results, np.zeros(4, int), batch=4, classes=8)
+    (results / "report.json.part").symlink_to("/dev/full")
+    options = ["--result_dir", str(results), "--dataset_name", "digits"]
+    options += ["--label_file", str(tmp_path / "label.json")]
+    assert "No space left" in failure(capsys, postprocess_program, options)
+    assert os.listdir(results) == ["000000_0.bin"]
+
+
+@pytest.mark.parametrize("program", ["export.py", "preprocess.py", "postprocess.py"])
+def test_a_folder_that_may_not_be_read_is_named(program: str, images: Path, tmp_path: Path) -> None:
+    closed = tmp_path / "closed"
+    write_results(closed, np.zeros(4, int), batch=4, classes=8)
+    labels = ["--label_file", str(tmp_path / "label.json")]
+    arguments = {
+        "export.py": ["--arch", "convnext_tiny", "--pretrained", str(closed / "net.ckpt")],
+        "preprocess.py": words(closed, tmp_path / "inputs"),
+        "postprocess.py": ["--result_dir", str(closed), "--dataset_name", "digits", *labels],
+    }
+    closed.chmod(0)
+    try:
+        process = start(arguments[program], program, before=without_override)
+    except (OSError, subprocess.SubprocessError):
+        pytest.skip("root, and its right to read everything cannot be dropped here")
+    messages = process.communicate(timeout=300)[1].strip().splitlines()
+    closed.chmod(0o755)
+    assert process.returncode == 2, messages
+    assert messages[-1].startswith("error: ")
+    assert str(closed) in messages[-1]
+    assert "Traceback" not in "".join(messages)
+    assert not (tmp_path / "inputs" / "manifest.tsv").exists()
 
 
 def test_parts_of_the_cpp_program_under_sanitizers() -> None:

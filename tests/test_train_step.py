@@ -7,7 +7,7 @@ from typing import Any, List, Tuple
 import mindspore as ms
 import numpy as np
 import pytest
-from mindspore import Parameter, Tensor, nn
+from mindspore import Parameter, ParameterTuple, Tensor, nn, ops
 from torch_oracle import torch
 
 from src.args import OptimConfig
@@ -17,9 +17,10 @@ from src.tools.amp import LossScale, apply_amp
 from src.tools.clipping import GradientClip
 from src.tools.criterion import DistillationLoss, SoftTargetCrossEntropy
 from src.tools.optimizer import AdamW, Momentum, create_optimizer
+from src.tools.tensors import global_norm, multiply
 from src.trainer.ema import Ema
 from src.trainer.forensics import find_suspect
-from src.trainer.train_one_step import DistilledNetWithLoss, NetWithLoss, TrainOneStep, global_norm
+from src.trainer.train_one_step import DistilledNetWithLoss, NetWithLoss, TrainOneStep
 
 SHAPES = [(7, 5), (5,), (3, 4, 2, 2), (1, 6, 8)]
 DECAY = [True, False, True, False]
@@ -200,6 +201,33 @@ def test_loss_scale_grows_after_a_window_and_stays_within_float32() -> None:
     assert float(large(yes).asnumpy()) == 2.0**126
     fixed = LossScale(16.0, dynamic=False, factor=2.0, window=1)
     assert [float(fixed(f).asnumpy()) for f in (yes, no)] == [16.0, 16.0]
+
+
+class ManyParameters(nn.Cell):
+    """(B, 3, 4, 4) -> (B, 3); the logits are sums of as many scalars as a deep network has."""
+
+    def __init__(self, count: int) -> None:
+        super().__init__()
+        ones = Tensor(np.ones(()), ms.float32)
+        self.scalars = ParameterTuple([Parameter(ones, name=f"w{i}") for i in range(count)])
+
+    def construct(self, x: Tensor) -> Tensor:
+        return x.mean((2, 3)) * ops.addn(multiply(self.scalars, 1.0))
+
+    def no_weight_decay(self) -> set:
+        return set()
+
+
+def test_a_network_of_many_parameters_compiles() -> None:
+    """Twins-PCPVT-S has 304, -L 754; a loop over them would be nested too deep."""
+    net = ManyParameters(400)
+    scale = LossScale(1.0, dynamic=False, factor=2.0, window=1)
+    step = build_step(net, OptimConfig(clip_global_norm_value=1.0), scale)
+    before = net.scalars[-1].asnumpy().copy()
+    assert np.isfinite(run(step, batch(0), 0.01)).all()
+    found = [scalar.asnumpy() for scalar in net.scalars]
+    assert (np.array(found) == found[0]).all()
+    assert found[0] != before
 
 
 def test_global_norm_equals_numpy() -> None:

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import itertools
 import json
-import os
 import zlib
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,6 +29,7 @@ from src.data.samples import EvalSample, Source
 from src.data.workers import Rows, Shape, batches_of
 from src.errors import UserError
 from src.tools.export_record import transform_of
+from src.tools.files import write_whole
 
 MANIFEST, LABELS, SETTINGS = "manifest.tsv", "label.json", "settings.json"
 _VERSION = 1
@@ -199,17 +199,6 @@ def write_inputs(config: PreprocessRun, *, batch_size: int) -> int:
         raise UserError(
             f"result_path {str(folder)!r}: cannot be written ({error}); give another one"
         ) from error
-
-
-def write_whole(path: Path, data: bytes) -> None:
-    """Writes under another name, then renames: a file at `path` is whole."""
-    draft = path.with_name(f"{path.name}.part")
-    try:
-        draft.write_bytes(data)
-        os.replace(draft, path)
-    except OSError:
-        draft.unlink(missing_ok=True)
-        raise
 
 
 def _json(value: Dict[str, Any]) -> bytes:

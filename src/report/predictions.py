@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import io
 import json
-import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Dict, List, Optional, Sequence, Tuple
@@ -13,6 +12,7 @@ from typing import Any, Dict, List, Optional, Sequence, Tuple
 import numpy as np
 
 from src.errors import UserError
+from src.tools.files import write_whole
 
 FORMATS = ("table", "csv", "json", "parquet")
 _COLUMNS = ("image", "rank", "label", "name", "probability")
@@ -92,12 +92,9 @@ def _pyarrow() -> Any:
 
 
 def _replace_file(path: Path, content: bytes) -> Path:
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
-        temporary.write_bytes(content)
-        os.replace(temporary, path)
+        write_whole(path, content)
     except OSError as error:
-        temporary.unlink(missing_ok=True)
         raise UserError(f"output_file {str(path)!r}: {error.strerror}; choose another") from error
     return path
 

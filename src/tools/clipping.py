@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Sequence, Tuple
+from typing import Sequence
 
 from mindspore import Parameter, ParameterTuple, Tensor, nn, ops
 
-Tensors = Tuple[Tensor, ...]
+from src.tools.tensors import Tensors, for_each, multiply
 
 
 def clip_by_global_norm(grads: Tensors, norm: Tensor, limit: float) -> Tensors:
@@ -17,13 +17,16 @@ def clip_by_global_norm(grads: Tensors, norm: Tensor, limit: float) -> Tensors:
     Args:
         norm: Euclidean norm of all gradients together, () float32.
     """
-    factor = ops.minimum(limit / (norm + 1e-6), 1.0)
-    return tuple([grad * factor for grad in grads])
+    return multiply(grads, ops.minimum(limit / (norm + 1e-6), 1.0))
 
 
 def clip_by_value(grads: Tensors, limit: float) -> Tensors:
     """Every element brought into [-limit, limit], as torch.nn.utils.clip_grad_value_."""
-    return tuple([ops.clip_by_value(grad, -limit, limit) for grad in grads])
+    return for_each(ops.partial(_clip_elements, limit), grads)
+
+
+def _clip_elements(limit: float, grad: Tensor) -> Tensor:
+    return ops.clip_by_value(grad, -limit, limit)
 
 
 def adaptive_clip(grads: Tensors, parameters: Tensors, factor: float) -> Tensors:
@@ -33,10 +36,10 @@ def adaptive_clip(grads: Tensors, parameters: Tensors, factor: float) -> Tensors
     gradient's norm is at most `factor` times the weights' norm; the latter counts as 1e-3 if it
     is smaller, so that weights that are zero can learn.
     """
-    return tuple([_clip_units(grad, weight, factor) for grad, weight in zip(grads, parameters)])
+    return for_each(ops.partial(_clip_units, factor), grads, parameters)
 
 
-def _clip_units(grad: Tensor, weight: Tensor, factor: float) -> Tensor:
+def _clip_units(factor: float, grad: Tensor, weight: Tensor) -> Tensor:
     limit = factor * ops.maximum(_unit_norm(weight), 1e-3)
     norm = _unit_norm(grad)
     ratio = limit / ops.maximum(norm, 1e-6)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Optional, Tuple
+from typing import Optional
 
 import mindspore as ms
 import numpy as np
@@ -10,8 +10,7 @@ from mindspore import Tensor, nn, ops
 
 from src.errors import UserError
 from src.tools.device import World
-
-Tensors = Tuple[Tensor, ...]
+from src.tools.tensors import Tensors, for_each
 
 # A float64 is the sum of three float32, which is what every backend's collectives carry.
 _PARTS = 3
@@ -27,10 +26,10 @@ class MeanOverRanks(nn.Cell):
         self.size = float(world.size)
 
     def construct(self, tensors: Tensors) -> Tensors:
-        means = ()  # type: Tensors
-        for tensor in tensors:
-            means += (self.all_reduce(tensor) / self.size,)
-        return means
+        return for_each(self._mean, tensors)
+
+    def _mean(self, tensor: Tensor) -> Tensor:
+        return self.all_reduce(tensor) / self.size
 
 
 class _Sum(nn.Cell):

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import List, Tuple
 
 from src.args import ExportRun
+from src.tools.files import write_whole
 from src.tools.onnx_export import INPUT
 
 # Batches that a free one may take on an Ascend, which compiles each.
@@ -26,11 +27,11 @@ def write_converter_configs(config: ExportRun, path: Path) -> List[Path]:
     910B; atc (CANN) compiles ONNX or AIR into .om.
     """
     lite = path.with_name(f"{path.name}.converter_lite.cfg")
-    lite.write_text(_converter_lite(config, path), encoding="utf-8")
+    write_whole(lite, _converter_lite(config, path).encode())
     if config.export.file_format == "MINDIR":
         return [lite]
     atc = path.with_name(f"{path.name}.atc.sh")
-    atc.write_text(_atc(config, path), encoding="utf-8")
+    write_whole(atc, _atc(config, path).encode())
     return [lite, atc]
 
 

@@ -20,7 +20,8 @@ def run_entry_point(
 ) -> int:
     """Parses `argv`, runs `work` and returns the exit code.
 
-    0; 1 when training failed; 2 for what the user can mend; 128 + N when signal N ended it.
+    0; 1 when training failed; 2 for what the user can mend, files and disks included; 128 + N when
+    signal N ended it.
     """
     config = parse_args(argv, config_type)
     return _run(lambda: work(config), debug=config.run.debug)
@@ -56,14 +57,7 @@ def run_command(
 
 def run_parsed(work: Callable[[argparse.Namespace], Any], arguments: argparse.Namespace) -> int:
     """The same for arguments that are parsed already."""
-
-    def attempt() -> Any:
-        try:
-            return work(arguments)
-        except OSError as error:
-            raise UserError(str(error)) from error
-
-    return _run(attempt, debug=arguments.debug)
+    return _run(lambda: work(arguments), debug=arguments.debug)
 
 
 def _run(work: Callable[[], Any], *, debug: bool) -> int:
@@ -73,11 +67,11 @@ def _run(work: Callable[[], Any], *, debug: bool) -> int:
     try:
         with interrupts_reach_python():
             return work() or 0
-    except (UserError, TrainingFailed) as error:
+    except (UserError, TrainingFailed, OSError) as error:
         if debug:
             raise
         print(f"error: {error}", file=sys.stderr)
-        return 2 if isinstance(error, UserError) else 1
+        return 1 if isinstance(error, TrainingFailed) else 2
     except StoppedBySignal as stopped:
         return stopped.exit_code
     except KeyboardInterrupt:

@@ -10,6 +10,7 @@ from typing import Any, Dict, List, Optional
 
 from src.args import Config
 from src.errors import UserError
+from src.tools.files import write_whole
 
 
 @dataclass(frozen=True)
@@ -67,7 +68,7 @@ def file_sha256(path: Path) -> str:
 def write_record(path: Path, record: ExportRecord) -> None:
     """Writes the record of the file at `path` beside it."""
     text = json.dumps(asdict(record), indent=2) + "\n"
-    record_path(path).write_text(text, encoding="utf-8")
+    write_whole(record_path(path), text.encode())
 
 
 def read_record(path: Path) -> ExportRecord:

@@ -8,12 +8,13 @@ and returns the number of updates done. `grads` are in the order of `parameters`
 from __future__ import annotations
 
 from functools import partial
-from typing import List, Optional, Sequence, Tuple
+from typing import Any, List, Optional, Sequence, Tuple
 
 import mindspore as ms
 from mindspore import Parameter, ParameterTuple, Tensor, nn, ops
 
 from src.args import OptimConfig
+from src.tools.tensors import Tensors, for_each
 
 
 def decays(parameter: Parameter, excluded: Sequence[str]) -> bool:
@@ -72,6 +73,13 @@ class Optimizer(nn.Cell):
         ops.assign(self.updates, updates)
         return updates
 
+    def _for_each(self, step: Any, grads: Tensors, state: Tuple[Tensors, ...]) -> None:
+        """`step(weight, grad, decay, lr_scale, *state)` for each parameter."""
+        if len(state) == 1:
+            for_each(step, self.parameters, grads, self.decay, self.lr_scale, state[0])
+        else:
+            for_each(step, self.parameters, grads, self.decay, self.lr_scale, state[0], state[1])
+
 
 class AdamW(Optimizer):
     """Adam with decoupled weight decay (Loshchilov and Hutter 2019, algorithm 2), bias-corrected.
@@ -96,30 +104,36 @@ class AdamW(Optimizer):
         self.eps = eps
         self.adam = ops.Adam()
 
-    def construct(self, grads: Tuple[Tensor, ...], lr: Tensor) -> Tensor:
+    def construct(self, grads: Tensors, lr: Tensor) -> Tensor:
         updates = self.count_update()
         exponent = updates.astype(ms.float32)
         power1 = ops.pow(self.beta1, exponent)
         power2 = ops.pow(self.beta2, exponent)
         # The kernel divides by sqrt(v) + eps before it corrects the bias of v, torch after it.
         eps = self.eps * ops.sqrt(1.0 - power2)
-        for i in range(len(self.parameters)):
-            weight, rate = self.parameters[i], lr * self.lr_scale[i]
-            if self.decay[i] > 0.0:
-                ops.assign(weight, weight * (1.0 - rate * self.decay[i]))
-            self.adam(
-                weight,
-                self.moment1[i],
-                self.moment2[i],
-                power1,
-                power2,
-                rate,
-                self.beta1,
-                self.beta2,
-                eps,
-                grads[i],
-            )
+        step = ops.partial(self._step, lr, power1, power2, eps)
+        state = (self.moment1, self.moment2)
+        self._for_each(step, grads, state)
         return updates
+
+    def _step(
+        self,
+        lr: Tensor,
+        power1: Tensor,
+        power2: Tensor,
+        eps: Tensor,
+        weight: Parameter,
+        grad: Tensor,
+        decay: float,
+        scale: float,
+        moment1: Parameter,
+        moment2: Parameter,
+    ) -> Any:
+        rate = lr * scale
+        if decay > 0.0:
+            ops.assign(weight, weight * (1.0 - rate * decay))
+        beta1, beta2 = self.beta1, self.beta2
+        return self.adam(weight, moment1, moment2, power1, power2, rate, beta1, beta2, eps, grad)
 
 
 class AdamWeightDecay(Optimizer):
@@ -146,21 +160,23 @@ class AdamWeightDecay(Optimizer):
         self.eps = eps
         self.adam = ops.AdamWeightDecay()
 
-    def construct(self, grads: Tuple[Tensor, ...], lr: Tensor) -> Tensor:
+    def construct(self, grads: Tensors, lr: Tensor) -> Tensor:
         updates = self.count_update()
-        for i in range(len(self.parameters)):
-            self.adam(
-                self.parameters[i],
-                self.moment1[i],
-                self.moment2[i],
-                lr * self.lr_scale[i],
-                self.beta1,
-                self.beta2,
-                self.eps,
-                self.decay[i],
-                grads[i],
-            )
+        self._for_each(ops.partial(self._step, lr), grads, (self.moment1, self.moment2))
         return updates
+
+    def _step(
+        self,
+        lr: Tensor,
+        weight: Parameter,
+        grad: Tensor,
+        decay: float,
+        scale: float,
+        moment1: Parameter,
+        moment2: Parameter,
+    ) -> Any:
+        rate, betas = lr * scale, (self.beta1, self.beta2)
+        return self.adam(weight, moment1, moment2, rate, betas[0], betas[1], self.eps, decay, grad)
 
 
 class Momentum(Optimizer):
@@ -186,19 +202,28 @@ class Momentum(Optimizer):
         self.nesterov = nesterov
         self.apply = ops.ApplyMomentum()
 
-    def construct(self, grads: Tuple[Tensor, ...], lr: Tensor) -> Tensor:
+    def construct(self, grads: Tensors, lr: Tensor) -> Tensor:
         updates = self.count_update()
-        for i in range(len(self.parameters)):
-            weight, rate = self.parameters[i], lr * self.lr_scale[i]
-            grad = grads[i] + weight * self.decay[i]
-            if self.nesterov:
-                # The kernel has an attribute for it, which is ignored on CPU.
-                velocity = self.momentum * self.velocity[i] + grad
-                ops.assign(weight, weight - rate * (grad + self.momentum * velocity))
-                ops.assign(self.velocity[i], velocity)
-            else:
-                self.apply(weight, self.velocity[i], rate, grad, self.momentum)
+        self._for_each(ops.partial(self._step, lr), grads, (self.velocity,))
         return updates
+
+    def _step(
+        self,
+        lr: Tensor,
+        weight: Parameter,
+        grad: Tensor,
+        decay: float,
+        scale: float,
+        velocity: Parameter,
+    ) -> Any:
+        rate = lr * scale
+        grad = grad + weight * decay
+        if not self.nesterov:
+            return self.apply(weight, velocity, rate, grad, self.momentum)
+        # The kernel has an attribute for it, which is ignored on CPU.
+        ahead = self.momentum * velocity + grad
+        ops.assign(weight, weight - rate * (grad + self.momentum * ahead))
+        return ops.assign(velocity, ahead)
 
 
 class Lamb(Optimizer):
@@ -225,23 +250,37 @@ class Lamb(Optimizer):
         self.beta1, self.beta2 = beta
         self.eps = eps
 
-    def construct(self, grads: Tuple[Tensor, ...], lr: Tensor) -> Tensor:
+    def construct(self, grads: Tensors, lr: Tensor) -> Tensor:
         updates = self.count_update()
         exponent = updates.astype(ms.float32)
         correction1 = 1.0 - ops.pow(self.beta1, exponent)
         correction2 = ops.sqrt(1.0 - ops.pow(self.beta2, exponent))
-        for i in range(len(self.parameters)):
-            weight, rate = self.parameters[i], lr * self.lr_scale[i]
-            moment1 = self.beta1 * self.moment1[i] + (1.0 - self.beta1) * grads[i]
-            moment2 = self.beta2 * self.moment2[i] + (1.0 - self.beta2) * ops.square(grads[i])
-            update = (moment1 / correction1) / (ops.sqrt(moment2) / correction2 + self.eps)
-            if self.decay[i] > 0.0:
-                update = update + self.decay[i] * weight
-                rate = rate * self._trust_ratio(weight, update)
-            ops.assign(self.moment1[i], moment1)
-            ops.assign(self.moment2[i], moment2)
-            ops.assign(weight, weight - rate * update)
+        step = ops.partial(self._step, lr, correction1, correction2)
+        self._for_each(step, grads, (self.moment1, self.moment2))
         return updates
+
+    def _step(
+        self,
+        lr: Tensor,
+        correction1: Tensor,
+        correction2: Tensor,
+        weight: Parameter,
+        grad: Tensor,
+        decay: float,
+        scale: float,
+        moment1: Parameter,
+        moment2: Parameter,
+    ) -> Any:
+        rate = lr * scale
+        mean = self.beta1 * moment1 + (1.0 - self.beta1) * grad
+        square = self.beta2 * moment2 + (1.0 - self.beta2) * ops.square(grad)
+        update = (mean / correction1) / (ops.sqrt(square) / correction2 + self.eps)
+        if decay > 0.0:
+            update = update + decay * weight
+            rate = rate * self._trust_ratio(weight, update)
+        ops.assign(moment1, mean)
+        ops.assign(moment2, square)
+        return ops.assign(weight, weight - rate * update)
 
     @staticmethod
     def _trust_ratio(weight: Tensor, update: Tensor) -> Tensor:
@@ -271,15 +310,25 @@ class Lion(Optimizer):
         self.moment1 = self.parameters.clone("train.moment1", init="zeros")
         self.beta1, self.beta2 = beta
 
-    def construct(self, grads: Tuple[Tensor, ...], lr: Tensor) -> Tensor:
+    def construct(self, grads: Tensors, lr: Tensor) -> Tensor:
         updates = self.count_update()
-        for i in range(len(self.parameters)):
-            weight, rate = self.parameters[i], lr * self.lr_scale[i]
-            direction = ops.sign(self.beta1 * self.moment1[i] + (1.0 - self.beta1) * grads[i])
-            moment1 = self.beta2 * self.moment1[i] + (1.0 - self.beta2) * grads[i]
-            ops.assign(weight, weight * (1.0 - rate * self.decay[i]) - rate * direction)
-            ops.assign(self.moment1[i], moment1)
+        self._for_each(ops.partial(self._step, lr), grads, (self.moment1,))
         return updates
+
+    def _step(
+        self,
+        lr: Tensor,
+        weight: Parameter,
+        grad: Tensor,
+        decay: float,
+        scale: float,
+        moment1: Parameter,
+    ) -> Any:
+        rate = lr * scale
+        direction = ops.sign(self.beta1 * moment1 + (1.0 - self.beta1) * grad)
+        mean = self.beta2 * moment1 + (1.0 - self.beta2) * grad
+        ops.assign(weight, weight * (1.0 - rate * decay) - rate * direction)
+        return ops.assign(moment1, mean)
 
 
 def create_optimizer(optim: OptimConfig, network: nn.Cell) -> Optimizer:

@@ -8,6 +8,8 @@ from typing import Iterator, Sequence
 import mindspore as ms
 from mindspore import Parameter, ParameterTuple, Tensor, nn, ops
 
+from src.tools.tensors import for_each
+
 PREFIX = "train.ema"
 
 
@@ -39,10 +41,12 @@ class Ema(nn.Cell):
         share = 1.0 - self.decay
         if self.warmup:
             share = ops.maximum(ops.pow(updates.astype(ms.float32), -2.0 / 3.0), share)
-        for i in range(len(self.parameters)):
-            average = self.averages[i]
-            ops.assign(average, average + share * (self.parameters[i] - average))
+        for_each(ops.partial(self._average, share), self.averages, self.parameters)
         return updates
+
+    @staticmethod
+    def _average(share: Tensor, average: Tensor, parameter: Tensor) -> Tensor:
+        return ops.assign(average, average + share * (parameter - average))
 
     @contextlib.contextmanager
     def applied(self) -> Iterator[None]:

@@ -90,15 +90,16 @@ def export_checkpoint(config: ExportRun) -> None:
         prefix = {"prefix": ".export-", "dir": path.parent}
         with tempfile.TemporaryDirectory(**prefix) as beside:
             draft = _write_draft(config, cell, path, Path(beside))
+            write_record(draft, _record_of(config, draft, checkpoint.meta.get("class_names")))
             record_path(path).unlink(missing_ok=True)  # it may be of an older file
-            os.replace(draft, path)
-        write_record(path, _record_of(config, path, checkpoint.meta.get("class_names")))
+            for file in (draft, record_path(draft)):
+                os.replace(file, path.with_name(file.name))
         print(f"wrote {path} and {record_path(path).name}")
+        if config.export.write_converter_config:
+            for written in write_converter_configs(config, path):
+                print(f"wrote {written}")
     except OSError as error:
         raise UserError(f"output {str(path)!r}: cannot be written ({error})") from error
-    if config.export.write_converter_config:
-        for written in write_converter_configs(config, path):
-            print(f"wrote {written}")
 
 
 def _write_draft(config: ExportRun, cell: nn.Cell, path: Path, beside: Path) -> Path:

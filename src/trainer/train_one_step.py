@@ -10,9 +10,8 @@ from mindspore import Parameter, ParameterTuple, Tensor, nn, ops
 from src.tools.amp import LossScale
 from src.tools.clipping import GradientClip
 from src.tools.collectives import MeanOverRanks
+from src.tools.tensors import Tensors, add_to, assign, clear, copies, global_norm, multiply
 from src.trainer.ema import Ema
-
-Tensors = Tuple[Tensor, ...]
 
 _SUMS = "train.grad_sum"
 _TEACHER = "teacher."
@@ -60,22 +59,6 @@ class DistilledNetWithLoss(nn.Cell):
         image, target = self.transform(image, label, mix)
         logits, dist_logits = self.network(image)
         return self.criterion(logits, dist_logits, self.teacher(image), target)
-
-
-def global_norm(grads: Tensors) -> Tensor:
-    """Euclidean norm of all gradients together, float32 ()."""
-    total = ops.zeros((), ms.float32)
-    for grad in grads:
-        total = total + ops.square(grad.astype(ms.float32)).sum()
-    return ops.sqrt(total)
-
-
-def multiply(grads: Tensors, factor: Tensor) -> Tensors:
-    """Every gradient times a scalar."""
-    product = ()
-    for grad in grads:
-        product += (grad * factor,)  # MindSpore 2.0 compiles no starred expression
-    return product
 
 
 AnyNetWithLoss = Union[NetWithLoss, DistilledNetWithLoss]
@@ -145,7 +128,7 @@ class TrainOneStep(nn.Cell):
         return self
 
     def construct(self, image: Tensor, label: Tensor, mix: Tensor, lr: Tensor) -> Tensors:
-        before = self._copies(self.statistics)
+        before = copies(self.statistics)
         scale = self.loss_scale.value + 0.0
         (_, loss), grads = self.value_and_grad(image, label, mix, scale)
         grads = multiply(grads, 1.0 / (scale * self.accumulation_step))
@@ -153,7 +136,7 @@ class TrainOneStep(nn.Cell):
             norm, finite = self._update(grads, lr, before)
         else:
             if not ops.isfinite(loss):
-                self._restore(before)
+                assign(self.statistics, before)
             norm, finite = self._accumulate(grads, lr, before)
         ops.assign(self.calls, self.calls + 1)
         return loss, norm, finite, scale
@@ -165,14 +148,12 @@ class TrainOneStep(nn.Cell):
         return loss * scale, loss
 
     def _accumulate(self, grads: Tensors, lr: Tensor, before: Tensors) -> Tuple[Tensor, Tensor]:
-        for i in range(len(self.sums)):
-            ops.assign(self.sums[i], self.sums[i] + grads[i])
+        add_to(self.sums, grads)
         norm = ops.zeros((), ms.float32)
         finite = ops.isfinite(norm)
         if self.calls % self.accumulation_step == self.accumulation_step - 1:
-            norm, finite = self._update(self._copies(self.sums), lr, before)
-            for i in range(len(self.sums)):
-                ops.assign(self.sums[i], ops.zeros_like(self.sums[i]))
+            norm, finite = self._update(copies(self.sums), lr, before)
+            clear(self.sums)
         return norm, finite
 
     def _update(self, grads: Tensors, lr: Tensor, before: Tensors) -> Tuple[Tensor, Tensor]:
@@ -188,24 +169,11 @@ class TrainOneStep(nn.Cell):
             if self.ema is not None:
                 self.ema()
         else:
-            self._restore(before)
+            assign(self.statistics, before)
         self.loss_scale(finite)
         return norm, finite
 
     def _average_statistics(self, before: Tensors) -> Tensors:
         """Makes the statistics, and those to go back to, the same on all ranks."""
-        means = self.mean_over_ranks(self._copies(self.statistics))
-        for i in range(len(self.statistics)):
-            ops.assign(self.statistics[i], means[i])
+        assign(self.statistics, self.mean_over_ranks(copies(self.statistics)))
         return self.mean_over_ranks(before)
-
-    @staticmethod
-    def _copies(parameters: Tensors) -> Tensors:
-        copies = ()
-        for parameter in parameters:
-            copies += (parameter * 1.0,)
-        return copies
-
-    def _restore(self, before: Tensors) -> None:
-        for i in range(len(self.statistics)):
-            ops.assign(self.statistics[i], before[i])
