@@ -28,6 +28,10 @@ def calls() -> List[str]:
         lines += [
             f"gelu_forward {m} {c} {m}",
             f"gelu_backward {m} {m} {c} {m} {c}",
+            f"bias_forward {m} {c} {m}",
+            f"bias_backward {m} {c}",
+            f"global_norm {m} {c} {m} 1",
+            f"adamw =1e-3,0.9,0.999,1e-8,0.1,0.03,0.05 =1,0 =1,0.5{4 * f' {m} {c}'} 1",
             f"softmax_forward {m} {m}",
             f"softmax_backward {m} {m} {m}",
             f"layer_norm_forward {m} {c} {c} =1e-6 {m} {rows} {rows}",

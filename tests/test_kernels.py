@@ -125,6 +125,51 @@ def test_gelu_on_a_fine_grid(library: Path) -> None:
 
 
 @pytest.mark.parametrize("shape", ROWS, ids=str)
+def test_bias(library: Path, shape: Tuple[int, ...]) -> None:
+    x, bias, dy = randoms(shape, shape[-1:], shape)
+    y, _, dbias = expected(lambda x, b: x + b, (x, bias), dy)
+    assert_close(call(library, "bias_forward", (x, bias), [shape])[0], y)
+    assert_close(call(library, "bias_backward", (dy,), [bias.shape])[0], dbias)
+
+
+# Of a network: scalars, vectors, and a tensor that several threads share.
+WEIGHTS = [(), (5,), (3, 4, 2, 2), (1, 1), (200, 501)]
+
+
+def test_global_norm(library: Path) -> None:
+    tensors = randoms(*WEIGHTS)
+    norm = np.sqrt(sum(np.square(x.astype(np.float64)).sum() for x in tensors))
+    assert call(library, "global_norm", tensors, [(1,)])[0] == pytest.approx(norm, rel=1e-6)
+    for bad in (np.nan, np.inf, -np.inf):
+        tensors[1][3] = bad
+        assert not np.isfinite(call(library, "global_norm", tensors, [(1,)])[0])
+
+
+def test_adamw(library: Path) -> None:
+    decays, scales = [0, 1, 1, 0, 1], [1.0, 0.5, 0.25, 1.0, 2.0]
+    beta, eps, decay = (0.8, 0.95), 1e-3, 0.3
+    weights = randoms(*WEIGHTS)
+    moments = [[np.zeros_like(x) for x in weights] for _ in range(2)]
+    leaves = [torch.nn.Parameter(torch.tensor(x).double()) for x in weights]
+    groups = [
+        {"params": [leaf], "weight_decay": decay * flag} for leaf, flag in zip(leaves, decays)
+    ]
+    reference = torch.optim.AdamW(groups, lr=1.0, betas=beta, eps=eps)
+    for step in range(1, 6):
+        grads = [0.1 * step * x + np.float32(1) for x in randoms(*WEIGHTS)]
+        for group, leaf, scale, grad in zip(reference.param_groups, leaves, scales, grads):
+            group["lr"], leaf.grad = 0.01 * step * scale, torch.tensor(grad).double()
+        reference.step()
+        corrections = 1 - beta[0] ** step, np.sqrt(1 - beta[1] ** step)
+        settings = np.array([0.01 * step, *beta, eps, *corrections, decay])
+        arrays = [settings, np.array(decays), np.array(scales), *weights, *moments[0], *moments[1]]
+        (rate,) = call(library, "adamw", [*arrays, *grads], [(1,)])
+        assert rate == np.float32(0.01 * step)
+    for mine, theirs in zip(weights, leaves):
+        assert_close(mine, theirs.detach().numpy())
+
+
+@pytest.mark.parametrize("shape", ROWS, ids=str)
 def test_softmax(library: Path, shape: Tuple[int, ...]) -> None:
     x, dy = randoms(shape, shape)
     x *= 10.0
@@ -269,6 +314,7 @@ def test_shapes_of_zero(library: Path) -> None:
     s = none.shape
     for name, inputs, outs in (
         ("gelu_forward", (none, c), [s]),
+        ("bias_forward", (none, c), [s]),
         ("softmax_forward", (none,), [s]),
         ("layer_norm_forward", (none, c, c, eps), [s, (0,), (0,)]),
         ("depthwise_conv_forward", (none, w, c), [s]),
@@ -282,6 +328,8 @@ def test_shapes_of_zero(library: Path) -> None:
         call(library, name, inputs, outs)
     for name, inputs, outs in (
         ("gelu_backward", (none, none, c), [s, (8,)]),
+        ("bias_backward", (none,), [(8,)]),
+        ("global_norm", (none, none), [(1,)]),
         ("layer_norm_backward", (none, none, c, np.ones(0), np.ones(0)), [s, (8,), (8,)]),
         ("depthwise_conv_backward_weight", (none, none), [(8, 1, 3, 3), (8,)]),
         ("residual_backward", (none, none, c, np.ones(0)), [s, (8,)]),

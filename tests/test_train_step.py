@@ -17,7 +17,7 @@ from src.tools.amp import LossScale, apply_amp
 from src.tools.clipping import GradientClip
 from src.tools.criterion import DistillationLoss, SoftTargetCrossEntropy
 from src.tools.optimizer import AdamW, Momentum, create_optimizer
-from src.tools.tensors import global_norm, multiply
+from src.tools.tensors import GlobalNorm, multiply
 from src.trainer.ema import Ema
 from src.trainer.forensics import find_suspect
 from src.trainer.train_one_step import DistilledNetWithLoss, NetWithLoss, TrainOneStep
@@ -233,7 +233,7 @@ def test_a_network_of_many_parameters_compiles() -> None:
 def test_global_norm_equals_numpy() -> None:
     tensors = random_tensors(3)
     expected = np.sqrt(sum(np.square(t.astype(np.float64)).sum() for t in tensors))
-    assert float(global_norm(tuple(Tensor(t) for t in tensors)).asnumpy()) == pytest.approx(
+    assert float(GlobalNorm()(tuple(Tensor(t) for t in tensors)).asnumpy()) == pytest.approx(
         expected
     )
 

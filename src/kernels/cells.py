@@ -32,6 +32,14 @@ def _first(x: Shape, *_: Shape) -> Shape:
     return x
 
 
+def _last(x: Shape, *_: Shape) -> Shape:
+    return x[-1:]
+
+
+def _one(*_: Shape) -> Shape:
+    return [1]
+
+
 def _rows(x: Shape) -> Shape:
     count = 1
     for length in x[:-1]:
@@ -65,6 +73,21 @@ class NativeGelu(nn.Cell):
     def bprop(self, x: Tensor, bias: Tensor, out: Tensor, dout: Tensor) -> Tuple[Tensor, Tensor]:
         dx, dbias = self.backward(dout, x, bias)
         return dx, dbias
+
+
+class NativeBias(nn.Cell):
+    """x + bias: (..., C), (C,) -> (..., C)."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.forward = operator("bias_forward", _first)
+        self.backward = operator("bias_backward", _last)
+
+    def construct(self, x: Tensor, bias: Tensor) -> Tensor:
+        return self.forward(x, bias)
+
+    def bprop(self, x: Tensor, bias: Tensor, out: Tensor, dout: Tensor) -> Tuple[Tensor, Tensor]:
+        return dout, self.backward(dout)
 
 
 class NativeSoftmax(nn.Cell):
@@ -246,3 +269,41 @@ class NativeMaxPool(nn.Cell):
 
     def bprop(self, x: Tensor, out: Tensor, dout: Tensor) -> Tuple[Tensor]:
         return (self.backward(dout, out, x),)
+
+
+class NativeGlobalNorm(nn.Cell):
+    """Euclidean norm of all tensors together, ()."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.norm = operator("global_norm", _one)
+
+    def construct(self, tensors: Tuple[Tensor, ...]) -> Tensor:
+        return self.norm(*tensors).reshape(())
+
+
+class NativeAdamW(nn.Cell):
+    """AdamW's update of all weights and moments, in place; returns the rate, (1,).
+
+    `settings` (7,): rate, beta1, beta2, epsilon, 1 - beta1^t, sqrt(1 - beta2^t), weight decay.
+    `decays`, `scales` (N,): 1 for each of the N weights that decays; factors of the rate.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.update = operator("adamw", _one)
+        # What it does to its inputs is not to be moved, left out or done twice.
+        self.update.add_prim_attr("side_effect_mem", True)
+
+    def construct(
+        self,
+        settings: Tensor,
+        decays: Tensor,
+        scales: Tensor,
+        weights: Tuple[Tensor, ...],
+        moments1: Tuple[Tensor, ...],
+        moments2: Tuple[Tensor, ...],
+        grads: Tuple[Tensor, ...],
+    ) -> Tensor:
+        state = weights + moments1 + moments2
+        return self.update(settings, decays, scales, *state, *grads)

@@ -106,6 +106,9 @@ class LossScale(nn.Cell):
 
     `construct(finite)`: without `dynamic` nothing happens. Otherwise an overflow divides the scale
     by `factor` (not below 1), and `window` finite steps in a row multiply it by `factor`.
+
+    Attributes:
+        is_one: the scale is 1 and stays so, whatever state is loaded.
     """
 
     def __init__(self, value: float, *, dynamic: bool, factor: float, window: int) -> None:
@@ -117,11 +120,16 @@ class LossScale(nn.Cell):
             Tensor(0, ms.int32), name="train.finite_steps", requires_grad=False
         )
         self.dynamic = dynamic
+        self.is_one = not dynamic and value == 1.0
         self.factor = factor
         self.window = window
 
+    def present(self) -> Tensor:
+        """The scale of the next step, ()."""
+        return ops.ones((), ms.float32) if self.is_one else self.value + 0.0
+
     def construct(self, finite: Tensor) -> Tensor:
-        value = self.value + 0.0
+        value = self.present()
         if self.dynamic:
             finite_steps = ops.select(finite, self.finite_steps + 1, ops.zeros((), ms.int32))
             grow = finite_steps >= self.window

@@ -14,6 +14,7 @@ import mindspore as ms
 from mindspore import Parameter, ParameterTuple, Tensor, nn, ops
 
 from src.args import OptimConfig
+from src.kernels import cells, selection
 from src.tools.tensors import Tensors, for_each
 
 
@@ -103,12 +104,32 @@ class AdamW(Optimizer):
         self.beta1, self.beta2 = beta
         self.eps = eps
         self.adam = ops.Adam()
+        self.native = None
+        if selection.is_native():
+            self.native = cells.NativeAdamW()
+            self.decays = Tensor([float(flag) for flag in decay], ms.float32)
+            self.scales = Tensor(self.lr_scale, ms.float32)
+            self.weight_decay = weight_decay
 
     def construct(self, grads: Tensors, lr: Tensor) -> Tensor:
         updates = self.count_update()
         exponent = updates.astype(ms.float32)
         power1 = ops.pow(self.beta1, exponent)
         power2 = ops.pow(self.beta2, exponent)
+        if self.native is not None:
+            root2 = ops.sqrt(1.0 - power2)
+            fixed = self.beta1, self.beta2, self.eps
+            settings = (lr, fixed[0], fixed[1], fixed[2], 1.0 - power1, root2, self.weight_decay)
+            self.native(
+                ops.stack([ops.cast(value, ms.float32) for value in settings]),
+                self.decays,
+                self.scales,
+                self.parameters,
+                self.moment1,
+                self.moment2,
+                grads,
+            )
+            return updates
         # The kernel divides by sqrt(v) + eps before it corrects the bias of v, torch after it.
         eps = self.eps * ops.sqrt(1.0 - power2)
         step = ops.partial(self._step, lr, power1, power2, eps)

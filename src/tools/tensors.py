@@ -9,7 +9,9 @@ from __future__ import annotations
 from typing import Tuple
 
 import mindspore as ms
-from mindspore import Tensor, ops
+from mindspore import Tensor, nn, ops
+
+from src.kernels import cells, selection
 
 Tensors = Tuple[Tensor, ...]
 
@@ -21,9 +23,17 @@ def _square_sum(x: Tensor) -> Tensor:
     return ops.square(x.astype(ms.float32)).sum()
 
 
-def global_norm(tensors: Tensors) -> Tensor:
-    """Euclidean norm of all tensors together, float32 ()."""
-    return ops.sqrt(ops.addn(for_each(_square_sum, tensors)))
+class GlobalNorm(nn.Cell):
+    """Euclidean norm of all tensors together: tensors of any shapes -> () float32."""
+
+    def __init__(self) -> None:
+        super().__init__(auto_prefix=False)
+        self.native = cells.NativeGlobalNorm() if selection.is_native() else None
+
+    def construct(self, tensors: Tensors) -> Tensor:
+        if self.native is not None and tensors[0].dtype == ms.float32:
+            return self.native(tensors)
+        return ops.sqrt(ops.addn(for_each(_square_sum, tensors)))
 
 
 def _product(factor: Tensor, x: Tensor) -> Tensor:

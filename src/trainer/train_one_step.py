@@ -10,7 +10,7 @@ from mindspore import Parameter, ParameterTuple, Tensor, nn, ops
 from src.tools.amp import LossScale
 from src.tools.clipping import GradientClip
 from src.tools.collectives import MeanOverRanks
-from src.tools.tensors import Tensors, add_to, assign, clear, copies, global_norm, multiply
+from src.tools.tensors import GlobalNorm, Tensors, add_to, assign, clear, copies, multiply
 from src.trainer.ema import Ema
 
 _SUMS = "train.grad_sum"
@@ -101,6 +101,7 @@ class TrainOneStep(nn.Cell):
         self.ema = ema
         self.accumulation_step = accumulation_step
         self.mean_over_ranks = mean_over_ranks
+        self.global_norm = GlobalNorm()
         weights = optimizer.parameters
         if accumulation_step > 1:
             self.sums = ParameterTuple(weights).clone(_SUMS, init="zeros")
@@ -129,9 +130,10 @@ class TrainOneStep(nn.Cell):
 
     def construct(self, image: Tensor, label: Tensor, mix: Tensor, lr: Tensor) -> Tensors:
         before = copies(self.statistics)
-        scale = self.loss_scale.value + 0.0
+        scale = self.loss_scale.present()
         (_, loss), grads = self.value_and_grad(image, label, mix, scale)
-        grads = multiply(grads, 1.0 / (scale * self.accumulation_step))
+        if self.accumulation_step > 1 or not self.loss_scale.is_one:
+            grads = multiply(grads, 1.0 / (scale * self.accumulation_step))
         if self.accumulation_step == 1:
             norm, finite = self._update(grads, lr, before)
         else:
@@ -160,7 +162,7 @@ class TrainOneStep(nn.Cell):
         if self.mean_over_ranks is not None:
             grads = self.mean_over_ranks(grads)
             before = self._average_statistics(before)
-        norm = global_norm(grads)
+        norm = self.global_norm(grads)
         finite = ops.isfinite(norm)
         if self.clip is not None:
             grads = self.clip(grads, norm)

@@ -11,6 +11,9 @@ constexpr int kOk = 0;
 constexpr int kWrongType = 2;
 constexpr int kWrongCount = 3;
 
+// For operators of many tensors.
+constexpr int kAnyCount = -1;
+
 struct Arguments {
   int count;
   void **data;
@@ -35,7 +38,7 @@ struct Arguments {
   int64_t rows(int i) const { return columns(i) == 0 ? 0 : size(i) / columns(i); }
 
   int check(int expected) const {
-    if (count != expected) return kWrongCount;
+    if (expected != kAnyCount && count != expected) return kWrongCount;
     for (int i = 0; i < count; ++i) {
       if (std::strcmp(types[i], "float32") != 0) return kWrongType;
     }

@@ -11,7 +11,7 @@ import mindspore as ms
 from mindspore import Tensor, nn, ops
 from mindspore.common.initializer import Initializer
 
-from src.kernels import selection
+from src.kernels import cells, selection
 
 from .layout import NCHW, NHWC, relayout
 from .norm import LayerNorm
@@ -53,6 +53,7 @@ class PatchConv(nn.Conv2d):
         # On a CPU cutting the patches out and multiplying is faster than the convolution.
         self.is_product = selection.is_fast()
         self.product = ops.MatMul(transpose_b=True)
+        self.add_bias = cells.NativeBias() if selection.is_native() else ops.BiasAdd()
 
     def construct(self, x: Tensor) -> Tensor:
         if self.is_product and x.dtype == ms.float32:
@@ -67,15 +68,17 @@ class PatchConv(nn.Conv2d):
         weight = self.weight
         if self.in_layout == NCHW:
             rows, columns = x.shape[2] // side, x.shape[3] // side
-            x = x[:, :, : rows * side, : columns * side]
+            if x.shape[2:] != (rows * side, columns * side):
+                x = x[:, :, : rows * side, : columns * side]
             x = x.reshape(batch, channels, rows, side, columns, side).transpose(0, 2, 4, 1, 3, 5)
         else:
             rows, columns = x.shape[1] // side, x.shape[2] // side
-            x = x[:, : rows * side, : columns * side]
+            if x.shape[1:3] != (rows * side, columns * side):
+                x = x[:, : rows * side, : columns * side]
             x = x.reshape(batch, rows, side, columns, side, channels).transpose(0, 1, 3, 2, 4, 5)
             weight = weight.transpose(0, 2, 3, 1)
         x = x.reshape(batch * rows * columns, side * side * channels)
-        y = self.product(x, weight.reshape(self.out_channels, -1)) + self.bias
+        y = self.add_bias(self.product(x, weight.reshape(self.out_channels, -1)), self.bias)
         return y.reshape(batch, rows, columns, self.out_channels)
 
 

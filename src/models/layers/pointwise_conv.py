@@ -6,6 +6,8 @@ import mindspore as ms
 from mindspore import Tensor, nn, ops
 from mindspore.common.initializer import Initializer
 
+from src.kernels import cells, selection
+
 from .layout import NCHW, NHWC, relayout
 
 
@@ -35,11 +37,12 @@ class PointwiseConv(nn.Conv2d):
         )
         self.layout = layout
         self.product = ops.MatMul(transpose_b=True)
+        self.add_bias = cells.NativeBias() if selection.is_native() else ops.BiasAdd()
 
     def construct(self, x: Tensor) -> Tensor:
         if self.layout == NHWC and x.dtype == ms.float32:
             weight = self.weight.reshape(self.out_channels, self.in_channels)
-            y = self.product(x.reshape(-1, self.in_channels), weight) + self.bias
+            y = self.add_bias(self.product(x.reshape(-1, self.in_channels), weight), self.bias)
             return y.reshape(x.shape[:3] + (self.out_channels,))
         x = super().construct(relayout(x, self.layout, NCHW))
         return relayout(x, NCHW, self.layout)
