@@ -30,6 +30,8 @@ def calls() -> List[str]:
             f"gelu_backward {m} {m} {c} {m} {c}",
             f"bias_forward {m} {c} {m}",
             f"bias_backward {m} {c}",
+            f"split_heads_forward {b}x{h}x{2 * w * c} {2 * f' {b}x{w}x{h}x{c}'}",
+            f"split_heads_backward {2 * f' {b}x{w}x{h}x{c}'} {b}x{h}x{2 * w * c}",
             f"global_norm {m} {c} {m} 1",
             f"adamw =1e-3,0.9,0.999,1e-8,0.1,0.03,0.05 =1,0 =1,0.5{4 * f' {m} {c}'} 1",
             f"softmax_forward {m} {m}",

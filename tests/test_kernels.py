@@ -132,6 +132,19 @@ def test_bias(library: Path, shape: Tuple[int, ...]) -> None:
     assert_close(call(library, "bias_backward", (dy,), [bias.shape])[0], dbias)
 
 
+@pytest.mark.parametrize("parts", [1, 2, 3])
+@pytest.mark.parametrize("sizes", [(2, 5, 3, 4), (1, 1, 1, 1), (2, 197, 6, 64)], ids=str)
+def test_split_heads(library: Path, parts: int, sizes: Tuple[int, ...]) -> None:
+    batch, tokens, heads, size = sizes
+    (x,) = randoms((batch, tokens, parts * heads * size))
+    apart = torch.tensor(x).reshape(batch, tokens, parts, heads, size).permute(2, 0, 3, 1, 4)
+    shapes = [(batch, heads, tokens, size)] * parts
+    ours = call(library, "split_heads_forward", (x,), shapes)
+    np.testing.assert_array_equal(np.stack(ours), apart.numpy())
+    (back,) = call(library, "split_heads_backward", ours, [x.shape])
+    np.testing.assert_array_equal(back, x)
+
+
 # Of a network: scalars, vectors, and a tensor that several threads share.
 WEIGHTS = [(), (5,), (3, 4, 2, 2), (1, 1), (200, 501)]
 
@@ -315,6 +328,7 @@ def test_shapes_of_zero(library: Path) -> None:
     for name, inputs, outs in (
         ("gelu_forward", (none, c), [s]),
         ("bias_forward", (none, c), [s]),
+        ("split_heads_forward", (np.zeros((0, 5, 6)),), [(0, 2, 5, 3)]),
         ("softmax_forward", (none,), [s]),
         ("layer_norm_forward", (none, c, c, eps), [s, (0,), (0,)]),
         ("depthwise_conv_forward", (none, w, c), [s]),

@@ -105,6 +105,48 @@ class NativeSoftmax(nn.Cell):
         return (self.backward(dout, out),)
 
 
+class NativeSplitHeads(nn.Cell):
+    """(B, N, parts h d) -> `parts` times (B, h, N, d); one of them comes as it is."""
+
+    def __init__(self, parts: int, num_heads: int) -> None:
+        super().__init__()
+        self.parts = parts
+
+        def apart(x: Shape) -> Any:
+            shape = [x[0], num_heads, x[1], x[2] // (parts * num_heads)]
+            return shape if parts == 1 else (shape,) * parts
+
+        self.forward = operator("split_heads_forward", apart, parts)
+        self.backward = operator("split_heads_backward", _heads_together)
+
+    def construct(self, x: Tensor) -> Any:
+        return self.forward(x)
+
+    def bprop(self, x: Tensor, out: Any, dout: Any) -> Tuple[Tensor]:
+        if self.parts == 1:
+            return (self.backward(dout),)
+        return (self.backward(*dout),)
+
+
+def _heads_together(*heads: Shape) -> Shape:
+    batch, count, tokens, size = heads[0]
+    return [batch, tokens, len(heads) * count * size]
+
+
+class NativeMergeHeads(nn.Cell):
+    """(B, h, N, d) -> (B, N, h d)."""
+
+    def __init__(self, num_heads: int) -> None:
+        super().__init__()
+        self.split = NativeSplitHeads(1, num_heads)
+
+    def construct(self, x: Tensor) -> Tensor:
+        return self.split.backward(x)
+
+    def bprop(self, x: Tensor, out: Tensor, dout: Tensor) -> Tuple[Tensor]:
+        return (self.split.forward(dout),)
+
+
 class _LayerNormWithStatistics(nn.Cell):
     def __init__(self, epsilon: float) -> None:
         super().__init__()

@@ -7,12 +7,13 @@ from __future__ import annotations
 
 from typing import Any, Dict, List, Optional, Set
 
+import mindspore as ms
 import numpy as np
 from mindspore import Parameter, Tensor, nn, ops
 from mindspore.common.initializer import HeNormal, TruncatedNormal, Uniform, initializer
 
 from .classifier import Classifier, check_img_size
-from .layers.activation import create_activation
+from .layers.activation import biased_gelu, create_activation
 from .layers.attention import Attention
 from .layers.conv_pool import DenseConv, MaxPool
 from .layers.drop_path import DropPath
@@ -96,13 +97,19 @@ class EncoderLayer(nn.Cell):
         self.linear1 = create_linear(dim, hidden_dim)
         self.activation = create_activation(nonlinearity)
         self.linear2 = create_linear(hidden_dim, dim)
+        self.biased_gelu = biased_gelu(self.activation)
         self.dropout1, self.dropout2 = Dropout(dropout), Dropout(dropout)
         self.drop_path1, self.drop_path2 = DropPath(drop_path), DropPath(drop_path)
 
     def construct(self, x: Tensor) -> Tensor:
         x = self.norm1(x + self.drop_path1(self.self_attn(self.pre_norm(x))))
-        hidden = self.dropout1(self.activation(self.linear1(x)))  # (B, N, hidden_dim)
+        hidden = self.dropout1(self._hidden(x))  # (B, N, hidden_dim)
         return x + self.drop_path2(self.dropout2(self.linear2(hidden)))
+
+    def _hidden(self, x: Tensor) -> Tensor:
+        if self.biased_gelu is None or x.dtype != ms.float32 or self.linear1.computes_half:
+            return self.activation(self.linear1(x))
+        return self.biased_gelu(self.linear1.multiply(x), self.linear1.bias)
 
 
 class TransformerClassifier(nn.Cell):

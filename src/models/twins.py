@@ -15,7 +15,7 @@ from mindspore import Tensor, nn, ops
 from mindspore.common.initializer import Initializer, Normal, Zero
 
 from .classifier import Classifier, check_img_size
-from .layers.attention import Attention, DotProductAttention, split_heads
+from .layers.attention import Attention, DotProductAttention, SplitHeads, split_heads
 from .layers.depthwise_conv import DepthwiseConv
 from .layers.layout import NCHW, NHWC
 from .layers.linear import create_linear
@@ -49,8 +49,8 @@ class SubSampledAttention(nn.Cell):
         self.q = create_linear(dim, dim)
         self.kv = create_linear(dim, 2 * dim)
         self.proj = create_linear(dim, dim)
-        self.attend = DotProductAttention(self.head_dim)
-        self.split_kv = ops.Unstack(axis=0)
+        self.split_q, self.split_kv = SplitHeads(1, num_heads), SplitHeads(2, num_heads)
+        self.attend = DotProductAttention(self.head_dim, num_heads)
         self.sr_ratio = sr_ratio
         if sr_ratio > 1:
             layouts = {"in_layout": NHWC, "out_layout": NHWC}
@@ -60,12 +60,10 @@ class SubSampledAttention(nn.Cell):
 
     def construct(self, x: Tensor) -> Tensor:
         batch, height, width, dim = x.shape
-        q = self.q(x).reshape(batch, height * width, self.num_heads, self.head_dim)
-        q = q.transpose(0, 2, 1, 3)  # (B, N, h, d) -> (B, h, N, d)
+        q = self.split_q(self.q(x).reshape(batch, height * width, dim))  # -> (B, h, N, d)
         if self.sr_ratio > 1:
             x = self.norm(self.sr(x))  # (B, H, W, C) -> (B, H/sr, W/sr, C)
-        kv = self.kv(x).reshape(batch, -1, 2, self.num_heads, self.head_dim)
-        k, v = self.split_kv(kv.transpose(2, 0, 3, 1, 4))  # 2 x (B, h, M, d)
+        k, v = self.split_kv(self.kv(x).reshape(batch, -1, 2 * dim))  # -> 2 x (B, h, M, d)
         return self.proj(self.attend(q, k, v)).reshape(batch, height, width, dim)
 
 

@@ -10,7 +10,7 @@ from mindspore import Parameter, Tensor, nn, ops
 
 from src.args import Config
 from src.errors import UserError
-from src.models.layers.attention import DotProductAttention
+from src.models.layers.attention import DotProductAttention, SplitHeads
 from src.models.layers.drop_path import FrameworkUniform, SeededUniform
 
 Cells = Tuple[Type[nn.Cell], ...]
@@ -20,7 +20,7 @@ _BATCH_NORMS: Cells = (nn.BatchNorm1d, nn.BatchNorm2d)
 _SOFTMAX: Cells = (nn.Softmax,)
 _NO_ARITHMETIC: Cells = (
     *(nn.Identity, nn.CellList, nn.SequentialCell),
-    *(nn.Dropout, FrameworkUniform, SeededUniform),
+    *(nn.Dropout, FrameworkUniform, SeededUniform, SplitHeads),
 )
 # Where nearly all multiplications are.
 _MATRIX_CELLS: Cells = (nn.Dense, nn.Conv2d, DotProductAttention)

@@ -15,6 +15,7 @@ from typing import Any, Dict, List, Tuple
 import numpy as np
 from mindspore import Tensor, nn, ops
 
+from src.models.layers.attention import SplitHeads
 from src.tools.compat import export_onnx
 
 _OPSET = 11
@@ -49,10 +50,9 @@ class _Unstack(nn.Cell):
 
 def prepare_for_onnx(network: nn.Cell) -> None:
     """Replaces in place what the exporter does not know; the network computes nonsense after it."""
-    for attribute, number in (("split_qkv", 3), ("split_kv", 2)):
-        if hasattr(network, attribute):
-            delattr(network, attribute)
-            setattr(network, attribute, _Unstack(number))
+    if isinstance(network, SplitHeads):
+        del network.unstack
+        network.unstack = _Unstack(network.parts)
     for name, child in list(network.name_cells().items()):
         if not isinstance(child, nn.GELU):
             prepare_for_onnx(child)

@@ -5,6 +5,8 @@ Legend: B batch, N queries, M keys, C channels, h heads, d = C / h channels of a
 
 from __future__ import annotations
 
+from typing import Any
+
 import mindspore as ms
 from mindspore import nn, ops
 
@@ -27,14 +29,37 @@ class Softmax(nn.Softmax):
         return super().construct(x)
 
 
+class SplitHeads(nn.Cell):
+    """(B, N, parts C) -> `parts` times (B, h, N, d); one of them comes as it is."""
+
+    def __init__(self, parts: int, num_heads: int) -> None:
+        super().__init__()
+        self.parts, self.num_heads = parts, num_heads
+        self.unstack = ops.Unstack(axis=0)
+        self.native = None
+        if selection.is_native():
+            self.native = cells.NativeSplitHeads(parts, num_heads)
+
+    def construct(self, x: ms.Tensor) -> Any:
+        if self.native is not None and x.dtype == ms.float32:
+            return self.native(x)
+        batch, tokens, channels = x.shape
+        head_dim = channels // (self.parts * self.num_heads)
+        if self.parts == 1:
+            return x.reshape(batch, tokens, self.num_heads, head_dim).transpose(0, 2, 1, 3)
+        x = x.reshape(batch, tokens, self.parts, self.num_heads, head_dim)
+        return self.unstack(x.transpose(2, 0, 3, 1, 4))
+
+
 class DotProductAttention(nn.Cell):
     """softmax(q k^T / sqrt(d)) v: (B, h, N, d), 2 x (B, h, M, d) -> (B, N, C).
 
     The softmax is a cell of its own so that mixed precision can leave it in float32.
     """
 
-    def __init__(self, head_dim: int, *, attn_drop: float = 0.0) -> None:
+    def __init__(self, head_dim: int, num_heads: int, *, attn_drop: float = 0.0) -> None:
         super().__init__()
+        self.merge = cells.NativeMergeHeads(num_heads) if selection.is_native() else None
         self.scale = head_dim**-0.5
         self.softmax = Softmax()
         self.attn_drop = Dropout(attn_drop)
@@ -46,6 +71,8 @@ class DotProductAttention(nn.Cell):
         weights = self.softmax(self.query_key(q * self.scale, k))  # (B, h, N, M)
         weights = self.attn_drop(weights).astype(v.dtype)
         x = self.weight_value(weights, v)  # (B, h, N, d)
+        if self.merge is not None and x.dtype == ms.float32:
+            return self.merge(x)
         return x.transpose(0, 2, 1, 3).reshape(batch, tokens, heads * head_dim)  # -> (B, N, C)
 
 
@@ -71,15 +98,13 @@ class Attention(nn.Cell):
         self.num_heads = num_heads
         self.head_dim = split_heads(dim, num_heads)
         self.qkv = create_linear(dim, 3 * dim, bias=qkv_bias)
-        self.attend = DotProductAttention(self.head_dim, attn_drop=attn_drop)
+        self.split = SplitHeads(3, num_heads)
+        self.attend = DotProductAttention(self.head_dim, num_heads, attn_drop=attn_drop)
         self.proj = create_linear(dim, dim)
         self.proj_drop = Dropout(proj_drop)
-        self.split_qkv = ops.Unstack(axis=0)
 
     def construct(self, x: ms.Tensor) -> ms.Tensor:
-        batch, tokens, _ = x.shape
-        qkv = self.qkv(x).reshape(batch, tokens, 3, self.num_heads, self.head_dim)
-        q, k, v = self.split_qkv(qkv.transpose(2, 0, 3, 1, 4))  # 3 x (B, h, N, d)
+        q, k, v = self.split(self.qkv(x))  # (B, N, 3 C) -> 3 x (B, h, N, d)
         return self.proj_drop(self.proj(self.attend(q, k, v)))
 
 

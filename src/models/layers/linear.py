@@ -11,32 +11,42 @@ from mindspore.common.initializer import TruncatedNormal
 from src.kernels import cells, selection
 
 
-class Linear(nn.Dense):
+class Dense(nn.Dense):
     """x W^T + b over the last axis: (..., in_features) -> (..., out_features)."""
 
     def __init__(self, in_features: int, out_features: int, **keywords: Any) -> None:
         super().__init__(in_features, out_features, **keywords)
+        self.product = ops.MatMul(transpose_b=True)
         self.native = None
         if self.has_bias and selection.is_native():
             self.native = cells.NativeBias()
-            self.product = ops.MatMul(transpose_b=True)
+        self.computes_half = False
 
     def construct(self, x: Tensor) -> Tensor:
         if self.native is not None and x.dtype == ms.float32:
-            y = self.product(x.reshape(-1, self.in_channels), self.weight)
-            return self.native(y, self.bias).reshape(x.shape[:-1] + (self.out_channels,))
+            return self.native(self.multiply(x), self.bias)
         return super().construct(x)
+
+    def to_float(self, dst_type: Any) -> Dense:
+        """As of every cell; noted, for what bypasses `construct`."""
+        self.computes_half = dst_type != ms.float32
+        return super().to_float(dst_type)
+
+    def multiply(self, x: Tensor) -> Tensor:
+        """The product alone, for an activation that adds the bias itself."""
+        y = self.product(x.reshape(-1, self.in_channels), self.weight)
+        return y.reshape(x.shape[:-1] + (self.out_channels,))
 
 
 def create_linear(
     in_features: int, out_features: int, *, bias: bool = True, sigma: float = 0.02
-) -> Linear:
+) -> Dense:
     """Dense layer with truncated normal weights (`sigma`, cut at +-2) and zero bias.
 
     Shapes: (..., in_features) -> (..., out_features). The initialisation is explicit because the
     framework's default changed between 2.0 and 2.10.
     """
-    return Linear(
+    return Dense(
         in_features,
         out_features,
         weight_init=TruncatedNormal(sigma),

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import mindspore as ms
 from mindspore import Tensor, nn
 
-from .activation import create_activation
+from .activation import biased_gelu, create_activation
 from .linear import create_linear
 
 
@@ -16,6 +17,9 @@ class Mlp(nn.Cell):
         self.fc1 = create_linear(dim, hidden_dim)
         self.act = create_activation(nonlinearity)
         self.fc2 = create_linear(hidden_dim, dim)
+        self.biased_gelu = biased_gelu(self.act)
 
     def construct(self, x: Tensor) -> Tensor:
-        return self.fc2(self.act(self.fc1(x)))
+        if self.biased_gelu is None or x.dtype != ms.float32 or self.fc1.computes_half:
+            return self.fc2(self.act(self.fc1(x)))
+        return self.fc2(self.biased_gelu(self.fc1.multiply(x), self.fc1.bias))
