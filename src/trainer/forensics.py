@@ -13,6 +13,7 @@ from mindspore import Tensor, nn, ops
 
 from src.data.imagenet import Batch
 from src.errors import UserError
+from src.tools.tensors import for_each
 from src.trainer.train_one_step import AnyNetWithLoss, TrainOneStep
 
 CHECKPOINT = "overflow.ckpt"
@@ -38,10 +39,11 @@ class GradientProbe(nn.Cell):
         self, image: Tensor, label: Tensor, mix: Tensor, scale: Tensor
     ) -> Tuple[Tensor, Tuple[Tensor, ...]]:
         (_, loss), grads = self.value_and_grad(image, label, mix, scale)
-        flags = ()
-        for grad in grads:
-            flags += (ops.isfinite(grad).astype(ms.float32).min(),)
-        return loss, flags
+        return loss, for_each(_is_finite, grads)
+
+
+def _is_finite(grad: Tensor) -> Tensor:
+    return ops.isfinite(grad).astype(ms.float32).min()
 
 
 @dataclass(frozen=True)
