@@ -25,7 +25,7 @@ import sys
 import tempfile
 import time
 from pathlib import Path
-from typing import Any, Callable, Dict, Iterator, List, NamedTuple
+from typing import Any, Callable, Dict, Iterable, Iterator, List, NamedTuple
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
@@ -44,6 +44,8 @@ from src.trainer.loop import Trainer
 from src.trainer.train_one_step import TrainOneStep
 
 BATCH = 32
+# So low that learning the one batch by heart does not change what is computed.
+LR = 1e-6
 CCT = replace(
     Config(), arch="cct_2_3x2_32", image_size=16, num_classes=10, batch_size=BATCH, log_interval=10
 )
@@ -64,8 +66,8 @@ class Seconds(NamedTuple):
     cpu: float
 
 
-def medians(sides: Dict[str, Callable[[], Any]], rounds: int) -> Dict[str, Seconds]:
-    """Each side, which take turns; each runs once before, uncounted."""
+def take_turns(sides: Dict[str, Callable[[], Any]], rounds: int) -> Dict[str, List[Seconds]]:
+    """The times of each side, by round; each runs once before, uncounted."""
     for work in sides.values():
         work()
     times: Dict[str, List[Seconds]] = {name: [] for name in sides}
@@ -74,10 +76,15 @@ def medians(sides: Dict[str, Callable[[], Any]], rounds: int) -> Dict[str, Secon
             wall, cpu = time.perf_counter(), time.process_time()
             work()
             times[name].append(Seconds(time.perf_counter() - wall, time.process_time() - cpu))
-    return {
-        name: Seconds(*(statistics.median(column) for column in zip(*found)))
-        for name, found in times.items()
-    }
+    return times
+
+
+def median(times: Iterable[Seconds]) -> Seconds:
+    return Seconds(*(statistics.median(column) for column in zip(*times)))
+
+
+def medians(sides: Dict[str, Callable[[], Any]], rounds: int) -> Dict[str, Seconds]:
+    return {name: median(times) for name, times in take_turns(sides, rounds).items()}
 
 
 def batch_of(config: Config) -> Batch:
@@ -108,7 +115,7 @@ def trainer_of(config: Config, batch: Batch) -> Trainer:
 def bare_steps(step: TrainOneStep, batch: Batch, count: int) -> Callable[[], None]:
     """The compiled step alone; its loss is read as often as the loop does."""
     tensors = [Tensor(array) for array in batch[:3]]
-    lr = Tensor(1e-4, ms.float32)
+    lr = Tensor(LR, ms.float32)
 
     def work() -> None:
         for number in range(1, count + 1):
@@ -119,12 +126,12 @@ def bare_steps(step: TrainOneStep, batch: Batch, count: int) -> Callable[[], Non
     return work
 
 
-def measure_loop(rounds: int, steps: int = 10) -> None:
+def measure_loop(rounds: int, steps: int = 25) -> None:
     with tempfile.TemporaryDirectory() as folder:
         config = replace(CCT, train_url=folder, epochs=10**6)
         batch = batch_of(config)
         trainer = trainer_of(config, batch)
-        schedule = trainer.lr_schedule
+        schedule = np.full_like(trainer.lr_schedule, LR)
         metrics = Path(folder) / "metrics.csv"
 
         def loop() -> None:
@@ -135,13 +142,16 @@ def measure_loop(rounds: int, steps: int = 10) -> None:
 
         trainer.train_step.set_train(True)
         sides = {"loop": loop, "step": bare_steps(trainer.train_step, batch, steps)}
-        found = medians(sides, rounds)
-    ours, bare = found["loop"], found["step"]
+        times = take_turns(sides, rounds)
+    ours, bare = median(times["loop"]), median(times["step"])
+    # A shared machine changes its speed over minutes, so neighbours are compared.
+    pairs = zip(times["loop"], times["step"])
+    ratio = median(Seconds(one.wall / two.wall, one.cpu / two.cpu) for one, two in pairs)
     print(
         f"loop: {1e3 * ours.wall / steps:.2f} ms a step, bare step {1e3 * bare.wall / steps:.2f} "
-        f"ms: {ours.wall / bare.wall - 1:+.2%}; CPU time {1e3 * ours.cpu / steps:.2f} and "
-        f"{1e3 * bare.cpu / steps:.2f} ms: {ours.cpu / bare.cpu - 1:+.2%} ({config.model.arch}, "
-        f"batch {BATCH}, medians of {rounds} x {steps} steps)",
+        f"ms: {ratio.wall - 1:+.2%}; CPU time {1e3 * ours.cpu / steps:.2f} and "
+        f"{1e3 * bare.cpu / steps:.2f} ms: {ratio.cpu - 1:+.2%} ({config.model.arch}, "
+        f"batch {BATCH}, medians of {rounds} x {steps} steps and of their ratios)",
         flush=True,
     )
 

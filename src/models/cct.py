@@ -107,9 +107,10 @@ class EncoderLayer(nn.Cell):
         return x + self.drop_path2(self.dropout2(self.linear2(hidden)))
 
     def _hidden(self, x: Tensor) -> Tensor:
-        if self.biased_gelu is None or x.dtype != ms.float32 or self.linear1.computes_half:
-            return self.activation(self.linear1(x))
-        return self.biased_gelu(self.linear1.multiply(x), self.linear1.bias)
+        is_fused = self.biased_gelu is not None and x.dtype == ms.float32
+        if is_fused and not self.linear1.computes_half:
+            return self.biased_gelu(self.linear1.multiply(x), self.linear1.bias)
+        return self.activation(self.linear1(x))
 
 
 class TransformerClassifier(nn.Cell):

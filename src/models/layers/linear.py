@@ -12,19 +12,20 @@ from src.kernels import cells, selection
 
 
 class Dense(nn.Dense):
-    """x W^T + b over the last axis: (..., in_features) -> (..., out_features)."""
+    """x W^T + b over the last axis: (..., in_features) -> (..., out_features).
+
+    For native kernels only: MindSpore 2.0 takes two subclasses' `super().construct` for one graph.
+    """
 
     def __init__(self, in_features: int, out_features: int, **keywords: Any) -> None:
         super().__init__(in_features, out_features, **keywords)
         self.product = ops.MatMul(transpose_b=True)
-        self.native = None
-        if self.has_bias and selection.is_native():
-            self.native = cells.NativeBias()
+        self.add_bias = cells.NativeBias()
         self.computes_half = False
 
     def construct(self, x: Tensor) -> Tensor:
-        if self.native is not None and x.dtype == ms.float32:
-            return self.native(self.multiply(x), self.bias)
+        if x.dtype == ms.float32:
+            return self.add_bias(self.multiply(x), self.bias)
         return super().construct(x)
 
     def to_float(self, dst_type: Any) -> Dense:
@@ -40,13 +41,14 @@ class Dense(nn.Dense):
 
 def create_linear(
     in_features: int, out_features: int, *, bias: bool = True, sigma: float = 0.02
-) -> Dense:
+) -> nn.Dense:
     """Dense layer with truncated normal weights (`sigma`, cut at +-2) and zero bias.
 
     Shapes: (..., in_features) -> (..., out_features). The initialisation is explicit because the
     framework's default changed between 2.0 and 2.10.
     """
-    return Dense(
+    dense = Dense if bias and selection.is_native() else nn.Dense
+    return dense(
         in_features,
         out_features,
         weight_init=TruncatedNormal(sigma),

@@ -20,6 +20,7 @@ class Mlp(nn.Cell):
         self.biased_gelu = biased_gelu(self.act)
 
     def construct(self, x: Tensor) -> Tensor:
-        if self.biased_gelu is None or x.dtype != ms.float32 or self.fc1.computes_half:
-            return self.fc2(self.act(self.fc1(x)))
-        return self.fc2(self.biased_gelu(self.fc1.multiply(x), self.fc1.bias))
+        is_fused = self.biased_gelu is not None and x.dtype == ms.float32
+        if is_fused and not self.fc1.computes_half:
+            return self.fc2(self.biased_gelu(self.fc1.multiply(x), self.fc1.bias))
+        return self.fc2(self.act(self.fc1(x)))
