@@ -320,6 +320,24 @@ def write_batch(inputs: Path, pixels: np.ndarray) -> None:
 
 
 @pytest.mark.slow
+def test_the_program_is_clean_under_sanitizers(
+    small: Path, mindirs: Dict[str, Path], tmp_path: Path
+) -> None:
+    lite.need_compiler()
+    build, source = tmp_path / "build", lite.ROOT / "ascend310_infer"
+    options = ["-DSANITIZE=ON", "-DCMAKE_BUILD_TYPE=Debug", f"-DLITE_HOME={lite.lite_home()}"]
+    subprocess.run(["cmake", "-S", source, "-B", build, *options], check=True, capture_output=True)
+    subprocess.run(["cmake", "--build", build], check=True, capture_output=True)
+    words = lite.arguments(mindirs["convmixer_768_32"], small, tmp_path / "out")
+    # Lite leaves 3 KiB of its own behind; test_memory_is_flat... is about what grows.
+    environment = {**os.environ, "ASAN_OPTIONS": "detect_leaks=0"}
+    done = subprocess.run([build / "main", *words], env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert done.stderr == ""
+    assert len(list((tmp_path / "out").glob("*_0.bin"))) == 52
+
+
+@pytest.mark.slow
 def test_memory_is_flat_over_10000_images(folder: Path, mindirs: Dict[str, Path]) -> None:
     arch = "cct_2_3x2_32"
     small, inputs, output = folder / "cct inputs", folder / "many", folder / "many out"
