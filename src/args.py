@@ -434,6 +434,8 @@ class RunConfig:
     debug: bool = False
 
     def __post_init__(self) -> None:
+        if self.cpu_kernels is False:
+            object.__setattr__(self, "cpu_kernels", "off")  # which unquoted YAML takes for false
         check_types(self)
         check_ranges(self, device_id=">= 0")
         check_choices(self, device_target=("Ascend", "GPU", "CPU"), mode=("graph", "pynative"))

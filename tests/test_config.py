@@ -240,6 +240,8 @@ def test_choices(key: str) -> None:
         ("with_ema: yes", "with_ema", True),
         ("with_ema: ON", "with_ema", True),
         ("keep_bn_fp32: off", "keep_bn_fp32", False),
+        ("cpu_kernels: off", "cpu_kernels", "off"),
+        ('cpu_kernels: "off"', "cpu_kernels", "off"),
         ("keep_bn_fp32: False", "keep_bn_fp32", False),
         ("scale: [1e-1, 1]", "scale", (0.1, 1.0)),
         ("scale:\n- 0.5\n- .75", "scale", (0.5, 0.75)),
