@@ -1,7 +1,7 @@
 // Calls kernels as MindSpore would, on buffers of exactly their size, under a sanitizer.
 //
 // Each line of the input: a kernel's name, then its arguments, inputs first. `2x7x8` is a tensor of
-// that shape, `=7,2,3` a vector with those values.
+// that shape, `=7,2,3` a vector with those values, `#7` an int32.
 #include <dlfcn.h>
 
 #include <cstdint>
@@ -18,6 +18,7 @@ using Kernel = int (*)(int, void **, int *, int64_t **, const char **, void *, v
 struct Tensor {
   std::vector<int64_t> shape;
   std::vector<float> values;
+  std::vector<int32_t> integers;
 };
 
 std::vector<double> numbers(const std::string &text, char separator) {
@@ -34,6 +35,10 @@ Tensor tensor(const std::string &text) {
     made.shape = {static_cast<int64_t>(made.values.size())};
     return made;
   }
+  if (text[0] == '#') {
+    made.integers = {std::stoi(text.substr(1))};
+    return made;
+  }
   int64_t size = 1;
   for (double length : numbers(text, 'x')) {
     made.shape.push_back(static_cast<int64_t>(length));
@@ -48,9 +53,11 @@ int call(Kernel kernel, std::vector<Tensor> &tensors) {
   std::vector<void *> data;
   std::vector<int> ranks;
   std::vector<int64_t *> shapes;
-  std::vector<const char *> types(tensors.size(), "float32");
+  std::vector<const char *> types;
   for (Tensor &each : tensors) {
-    data.push_back(each.values.data());
+    const bool is_float = each.integers.empty();
+    types.push_back(is_float ? "float32" : "int32");
+    data.push_back(is_float ? static_cast<void *>(each.values.data()) : each.integers.data());
     ranks.push_back(static_cast<int>(each.shape.size()));
     shapes.push_back(each.shape.data());
   }

@@ -14,10 +14,14 @@ def call(
     name: str,
     inputs: Sequence[np.ndarray],
     shapes: Sequence[Tuple[int, ...]],
-    dtype: str = "float32",
+    dtype: str = "",
 ) -> Tuple[np.ndarray, ...]:
-    """Outputs of `shapes`, filled with NaN before the call so that a gap shows."""
-    arrays = [np.ascontiguousarray(x, np.float32) for x in inputs]
+    """Outputs of `shapes`, filled with NaN before the call so that a gap shows.
+
+    Inputs are float32, but for those of int32. `dtype`: what the kernel is told of all.
+    """
+    kinds = [np.int32 if x.dtype == np.int32 else np.float32 for x in inputs]
+    arrays = [np.ascontiguousarray(x, kind) for x, kind in zip(inputs, kinds)]
     arrays += [np.full(shape, np.nan, np.float32) for shape in shapes]
     status = call_status(library, name, arrays, dtype)
     assert status == 0, f"{name}: status {status}"
@@ -35,7 +39,7 @@ def call_status(library: Path, name: str, arrays: Sequence[np.ndarray], dtype: s
         (ctypes.POINTER(ctypes.c_int64) * count)(
             *[ctypes.cast(d, ctypes.POINTER(ctypes.c_int64)) for d in dims]
         ),
-        (ctypes.c_char_p * count)(*[dtype.encode()] * count),
+        (ctypes.c_char_p * count)(*[(dtype or x.dtype.name).encode() for x in arrays]),
         None,
         None,
     )

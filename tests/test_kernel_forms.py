@@ -15,10 +15,14 @@ from src.args import Config, RunConfig, replace
 from src.errors import UserError
 from src.kernels import build, selection
 from src.models.layers.activation import Gelu
+from src.models.layers.attention import Attention
+from src.models.layers.drop_path import SeededUniform
+from src.models.layers.dropout import seed_dropouts
+from src.models.layers.mlp import Mlp
 from src.models.layers.norm import LayerNorm
 from src.models.registry import create_model
 from src.tools.device import select_kernels
-from src.trainer.build import build_train_step
+from src.trainer.build import build_network, build_train_step
 
 HAS_COMPILER = build.find_compiler(os.environ) is not None
 NEEDS_COMPILER = pytest.mark.skipif(not HAS_COMPILER, reason="no C++ compiler")
@@ -170,16 +174,74 @@ def test_updates_in_place_equal_the_standard_form() -> None:
         assert np.abs(ours[name] - value).max() <= 1e-4 * scale, name
 
 
+@functools.cache
+def dropped(form: str, calls: int) -> Dict[str, np.ndarray]:
+    """Attention with dropout in step `calls`, its gradients, and the same step's uniform draws."""
+    select_kernels(RunConfig(cpu_kernels=form))
+    step = ms.Parameter(Tensor(calls, ms.int32), name="calls", requires_grad=False)
+    cell = Attention(12, 3, qkv_bias=True, attn_drop=0.3)
+    rng = np.random.default_rng(7)
+    for parameter in cell.get_parameters():
+        parameter.set_data(Tensor(rng.normal(size=parameter.shape).astype(np.float32)))
+    seed_dropouts(cell, seed=5, step=step, batch_size=4, rank=1, world_size=3)
+    weights = ms.ParameterTuple(cell.trainable_params())
+    x = Tensor(rng.normal(size=(4, 9, 12)).astype(np.float32))
+    gradient = ops.GradOperation(get_all=True, get_by_list=True)(SquaredLogits(cell), weights)
+    (dx,), dweights = gradient(x)
+    found = {"output": cell.set_train()(x).asnumpy(), "x": dx.asnumpy()}
+    found.update((w.name, d.asnumpy()) for w, d in zip(weights, dweights))
+    draws = SeededUniform(5, step, 2, 4, rank=1, world_size=3)
+    return {**found, "draws": draws(4).asnumpy(), "fewer draws": draws(3).asnumpy()}
+
+
+@NEEDS_COMPILER
+@pytest.mark.parametrize("calls", [0, 1, 46337 * 3 + 11])
+def test_native_draws_are_the_standard_forms(calls: int) -> None:
+    ours, expected = dropped("native", calls), dropped("off", calls)
+    np.testing.assert_array_equal(ours["draws"], expected["draws"])
+    assert len(set(ours["draws"])) == 4
+    for name, value in expected.items():
+        scale = max(np.abs(value).max(), 1e-3)
+        assert np.abs(ours[name] - value).max() <= 1e-5 * scale, name
+    assert np.abs(expected["output"] - dropped("off", calls + 1)["output"]).max() > 0.1
+
+
+@NEEDS_COMPILER
+def test_a_batch_beyond_the_seeded_one_is_refused() -> None:
+    select_kernels(RunConfig(cpu_kernels="native"))
+    step = ms.Parameter(Tensor(0, ms.int32), name="calls", requires_grad=False)
+    cell = Attention(12, 3, attn_drop=0.3).set_train()
+    seed_dropouts(cell, seed=5, step=step, batch_size=4)
+    with pytest.raises(Exception, match="4 samples have a key, the batch has 5"):
+        cell(Tensor(np.ones((5, 2, 12), np.float32)))
+
+
 @NEEDS_COMPILER
 def test_half_precision_takes_the_standard_form() -> None:
-    x = Tensor(np.random.default_rng(6).normal(size=(3, 7)).astype(np.float16))
+    x = Tensor(np.random.default_rng(6).normal(size=(3, 2, 8)).astype(np.float16))
     outputs = []
     for form in ("native", "off"):
         select_kernels(RunConfig(cpu_kernels=form))
-        outputs.append([cell(x).asnumpy() for cell in (Gelu(), LayerNorm(7, epsilon=1e-6))])
+        cells = Gelu(), LayerNorm(8, epsilon=1e-6), Attention(8, 2), Mlp(8, 9, nonlinearity="GELU")
+        for number, cell in enumerate(cells):
+            rng = np.random.default_rng(number)
+            for parameter in cell.get_parameters():
+                parameter.set_data(Tensor(rng.normal(size=parameter.shape).astype(np.float32)))
+        outputs.append([cell.to_float(ms.float16)(x).asnumpy() for cell in cells])
     for ours, expected in zip(*outputs):
         assert ours.dtype == expected.dtype
         np.testing.assert_array_equal(ours, expected)
+
+
+@NEEDS_COMPILER
+@pytest.mark.parametrize("level", ["O0", "O1"])
+def test_mixed_precision_builds_the_standard_form(level: str) -> None:
+    select_kernels(RunConfig(cpu_kernels="native"))
+    sizes = {"image_size": 32, "num_classes": CLASSES}
+    config = replace(Config(), arch="deit_tiny_patch16_224", **sizes, amp_level=level)
+    network = build_network(config)
+    kinds = {type(cell).__module__ for _, cell in network.cells_and_names()}
+    assert ("src.kernels.cells" in kinds) == (level == "O0")
 
 
 def test_without_a_compiler_auto_is_pure(monkeypatch: Any, tmp_path: Any, caplog: Any) -> None:

@@ -24,26 +24,36 @@ def calls() -> List[str]:
     lines = []
     for m in MAPS:
         b, h, w, c = (int(n) for n in m.split("x"))
-        rows = b * h * w
         lines += [
             f"gelu_forward {m} {c} {m}",
             f"gelu_backward {m} {m} {c} {m} {c}",
             f"bias_forward {m} {c} {m}",
             f"bias_backward {m} {c}",
-            f"split_heads_forward {b}x{h}x{2 * w * c} {2 * f' {b}x{w}x{h}x{c}'}",
-            f"split_heads_backward {2 * f' {b}x{w}x{h}x{c}'} {b}x{h}x{2 * w * c}",
+            f"gelu_backward_and_forward {m} {m} {c} {m} {c} {m}",
             f"global_norm {m} {c} {m} 1",
             f"adamw =1e-3,0.9,0.999,1e-8,0.1,0.03,0.05 =1,0 =1,0.5{4 * f' {m} {c}'} 1",
-            f"softmax_forward {m} {m}",
-            f"softmax_backward {m} {m} {m}",
-            f"layer_norm_forward {m} {c} {c} =1e-6 {m} {rows} {rows}",
-            f"layer_norm_backward {m} {m} {c} {rows} {rows} {m} {c} {c}",
+            f"layer_norm_forward {m} {c} {c} =1e-6 {m}",
+            f"layer_norm_backward {m} {m} {c} =1e-6 {m} {c} {c}",
             f"batch_norm_forward {m} {c} {c} =1e-5 {m} {c} {c}",
             f"batch_norm_backward {m} {m} {c} {c} {c} =1e-5 {m} {c} {c}",
             f"scale_shift_forward {m} {c} {c} {m}",
             f"scale_shift_backward {m} {m} {c} {m} {c} {c}",
             f"residual_forward {m} {m} {c} {b} {m}",
             f"residual_backward {m} {m} {c} {b} {m} {c}",
+        ]
+        # w heads of c channels, h w and h tokens.
+        whole, others = f"{b}x{h * w}x{w * c}", f"{b}x{h}x{2 * w * c}"
+        for dropout in ("=0 =1", f"{1 + b} 92674"):
+            packed = f"={w} {b}x{h * w}x{3 * w * c} {dropout}"
+            lines += [
+                f"self_attention_forward {packed} {whole}",
+                f"self_attention_backward {whole} {packed} {b}x{h * w}x{3 * w * c}",
+            ]
+        lines += [
+            f"cross_attention_forward ={w} {whole} {others} {whole}",
+            f"cross_attention_backward {whole} ={w} {whole} {others} {whole} {others}",
+            f"draw_keys #70000 ={','.join('7' * (2 + b))} {1 + b}",
+            f"draw_uniform #70000 ={','.join('7' * (2 + b))} {b}",
         ]
         for k in (3, 5, 7, 9):
             lines += [
@@ -99,5 +109,7 @@ def test_sanitizers_find_nothing(flags: List[str], tmp_path: Path) -> None:
 def test_every_kernel_is_called() -> None:
     defined = set()
     for source in build.SOURCES.glob("*.cc"):
-        defined.update(re.findall(r"^KERNEL\((\w+),", source.read_text(), re.MULTILINE))
+        defined.update(
+            re.findall(r"^KERNEL(?:_OF_INTEGERS)?\((\w+),", source.read_text(), re.MULTILINE)
+        )
     assert defined == {line.split()[0] for line in calls()}

@@ -84,19 +84,17 @@ ROWS = [(5, 7), (1, 1), (3, 50, 96), (2, 197, 197), (700, 33), (2, 9, 9, 16)]
 
 @pytest.mark.parametrize("shape", ROWS, ids=str)
 def test_layer_norm(library: Path, shape: Tuple[int, ...]) -> None:
-    columns, rows = shape[-1], int(np.prod(shape[:-1]))
+    columns = shape[-1]
     x, gamma, beta, dy = randoms(shape, (columns,), (columns,), shape)
     x += 3.0
     epsilon = np.array([1e-6], np.float32)
     layer_norm = lambda x, g, b: functional.layer_norm(x, (columns,), g, b, 1e-6)  # noqa: E731
     y, dx, dgamma, dbeta = expected(layer_norm, (x, gamma, beta), dy)
-    inputs, shapes = (x, gamma, beta, epsilon), [shape, (rows,), (rows,)]
-    ours, mean, scale = call(library, "layer_norm_forward", inputs, shapes)
-    assert_close(ours, y)
+    assert_close(call(library, "layer_norm_forward", (x, gamma, beta, epsilon), [shape])[0], y)
     if columns == 1:
         return  # the gradient is 0, and all there is of it rounding
     shapes = [shape, (columns,), (columns,)]
-    grads = call(library, "layer_norm_backward", (dy, x, gamma, mean, scale), shapes)
+    grads = call(library, "layer_norm_backward", (dy, x, gamma, epsilon), shapes)
     for mine, theirs in zip(grads, (dx, dgamma, dbeta)):
         assert_close(mine, theirs)
 
@@ -112,6 +110,10 @@ def test_gelu(library: Path, shape: Tuple[int, ...]) -> None:
     ours_dx, ours_dbias = call(library, "gelu_backward", (dy, x, bias), [shape, bias.shape])
     assert_close(ours_dx, dx)
     assert_close(ours_dbias, dbias)
+    shapes = [shape, bias.shape, shape]
+    both = call(library, "gelu_backward_and_forward", (dy, x, bias), shapes)
+    for mine, before in zip(both, (ours_dx, ours_dbias, ours)):
+        np.testing.assert_array_equal(mine, before)
 
 
 def test_gelu_on_a_fine_grid(library: Path) -> None:
@@ -132,17 +134,76 @@ def test_bias(library: Path, shape: Tuple[int, ...]) -> None:
     assert_close(call(library, "bias_backward", (dy,), [bias.shape])[0], dbias)
 
 
-@pytest.mark.parametrize("parts", [1, 2, 3])
-@pytest.mark.parametrize("sizes", [(2, 5, 3, 4), (1, 1, 1, 1), (2, 197, 6, 64)], ids=str)
-def test_split_heads(library: Path, parts: int, sizes: Tuple[int, ...]) -> None:
-    batch, tokens, heads, size = sizes
-    (x,) = randoms((batch, tokens, parts * heads * size))
-    apart = torch.tensor(x).reshape(batch, tokens, parts, heads, size).permute(2, 0, 3, 1, 4)
-    shapes = [(batch, heads, tokens, size)] * parts
-    ours = call(library, "split_heads_forward", (x,), shapes)
-    np.testing.assert_array_equal(np.stack(ours), apart.numpy())
-    (back,) = call(library, "split_heads_backward", ours, [x.shape])
-    np.testing.assert_array_equal(back, x)
+# Batch, heads, queries, keys, channels of a head: odd ones, one of each, several chunks of queries,
+# those of DeiT-S.
+HEADS = [(2, 3, 5, 5, 7), (1, 1, 1, 1, 1), (2, 2, 230, 230, 16), (1, 6, 197, 197, 64)]
+OTHERS = [(2, 3, 11, 4, 5), (1, 1, 1, 9, 2), (1, 2, 400, 49, 64)]
+
+
+def heads_of(x: Any, parts: int, heads: int) -> Any:
+    """(B, N, p h d) -> (p, B, h, N, d)."""
+    batch, tokens, channels = x.shape
+    x = x.reshape(batch, tokens, parts, heads, channels // (parts * heads))
+    return x.permute(2, 0, 3, 1, 4)
+
+
+def attention(q: Any, k: Any, v: Any, kept: Any = 1.0) -> Any:
+    """By the formula: torch's own function has its dropout inside."""
+    weights = (q @ k.transpose(-1, -2) / q.shape[-1] ** 0.5).softmax(-1) * kept
+    return (weights @ v).transpose(1, 2).flatten(2)
+
+
+NO_DROPOUT = np.zeros(1, np.float32), np.ones(1, np.float32)
+
+
+@pytest.mark.parametrize("sizes", HEADS, ids=str)
+def test_self_attention(library: Path, sizes: Tuple[int, ...]) -> None:
+    batch, heads, tokens, _, size = sizes
+    shape = (batch, tokens, heads * size)
+    qkv, dy = randoms((batch, tokens, 3 * heads * size), shape)
+    y, dqkv = expected(lambda x: attention(*heads_of(x, 3, heads)), (qkv,), dy)
+    inputs = (np.array([heads]), qkv, *NO_DROPOUT)
+    assert_close(call(library, "self_attention_forward", inputs, [shape])[0], y)
+    (ours,) = call(library, "self_attention_backward", (dy, *inputs), [qkv.shape])
+    assert_close(ours, dqkv)
+
+
+@pytest.mark.parametrize("sizes", OTHERS, ids=str)
+def test_cross_attention(library: Path, sizes: Tuple[int, ...]) -> None:
+    batch, heads, tokens, keys, size = sizes
+    shape = (batch, tokens, heads * size)
+    q, kv, dy = randoms(shape, (batch, keys, 2 * heads * size), shape)
+    function = lambda q, kv: attention(*heads_of(q, 1, heads), *heads_of(kv, 2, heads))  # noqa: E731
+    y, dq, dkv = expected(function, (q, kv), dy)
+    inputs = (np.array([heads]), q, kv)
+    assert_close(call(library, "cross_attention_forward", inputs, [shape])[0], y)
+    ours = call(library, "cross_attention_backward", (dy, *inputs), [q.shape, kv.shape])
+    assert_close(ours[0], dq)
+    assert_close(ours[1], dkv)
+
+
+def test_attention_drops_what_the_table_says(library: Path) -> None:
+    """The keys are hashed here by Python's whole numbers, which do not overflow."""
+
+    def absorb(state: int, key: int) -> int:
+        return (pow(state + key, 3, 46337) + 12345) % 46337
+
+    batch, heads, tokens, size = 2, 3, 101, 4
+    shape = (batch, tokens, heads * size)
+    qkv, dy = randoms((batch, tokens, 3 * heads * size), shape)
+    rng = np.random.default_rng(0)
+    kept = np.tile(rng.integers(0, 2, 46337) * 1.25, 2).astype(np.float32)
+    layer, *samples = keys = [123, 46336, 0]
+    columns = np.array([absorb(absorb(layer, j), 1) for j in range(tokens)])
+    rows = [[absorb(absorb(s, i), 0) for i in range(heads * tokens)] for s in samples]
+    factors = kept[np.array(rows).reshape(batch, heads, tokens, 1) + columns]
+    assert 0.4 < (factors == 0).mean() < 0.6
+    dropping = lambda x: attention(*heads_of(x, 3, heads), torch.tensor(factors))  # noqa: E731
+    y, dqkv = expected(dropping, (qkv,), dy)
+    inputs = (np.array([heads]), qkv, np.array(keys), kept)
+    assert_close(call(library, "self_attention_forward", inputs, [shape])[0], y)
+    (ours,) = call(library, "self_attention_backward", (dy, *inputs), [qkv.shape])
+    assert_close(ours, dqkv)
 
 
 # Of a network: scalars, vectors, and a tensor that several threads share.
@@ -180,17 +241,6 @@ def test_adamw(library: Path) -> None:
         assert rate == np.float32(0.01 * step)
     for mine, theirs in zip(weights, leaves):
         assert_close(mine, theirs.detach().numpy())
-
-
-@pytest.mark.parametrize("shape", ROWS, ids=str)
-def test_softmax(library: Path, shape: Tuple[int, ...]) -> None:
-    x, dy = randoms(shape, shape)
-    x *= 10.0
-    y, dx = expected(lambda x: x.softmax(-1), (x,), dy)
-    (ours,) = call(library, "softmax_forward", (x,), [shape])
-    assert_close(ours, y)
-    (grad,) = call(library, "softmax_backward", (dy, y.astype(np.float32)), [shape])
-    assert np.abs(grad - dx).max() <= 1e-6 * np.abs(dy).max()
 
 
 @pytest.mark.parametrize("shape", [(3, 50, 96), (5, 7), (2, 9, 9, 16), (4, 60, 60, 11)], ids=str)
@@ -285,18 +335,12 @@ def test_overflow_passes_through(library: Path, bad: float) -> None:
     shape, c = (1, 4, 5, 19), 19
     x, w, one, zero = *randoms(shape, (c, 1, 3, 3)), np.ones(c, np.float32), np.zeros(c, np.float32)
     x[0, 1, 2, 17] = bad
-    eps, rows = np.array([1e-6], np.float32), (20,)
+    eps = np.array([1e-6], np.float32)
     t = torch.tensor(x)
     conv = nhwc(lambda x: functional.conv2d(x, torch.tensor(w), padding=1, groups=c))
     cases = [
         ("gelu_forward", (x, zero), [shape], functional.gelu(t)),
-        ("softmax_forward", (x,), [shape], t.softmax(-1)),
-        (
-            "layer_norm_forward",
-            (x, one, zero, eps),
-            [shape, rows, rows],
-            functional.layer_norm(t, (c,)),
-        ),
+        ("layer_norm_forward", (x, one, zero, eps), [shape], functional.layer_norm(t, (c,))),
         ("depthwise_conv_forward", (x, w, zero), [shape], conv(t)),
         ("residual_forward", (x, x, one, np.ones(1)), [shape], t + t),
         (
@@ -312,6 +356,16 @@ def test_overflow_passes_through(library: Path, bad: float) -> None:
     y, *_ = call(library, "batch_norm_forward", (x, one, zero, eps), [shape, (c,), (c,)])
     assert not np.isfinite(y[..., 17]).any()
     assert np.isfinite(y[..., :17]).all()
+    # A bad key of head 0 in sample 0 spoils all that head gives, and nothing of the others.
+    (qkv,) = randoms((2, 9, 24))
+    qkv[0, 3, 10] = bad
+    inputs = (np.array([2]), qkv, *NO_DROPOUT)
+    (ours,) = call(library, "self_attention_forward", inputs, [(2, 9, 8)])
+    theirs = attention(*heads_of(torch.tensor(qkv), 3, 2)).isfinite().numpy()
+    np.testing.assert_array_equal(np.isfinite(ours), theirs)
+    assert not theirs.all()
+    assert theirs[1].all()
+    assert theirs[..., 4:].all()
     dy = np.zeros_like(x)
     dy[0, 1, 2, 17] = bad
     for inputs, name, outs in (
@@ -328,9 +382,10 @@ def test_shapes_of_zero(library: Path) -> None:
     for name, inputs, outs in (
         ("gelu_forward", (none, c), [s]),
         ("bias_forward", (none, c), [s]),
-        ("split_heads_forward", (np.zeros((0, 5, 6)),), [(0, 2, 5, 3)]),
-        ("softmax_forward", (none,), [s]),
-        ("layer_norm_forward", (none, c, c, eps), [s, (0,), (0,)]),
+        ("self_attention_forward", (eps, np.zeros((0, 5, 6)), *NO_DROPOUT), [(0, 5, 2)]),
+        ("self_attention_forward", (eps, np.zeros((3, 0, 6)), *NO_DROPOUT), [(3, 0, 2)]),
+        ("cross_attention_forward", (eps, np.zeros((0, 5, 2)), np.zeros((0, 3, 4))), [(0, 5, 2)]),
+        ("layer_norm_forward", (none, c, c, eps), [s]),
         ("depthwise_conv_forward", (none, w, c), [s]),
         ("depthwise_conv_backward_input", (none, w), [s]),
         ("residual_forward", (none, none, c, np.ones(0)), [s]),
@@ -344,18 +399,21 @@ def test_shapes_of_zero(library: Path) -> None:
         ("gelu_backward", (none, none, c), [s, (8,)]),
         ("bias_backward", (none,), [(8,)]),
         ("global_norm", (none, none), [(1,)]),
-        ("layer_norm_backward", (none, none, c, np.ones(0), np.ones(0)), [s, (8,), (8,)]),
+        ("layer_norm_backward", (none, none, c, eps), [s, (8,), (8,)]),
         ("depthwise_conv_backward_weight", (none, none), [(8, 1, 3, 3), (8,)]),
         ("residual_backward", (none, none, c, np.ones(0)), [s, (8,)]),
     ):
         for sums in call(library, name, inputs, outs)[1 if outs[0] == s else 0 :]:
             assert (sums == 0).all(), name
+    # Without keys there is nothing to attend to.
+    inputs = (eps, np.ones((2, 5, 4)), np.zeros((2, 0, 8)))
+    assert (call(library, "cross_attention_forward", inputs, [(2, 5, 4)])[0] == 0).all()
     for narrow in ((0,), (3, 0)):
-        call(library, "softmax_forward", (np.zeros(narrow),), [narrow])
         call(library, "gelu_forward", (np.zeros(narrow), np.zeros(0)), [narrow])
 
 
 def test_other_types_are_refused(library: Path) -> None:
     arrays = [np.ones((2, 4), np.float32)] * 2
-    assert call_status(library, "softmax_forward", arrays, "float16") != 0
-    assert call_status(library, "softmax_forward", arrays[:1], "float32") != 0
+    assert call_status(library, "bias_backward", arrays, "float16") != 0
+    assert call_status(library, "bias_backward", arrays[:1], "float32") != 0
+    assert call_status(library, "draw_keys", [*arrays, arrays[0]], "float32") != 0

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from functools import cache
 from pathlib import Path
-from typing import Any, Callable, List, Tuple
+from typing import Any, Callable, List, Sequence, Tuple
 
 import mindspore as ms
 from mindspore import Tensor, nn, ops
@@ -40,19 +40,12 @@ def _one(*_: Shape) -> Shape:
     return [1]
 
 
-def _rows(x: Shape) -> Shape:
-    count = 1
-    for length in x[:-1]:
-        count *= length
-    return [count]
-
-
-def _normed(x: Shape, *_: Shape) -> Tuple[Shape, Shape, Shape]:
-    return x, _rows(x), _rows(x)
-
-
 def _with_statistics(x: Shape, *_: Shape) -> Tuple[Shape, Shape, Shape]:
     return x, x[-1:], x[-1:]
+
+
+def _with_column_and_all(x: Shape, *_: Shape) -> Tuple[Shape, Shape, Shape]:
+    return x, x[-1:], x
 
 
 def _with_column(x: Shape, *_: Shape) -> Tuple[Shape, Shape]:
@@ -90,78 +83,136 @@ class NativeBias(nn.Cell):
         return dout, self.backward(dout)
 
 
-class NativeSoftmax(nn.Cell):
-    """Softmax over the last axis."""
+class NativeLinear(nn.Cell):
+    """x W^T + b: (..., C), (C', C), (C',) -> (..., C')."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.forward = operator("softmax_forward", _first)
-        self.backward = operator("softmax_backward", _first)
+        self.by_transpose = ops.MatMul(transpose_b=True)
+        self.product = ops.MatMul()
+        self.of_transpose = ops.MatMul(transpose_a=True)
+        self.add_bias = operator("bias_forward", _first)
+        self.sum_rows = operator("bias_backward", _last)
 
-    def construct(self, x: Tensor) -> Tensor:
-        return self.forward(x)
+    def construct(self, x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+        y = self.add_bias(self.by_transpose(x.reshape(-1, x.shape[-1]), weight), bias)
+        return y.reshape(x.shape[:-1] + bias.shape)
 
-    def bprop(self, x: Tensor, out: Tensor, dout: Tensor) -> Tuple[Tensor]:
-        return (self.backward(dout, out),)
+    def bprop(
+        self, x: Tensor, weight: Tensor, bias: Tensor, out: Tensor, dout: Tensor
+    ) -> Tuple[Tensor, Tensor, Tensor]:
+        dy = dout.reshape(-1, dout.shape[-1])
+        dx = self.product(dy, weight).reshape(x.shape)
+        dweight = self.of_transpose(dy, x.reshape(-1, x.shape[-1]))
+        return dx, dweight, self.sum_rows(dy)
 
 
-class NativeSplitHeads(nn.Cell):
-    """(B, N, parts h d) -> `parts` times (B, h, N, d); one of them comes as it is."""
+class _MlpWithHidden(nn.Cell):
+    """The perceptron, and its hidden layer before bias and activation, which is all it keeps."""
 
-    def __init__(self, parts: int, num_heads: int) -> None:
+    def __init__(self) -> None:
         super().__init__()
-        self.parts = parts
+        self.by_transpose = ops.MatMul(transpose_b=True)
+        self.product = ops.MatMul()
+        self.of_transpose = ops.MatMul(transpose_a=True)
+        self.add_bias = operator("bias_forward", _first)
+        self.sum_rows = operator("bias_backward", _last)
+        self.activate = operator("gelu_forward", _first)
+        self.activate_again = operator("gelu_backward_and_forward", _with_column_and_all, 3)
 
-        def apart(x: Shape) -> Any:
-            shape = [x[0], num_heads, x[1], x[2] // (parts * num_heads)]
-            return shape if parts == 1 else (shape,) * parts
+    def construct(
+        self, x: Tensor, weight1: Tensor, bias1: Tensor, weight2: Tensor, bias2: Tensor
+    ) -> Tuple[Tensor, Tensor]:
+        hidden = self.by_transpose(x.reshape(-1, x.shape[-1]), weight1)
+        y = self.add_bias(self.by_transpose(self.activate(hidden, bias1), weight2), bias2)
+        return y.reshape(x.shape[:-1] + bias2.shape), hidden
 
-        self.forward = operator("split_heads_forward", apart, parts)
-        self.backward = operator("split_heads_backward", _heads_together)
+    def bprop(
+        self,
+        x: Tensor,
+        weight1: Tensor,
+        bias1: Tensor,
+        weight2: Tensor,
+        bias2: Tensor,
+        out: Any,
+        dout: Any,
+    ) -> Tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+        dy = dout[0].reshape(-1, dout[0].shape[-1])
+        dactive = self.product(dy, weight2)
+        dhidden, dbias1, active = self.activate_again(dactive, out[1], bias1)
+        dx = self.product(dhidden, weight1).reshape(x.shape)
+        dweight1 = self.of_transpose(dhidden, x.reshape(-1, x.shape[-1]))
+        return dx, dweight1, dbias1, self.of_transpose(dy, active), self.sum_rows(dy)
 
-    def construct(self, x: Tensor) -> Any:
-        return self.forward(x)
 
-    def bprop(self, x: Tensor, out: Any, dout: Any) -> Tuple[Tensor]:
-        if self.parts == 1:
-            return (self.backward(dout),)
-        return (self.backward(*dout),)
+class NativeMlp(nn.Cell):
+    """GELU(x W1^T + b1) W2^T + b2: (..., C), (H, C), (H,), (C', H), (C',) -> (..., C')."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.mlp = _MlpWithHidden()
+
+    def construct(
+        self, x: Tensor, weight1: Tensor, bias1: Tensor, weight2: Tensor, bias2: Tensor
+    ) -> Tensor:
+        return self.mlp(x, weight1, bias1, weight2, bias2)[0]
 
 
-def _heads_together(*heads: Shape) -> Shape:
-    batch, count, tokens, size = heads[0]
-    return [batch, tokens, len(heads) * count * size]
+class NativeSelfAttention(nn.Cell):
+    """softmax(q k^T / sqrt(d)) v of all heads: qkv (B, N, 3 C) -> (B, N, C).
 
-
-class NativeMergeHeads(nn.Cell):
-    """(B, h, N, d) -> (B, N, h d)."""
+    `keys` (1 + B,) and `kept` are dropout's: src/models/layers/dropout.py. (1,) each: none.
+    """
 
     def __init__(self, num_heads: int) -> None:
         super().__init__()
-        self.split = NativeSplitHeads(1, num_heads)
+        self.num_heads = Tensor([num_heads], ms.float32)
+        self.forward = operator("self_attention_forward", _third_of_channels)
+        self.backward = operator("self_attention_backward", _packed)
 
-    def construct(self, x: Tensor) -> Tensor:
-        return self.split.backward(x)
-
-    def bprop(self, x: Tensor, out: Tensor, dout: Tensor) -> Tuple[Tensor]:
-        return (self.split.forward(dout),)
-
-
-class _LayerNormWithStatistics(nn.Cell):
-    def __init__(self, epsilon: float) -> None:
-        super().__init__()
-        self.epsilon = Tensor([epsilon], ms.float32)
-        self.forward = operator("layer_norm_forward", _normed, 3)
-        self.backward = operator("layer_norm_backward", _scale_and_shift_gradients, 3)
-
-    def construct(self, x: Tensor, gamma: Tensor, beta: Tensor) -> Tuple[Tensor, Tensor, Tensor]:
-        return self.forward(x, gamma, beta, self.epsilon)
+    def construct(self, qkv: Tensor, keys: Tensor, kept: Tensor) -> Tensor:
+        return self.forward(self.num_heads, qkv, keys, kept)
 
     def bprop(
-        self, x: Tensor, gamma: Tensor, beta: Tensor, out: Any, dout: Any
+        self, qkv: Tensor, keys: Tensor, kept: Tensor, out: Tensor, dout: Tensor
     ) -> Tuple[Tensor, Tensor, Tensor]:
-        dx, dgamma, dbeta = self.backward(dout[0], x, gamma, out[1], out[2])
-        return dx, dgamma, dbeta
+        dqkv = self.backward(dout, self.num_heads, qkv, keys, kept)
+        return dqkv, ops.zeros_like(keys), ops.zeros_like(kept)
+
+
+class NativeCrossAttention(nn.Cell):
+    """The same from one tensor to another, without dropout: q (B, N, C), kv (B, M, 2 C)."""
+
+    def __init__(self, num_heads: int) -> None:
+        super().__init__()
+        self.num_heads = Tensor([num_heads], ms.float32)
+        self.forward = operator("cross_attention_forward", _second)
+        self.backward = operator("cross_attention_backward", _queries_and_pairs, 2)
+
+    def construct(self, q: Tensor, kv: Tensor) -> Tensor:
+        return self.forward(self.num_heads, q, kv)
+
+    def bprop(self, q: Tensor, kv: Tensor, out: Tensor, dout: Tensor) -> Tuple[Tensor, Tensor]:
+        dq, dkv = self.backward(dout, self.num_heads, q, kv)
+        return dq, dkv
+
+
+def _third_of_channels(_: Shape, qkv: Shape, keys: Shape, kept: Shape) -> Shape:
+    if kept[0] > 1 and keys[0] <= qkv[0]:
+        raise ValueError(f"{keys[0] - 1} samples have a key, the batch has {qkv[0]}")
+    return [*qkv[:2], qkv[2] // 3]
+
+
+def _packed(_: Shape, __: Shape, qkv: Shape, *___: Shape) -> Shape:
+    return qkv
+
+
+def _second(_: Shape, q: Shape, *__: Shape) -> Shape:
+    return q
+
+
+def _queries_and_pairs(_: Shape, __: Shape, q: Shape, kv: Shape) -> Tuple[Shape, Shape]:
+    return q, kv
 
 
 class NativeLayerNorm(nn.Cell):
@@ -169,10 +220,18 @@ class NativeLayerNorm(nn.Cell):
 
     def __init__(self, epsilon: float) -> None:
         super().__init__()
-        self.norm = _LayerNormWithStatistics(epsilon)
+        self.epsilon = Tensor([epsilon], ms.float32)
+        self.forward = operator("layer_norm_forward", _first)
+        self.backward = operator("layer_norm_backward", _scale_and_shift_gradients, 3)
 
     def construct(self, x: Tensor, gamma: Tensor, beta: Tensor) -> Tensor:
-        return self.norm(x, gamma, beta)[0]
+        return self.forward(x, gamma, beta, self.epsilon)
+
+    def bprop(
+        self, x: Tensor, gamma: Tensor, beta: Tensor, out: Tensor, dout: Tensor
+    ) -> Tuple[Tensor, Tensor, Tensor]:
+        dx, dgamma, dbeta = self.backward(dout, x, gamma, self.epsilon)
+        return dx, dgamma, dbeta
 
 
 def _scale_and_shift_gradients(dy: Shape, x: Shape, *_: Shape) -> Tuple[Shape, Shape, Shape]:
@@ -349,3 +408,31 @@ class NativeAdamW(nn.Cell):
     ) -> Tensor:
         state = weights + moments1 + moments2
         return self.update(settings, decays, scales, *state, *grads)
+
+
+class NativeDraws(nn.Cell):
+    """What src/models/layers/drop_path.py hashes out of the step's number, () int32.
+
+    `place` is seed, layer and positions, (2 + B,).
+    """
+
+    def __init__(self, place: Sequence[int]) -> None:
+        super().__init__()
+        self.place = Tensor(list(place), ms.float32)
+        self.keys = operator("draw_keys", _without_seed)
+        self.uniform = operator("draw_uniform", _without_seed_and_layer)
+
+    def construct(self, step: Tensor) -> Tensor:
+        return self.uniform(step, self.place)
+
+    def key_of_layer_and_samples(self, step: Tensor) -> Tensor:
+        """(1 + B,), whole numbers in float32."""
+        return self.keys(step, self.place)
+
+
+def _without_seed(_: Shape, place: Shape) -> Shape:
+    return [place[0] - 1]
+
+
+def _without_seed_and_layer(_: Shape, place: Shape) -> Shape:
+    return [place[0] - 2]

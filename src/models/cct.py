@@ -13,13 +13,14 @@ from mindspore import Parameter, Tensor, nn, ops
 from mindspore.common.initializer import HeNormal, TruncatedNormal, Uniform, initializer
 
 from .classifier import Classifier, check_img_size
-from .layers.activation import biased_gelu, create_activation
+from .layers.activation import create_activation
 from .layers.attention import Attention
 from .layers.conv_pool import DenseConv, MaxPool
 from .layers.drop_path import DropPath
 from .layers.dropout import Dropout
 from .layers.layout import NCHW, NHWC, preferred_layout, relayout
 from .layers.linear import create_linear
+from .layers.mlp import native_mlp
 from .layers.norm import LayerNorm
 from .layers.patch_embed import PatchConv
 from .layers.positions import sinusoidal_embedding
@@ -97,20 +98,20 @@ class EncoderLayer(nn.Cell):
         self.linear1 = create_linear(dim, hidden_dim)
         self.activation = create_activation(nonlinearity)
         self.linear2 = create_linear(hidden_dim, dim)
-        self.biased_gelu = biased_gelu(self.activation)
+        self.native = native_mlp(self.activation) if dropout == 0.0 else None
         self.dropout1, self.dropout2 = Dropout(dropout), Dropout(dropout)
         self.drop_path1, self.drop_path2 = DropPath(drop_path), DropPath(drop_path)
 
     def construct(self, x: Tensor) -> Tensor:
         x = self.norm1(x + self.drop_path1(self.self_attn(self.pre_norm(x))))
-        hidden = self.dropout1(self._hidden(x))  # (B, N, hidden_dim)
-        return x + self.drop_path2(self.dropout2(self.linear2(hidden)))
+        return x + self.drop_path2(self.dropout2(self._perceptron(x)))
 
-    def _hidden(self, x: Tensor) -> Tensor:
-        is_fused = self.biased_gelu is not None and x.dtype == ms.float32
-        if is_fused and not self.linear1.computes_half:
-            return self.biased_gelu(self.linear1.multiply(x), self.linear1.bias)
-        return self.activation(self.linear1(x))
+    def _perceptron(self, x: Tensor) -> Tensor:
+        if self.native is not None and x.dtype == ms.float32:
+            weights = self.linear1.weight, self.linear1.bias, self.linear2.weight, self.linear2.bias
+            return self.native(x, *weights)
+        hidden = self.dropout1(self.activation(self.linear1(x)))  # (B, N, hidden_dim)
+        return self.linear2(hidden)
 
 
 class TransformerClassifier(nn.Cell):

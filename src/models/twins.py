@@ -15,7 +15,7 @@ from mindspore import Tensor, nn, ops
 from mindspore.common.initializer import Initializer, Normal, Zero
 
 from .classifier import Classifier, check_img_size
-from .layers.attention import Attention, DotProductAttention, SplitHeads, split_heads
+from .layers.attention import Attention, AttentionToOthers
 from .layers.depthwise_conv import DepthwiseConv
 from .layers.layout import NCHW, NHWC
 from .layers.linear import create_linear
@@ -44,13 +44,10 @@ class SubSampledAttention(nn.Cell):
 
     def __init__(self, dim: int, num_heads: int, *, sr_ratio: int) -> None:
         super().__init__()
-        self.num_heads = num_heads
-        self.head_dim = split_heads(dim, num_heads)
+        self.heads = AttentionToOthers(dim, num_heads)
         self.q = create_linear(dim, dim)
         self.kv = create_linear(dim, 2 * dim)
         self.proj = create_linear(dim, dim)
-        self.split_q, self.split_kv = SplitHeads(1, num_heads), SplitHeads(2, num_heads)
-        self.attend = DotProductAttention(self.head_dim, num_heads)
         self.sr_ratio = sr_ratio
         if sr_ratio > 1:
             layouts = {"in_layout": NHWC, "out_layout": NHWC}
@@ -60,11 +57,11 @@ class SubSampledAttention(nn.Cell):
 
     def construct(self, x: Tensor) -> Tensor:
         batch, height, width, dim = x.shape
-        q = self.split_q(self.q(x).reshape(batch, height * width, dim))  # -> (B, h, N, d)
+        q = self.q(x).reshape(batch, height * width, dim)  # (B, H, W, C) -> (B, N, C)
         if self.sr_ratio > 1:
             x = self.norm(self.sr(x))  # (B, H, W, C) -> (B, H/sr, W/sr, C)
-        k, v = self.split_kv(self.kv(x).reshape(batch, -1, 2 * dim))  # -> 2 x (B, h, M, d)
-        return self.proj(self.attend(q, k, v)).reshape(batch, height, width, dim)
+        kv = self.kv(x).reshape(batch, -1, 2 * dim)  # -> (B, M, 2 C)
+        return self.proj(self.heads(q, kv)).reshape(batch, height, width, dim)
 
 
 class WindowAttention(Attention):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +15,7 @@ from src.args import Config, from_yaml_text, to_yaml
 from src.data.augment.batch_transform import BatchTransform, EraseBoxes, ImageNormalize
 from src.data.imagenet import ImageDataset
 from src.errors import UserError
+from src.kernels import selection
 from src.models.layers.drop_path import seed_drop_paths
 from src.models.layers.dropout import seed_dropouts
 from src.models.registry import create_model
@@ -53,15 +55,17 @@ def build_network(config: Config) -> nn.Cell:
     keywords = dict(config.model.model_args)
     if config.optim.distillation_type != "none":
         keywords["distilled_training"] = True
-    network = create_model(
-        config.model.arch,
-        num_classes=config.model.num_classes,
-        img_size=config.model.image_size,
-        drop_path_rate=config.model.drop_path_rate,
-        nonlinearity=config.model.nonlinearity,
-        **keywords,
-    )
     level, dtype = resolve_amp(config)
+    # The kernels are for float32: under mixed precision they would pass its casts by.
+    with contextlib.nullcontext() if level == "O0" else selection.using(selection.OFF):
+        network = create_model(
+            config.model.arch,
+            num_classes=config.model.num_classes,
+            img_size=config.model.image_size,
+            drop_path_rate=config.model.drop_path_rate,
+            nonlinearity=config.model.nonlinearity,
+            **keywords,
+        )
     apply_amp(network, level, dtype=dtype, keep_bn_fp32=config.train.keep_bn_fp32)
     return network
 

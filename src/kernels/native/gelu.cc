@@ -32,6 +32,29 @@ inline Normal normal(Vec z) {
   return {z < 0.0f ? tail : 1.0f - tail, e * 0.398942280f};
 }
 
+// y only where it is not null.
+void backward(const float *dy, const float *x, const float *bias, float *dx, float *dbias, float *y,
+              int64_t rows, int64_t columns) {
+  const int count = parallel::workers(rows, rows * columns);
+  std::vector<kernels::ColumnSums> sums(count, kernels::ColumnSums(columns));
+  parallel::run(rows, count, [=, &sums](int64_t begin, int64_t end, int worker) {
+    for (int64_t row = begin; row < end; ++row) {
+      const int64_t at = row * columns;
+      float *sum = sums[worker].row();
+      simd::for_vectors(columns, [=](int64_t i, auto load, auto store) {
+        const Vec z = load(x + at + i) + load(bias + i);
+        const Normal n = normal(z);
+        const Vec grad = load(dy + at + i) * (n.cdf + z * n.density);
+        store(dx + at + i, grad);
+        if (y != nullptr) store(y + at + i, z * n.cdf);
+        store(sum + i, load(sum + i) + grad);
+      });
+      sums[worker].row_done();
+    }
+  });
+  kernels::write(dbias, kernels::combine(sums, columns));
+}
+
 }  // namespace
 
 // x (..., C), bias (C) -> y (..., C)
@@ -53,24 +76,10 @@ KERNEL(gelu_forward, 3) {
 
 // dy, x (..., C), bias (C) -> dx (..., C), dbias (C)
 KERNEL(gelu_backward, 5) {
-  const float *dy = a.f32(0), *x = a.f32(1), *bias = a.f32(2);
-  float *dx = a.f32(3);
-  const int64_t rows = a.rows(1), columns = a.columns(1);
-  const int count = parallel::workers(rows, a.size(1));
-  std::vector<kernels::ColumnSums> sums(count, kernels::ColumnSums(columns));
-  parallel::run(rows, count, [=, &sums](int64_t begin, int64_t end, int worker) {
-    for (int64_t row = begin; row < end; ++row) {
-      const int64_t at = row * columns;
-      float *sum = sums[worker].row();
-      simd::for_vectors(columns, [=](int64_t i, auto load, auto store) {
-        const Vec z = load(x + at + i) + load(bias + i);
-        const Normal n = normal(z);
-        const Vec grad = load(dy + at + i) * (n.cdf + z * n.density);
-        store(dx + at + i, grad);
-        store(sum + i, load(sum + i) + grad);
-      });
-      sums[worker].row_done();
-    }
-  });
-  kernels::write(a.f32(4), kernels::combine(sums, columns));
+  backward(a.f32(0), a.f32(1), a.f32(2), a.f32(3), a.f32(4), nullptr, a.rows(1), a.columns(1));
+}
+
+// The same, and the output of forward, which then need not be kept.
+KERNEL(gelu_backward_and_forward, 6) {
+  backward(a.f32(0), a.f32(1), a.f32(2), a.f32(3), a.f32(4), a.f32(5), a.rows(1), a.columns(1));
 }

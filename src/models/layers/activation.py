@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Optional
-
 import mindspore as ms
 from mindspore import Tensor, nn, ops
 
@@ -21,11 +19,6 @@ class Gelu(nn.GELU):
         if self.native is not None and x.dtype == ms.float32:
             return self.native(x, ops.zeros((x.shape[-1],), ms.float32))
         return super().construct(x)
-
-
-def biased_gelu(activation: nn.Cell) -> Optional[cells.NativeGelu]:
-    """(x, bias) -> GELU(x + bias) in one pass, where `activation` has that; float32 only."""
-    return activation.native if isinstance(activation, Gelu) else None
 
 
 def create_activation(name: str) -> nn.Cell:

@@ -16,19 +16,6 @@ from .dropout import Dropout
 from .linear import create_linear
 
 
-class Softmax(nn.Softmax):
-    """Softmax over the last axis."""
-
-    def __init__(self) -> None:
-        super().__init__(axis=-1)
-        self.native = cells.NativeSoftmax() if selection.is_native() else None
-
-    def construct(self, x: ms.Tensor) -> ms.Tensor:
-        if self.native is not None and x.dtype == ms.float32:
-            return self.native(x)
-        return super().construct(x)
-
-
 class SplitHeads(nn.Cell):
     """(B, N, parts C) -> `parts` times (B, h, N, d); one of them comes as it is."""
 
@@ -36,13 +23,8 @@ class SplitHeads(nn.Cell):
         super().__init__()
         self.parts, self.num_heads = parts, num_heads
         self.unstack = ops.Unstack(axis=0)
-        self.native = None
-        if selection.is_native():
-            self.native = cells.NativeSplitHeads(parts, num_heads)
 
     def construct(self, x: ms.Tensor) -> Any:
-        if self.native is not None and x.dtype == ms.float32:
-            return self.native(x)
         batch, tokens, channels = x.shape
         head_dim = channels // (self.parts * self.num_heads)
         if self.parts == 1:
@@ -57,11 +39,10 @@ class DotProductAttention(nn.Cell):
     The softmax is a cell of its own so that mixed precision can leave it in float32.
     """
 
-    def __init__(self, head_dim: int, num_heads: int, *, attn_drop: float = 0.0) -> None:
+    def __init__(self, head_dim: int, *, attn_drop: float = 0.0) -> None:
         super().__init__()
-        self.merge = cells.NativeMergeHeads(num_heads) if selection.is_native() else None
         self.scale = head_dim**-0.5
-        self.softmax = Softmax()
+        self.softmax = nn.Softmax(axis=-1)
         self.attn_drop = Dropout(attn_drop)
         self.query_key = ops.BatchMatMul(transpose_b=True)
         self.weight_value = ops.BatchMatMul()
@@ -71,9 +52,40 @@ class DotProductAttention(nn.Cell):
         weights = self.softmax(self.query_key(q * self.scale, k))  # (B, h, N, M)
         weights = self.attn_drop(weights).astype(v.dtype)
         x = self.weight_value(weights, v)  # (B, h, N, d)
-        if self.merge is not None and x.dtype == ms.float32:
-            return self.merge(x)
         return x.transpose(0, 2, 1, 3).reshape(batch, tokens, heads * head_dim)  # -> (B, N, C)
+
+
+class AttentionWithin(nn.Cell):
+    """Every token attends to all: q, k and v side by side (B, N, 3 C) -> (B, N, C)."""
+
+    def __init__(self, dim: int, num_heads: int, *, attn_drop: float = 0.0) -> None:
+        super().__init__()
+        self.split = SplitHeads(3, num_heads)
+        self.attend = DotProductAttention(head_size(dim, num_heads), attn_drop=attn_drop)
+        self.native = cells.NativeSelfAttention(num_heads) if selection.is_native() else None
+
+    def construct(self, qkv: ms.Tensor) -> ms.Tensor:
+        if self.native is not None and qkv.dtype == ms.float32 and self.attend.attn_drop.has_draws:
+            keys, kept = self.attend.attn_drop.draws()
+            return self.native(qkv, keys, kept)
+        q, k, v = self.split(qkv)  # (B, N, 3 C) -> 3 x (B, h, N, d)
+        return self.attend(q, k, v)
+
+
+class AttentionToOthers(nn.Cell):
+    """Tokens attend to other tokens: q (B, N, C), k and v side by side (B, M, 2 C) -> (B, N, C)."""
+
+    def __init__(self, dim: int, num_heads: int) -> None:
+        super().__init__()
+        self.split_q, self.split_kv = SplitHeads(1, num_heads), SplitHeads(2, num_heads)
+        self.attend = DotProductAttention(head_size(dim, num_heads))
+        self.native = cells.NativeCrossAttention(num_heads) if selection.is_native() else None
+
+    def construct(self, q: ms.Tensor, kv: ms.Tensor) -> ms.Tensor:
+        if self.native is not None and q.dtype == ms.float32:
+            return self.native(q, kv)
+        k, v = self.split_kv(kv)  # (B, M, 2 C) -> 2 x (B, h, M, d)
+        return self.attend(self.split_q(q), k, v)
 
 
 class Attention(nn.Cell):
@@ -95,20 +107,16 @@ class Attention(nn.Cell):
         proj_drop: float = 0.0,
     ) -> None:
         super().__init__()
-        self.num_heads = num_heads
-        self.head_dim = split_heads(dim, num_heads)
+        self.heads = AttentionWithin(dim, num_heads, attn_drop=attn_drop)
         self.qkv = create_linear(dim, 3 * dim, bias=qkv_bias)
-        self.split = SplitHeads(3, num_heads)
-        self.attend = DotProductAttention(self.head_dim, num_heads, attn_drop=attn_drop)
         self.proj = create_linear(dim, dim)
         self.proj_drop = Dropout(proj_drop)
 
     def construct(self, x: ms.Tensor) -> ms.Tensor:
-        q, k, v = self.split(self.qkv(x))  # (B, N, 3 C) -> 3 x (B, h, N, d)
-        return self.proj_drop(self.proj(self.attend(q, k, v)))
+        return self.proj_drop(self.proj(self.heads(self.qkv(x))))
 
 
-def split_heads(dim: int, num_heads: int) -> int:
+def head_size(dim: int, num_heads: int) -> int:
     """Channels of one head.
 
     Raises:

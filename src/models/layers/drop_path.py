@@ -5,6 +5,8 @@ from __future__ import annotations
 import mindspore as ms
 from mindspore import Parameter, Tensor, nn, ops
 
+from src.kernels import cells, selection
+
 # A prime below sqrt(2^31): products of residues fit in int32 on every backend. 3 does not divide
 # PRIME - 1, so cubing is a bijection of the residues and a round loses nothing.
 PRIME = 46337
@@ -54,8 +56,13 @@ class SeededUniform(nn.Cell):
         object.__setattr__(self, "step", step)
         self.start = (seed % PRIME + 1) * 7 % PRIME
         self.layer = layer
+        self.batch_size = batch_size
         positions = range(rank, batch_size * world_size, world_size)
-        self.position = Tensor([i % PRIME for i in positions], ms.int32)
+        places = [i % PRIME for i in positions]
+        self.position = Tensor(places, ms.int32)
+        self.native = None
+        if selection.is_native():
+            self.native = cells.NativeDraws([self.start, layer, *places])
 
     def layer_key(self) -> Tensor:
         """() int32 in [0, PRIME), of seed, step and layer."""
@@ -68,6 +75,8 @@ class SeededUniform(nn.Cell):
         return absorb(absorb(state, 0), 0)
 
     def construct(self, batch: int) -> Tensor:
+        if self.native is not None and batch == self.batch_size:
+            return self.native(self.step)
         return self.sample_keys(batch).astype(ms.float32) * (1.0 / PRIME)
 
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from typing import Tuple
+
+import mindspore as ms
 import numpy as np
 from mindspore import Parameter, Tensor, nn, ops
 
@@ -26,11 +29,23 @@ class Dropout(nn.Cell):
             raise ValueError(f"dropout {p}: expected a number in [0, 1)")
         self.p = p
         self.drop = nn.Dropout(p=p)
+        # Whether `draws` can be asked.
+        self.has_draws = p == 0.0
+        self.nothing = Tensor([1.0], ms.float32)
 
     def construct(self, x: Tensor) -> Tensor:
         if not self.training or self.p == 0.0:
             return x
         return self.drop(x)
+
+    def draws(self) -> Tuple[Tensor, Tensor]:
+        """What kernels need that drop by themselves: keys (1 + B,) and table of `SeededDropout`.
+
+        (1,) each where nothing is dropped.
+        """
+        if not self.training or self.p == 0.0:
+            return self.nothing, self.nothing
+        return self.drop.draws()
 
 
 class SeededDropout(nn.Cell):
@@ -50,6 +65,13 @@ class SeededDropout(nn.Cell):
         order = np.random.default_rng(seed).permutation(PRIME).astype(np.int32)
         self.table = Tensor(np.concatenate([order, order]))
         self.threshold = round(p * PRIME)
+        self.kept = Tensor(
+            (np.concatenate([order, order]) >= self.threshold) * np.float32(self.scale)
+        )
+
+    def draws(self) -> Tuple[Tensor, Tensor]:
+        """Keys of layer and samples (1 + B,), and what an entry of the table does to an element."""
+        return self.keys.native.key_of_layer_and_samples(self.keys.step), self.kept
 
     def construct(self, x: Tensor) -> Tensor:
         batch, columns = x.shape[0], x.shape[-1]
@@ -72,3 +94,4 @@ def seed_dropouts(network: nn.Cell, *, seed: int, step: Parameter, **place: int)
         if cell.p > 0.0:
             keys = SeededUniform(seed, step, _FIRST_LAYER + number, **place)
             cell.drop = SeededDropout(cell.p, keys, seed=seed)
+            cell.has_draws = keys.native is not None

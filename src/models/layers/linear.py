@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import mindspore as ms
-from mindspore import Tensor, nn, ops
+from mindspore import Tensor, nn
 from mindspore.common.initializer import TruncatedNormal
 
 from src.kernels import cells, selection
@@ -19,24 +19,12 @@ class Dense(nn.Dense):
 
     def __init__(self, in_features: int, out_features: int, **keywords: Any) -> None:
         super().__init__(in_features, out_features, **keywords)
-        self.product = ops.MatMul(transpose_b=True)
-        self.add_bias = cells.NativeBias()
-        self.computes_half = False
+        self.native = cells.NativeLinear()
 
     def construct(self, x: Tensor) -> Tensor:
         if x.dtype == ms.float32:
-            return self.add_bias(self.multiply(x), self.bias)
+            return self.native(x, self.weight, self.bias)
         return super().construct(x)
-
-    def to_float(self, dst_type: Any) -> Dense:
-        """As of every cell; noted, for what bypasses `construct`."""
-        self.computes_half = dst_type != ms.float32
-        return super().to_float(dst_type)
-
-    def multiply(self, x: Tensor) -> Tensor:
-        """The product alone, for an activation that adds the bias itself."""
-        y = self.product(x.reshape(-1, self.in_channels), self.weight)
-        return y.reshape(x.shape[:-1] + (self.out_channels,))
 
 
 def create_linear(

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Optional
+
 import mindspore as ms
 from mindspore import Tensor, nn
 
-from .activation import biased_gelu, create_activation
+from src.kernels import cells, selection
+
+from .activation import Gelu, create_activation
 from .linear import create_linear
 
 
@@ -17,10 +21,15 @@ class Mlp(nn.Cell):
         self.fc1 = create_linear(dim, hidden_dim)
         self.act = create_activation(nonlinearity)
         self.fc2 = create_linear(hidden_dim, dim)
-        self.biased_gelu = biased_gelu(self.act)
+        self.native = native_mlp(self.act)
 
     def construct(self, x: Tensor) -> Tensor:
-        is_fused = self.biased_gelu is not None and x.dtype == ms.float32
-        if is_fused and not self.fc1.computes_half:
-            return self.fc2(self.biased_gelu(self.fc1.multiply(x), self.fc1.bias))
+        if self.native is not None and x.dtype == ms.float32:
+            weights = self.fc1.weight, self.fc1.bias, self.fc2.weight, self.fc2.bias
+            return self.native(x, *weights)
         return self.fc2(self.act(self.fc1(x)))
+
+
+def native_mlp(activation: nn.Cell) -> Optional[cells.NativeMlp]:
+    """Both layers and the activation between them at once, where there is a kernel for that."""
+    return cells.NativeMlp() if selection.is_native() and isinstance(activation, Gelu) else None
