@@ -266,13 +266,18 @@ def test_batch_norm(library: Path, shape: Tuple[int, ...]) -> None:
         flat(x), None, None, g, b, True, 0.0, 1e-5
     ).reshape(shape)
     y, dx, dgamma, dbeta = expected(function, (x, gamma, beta), dy)
-    epsilon = np.array([1e-5], np.float32)
-    shapes = [shape, (columns,), (columns,)]
-    ours, mean, variance = call(library, "batch_norm_forward", (x, gamma, beta, epsilon), shapes)
+    settings = np.array([1e-5, 0.1], np.float32)
+    before = randoms((columns,), (1, columns))
+    inputs = (x, gamma, beta, before[0], before[1][0], settings)
+    ours, *statistics = call(library, "batch_norm_forward", inputs, [shape, *[(columns,)] * 4])
     assert_close(ours, y)
-    assert_close(mean, flat(x).mean(0, dtype=np.float64))
-    assert_close(variance, flat(x).var(0, dtype=np.float64))
-    inputs = (dy, x, gamma, mean, variance, epsilon)
+    running = [torch.tensor(values.reshape(-1), dtype=torch.float64) for values in before]
+    functional.batch_norm(torch.tensor(flat(x), dtype=torch.float64), *running, training=True)
+    rows = flat(x).astype(np.float64)
+    for mine, theirs in zip(statistics, (rows.mean(0), rows.var(0), *running)):
+        assert_close(mine, np.asarray(theirs))
+    shapes = [shape, (columns,), (columns,)]
+    inputs = (dy, x, gamma, *statistics[:2], settings)
     grads = call(library, "batch_norm_backward", inputs, shapes)
     for mine, theirs in zip(grads, (dx, dgamma, dbeta)):
         assert_close(mine, theirs)
@@ -353,7 +358,8 @@ def test_overflow_passes_through(library: Path, bad: float) -> None:
     for name, inputs, shapes, theirs in cases:
         ours = call(library, name, inputs, shapes)[0]
         np.testing.assert_array_equal(np.isfinite(ours), theirs.isfinite().numpy(), err_msg=name)
-    y, *_ = call(library, "batch_norm_forward", (x, one, zero, eps), [shape, (c,), (c,)])
+    inputs = (x, one, zero, zero, one, np.array([1e-6, 0.1]))
+    y, *_ = call(library, "batch_norm_forward", inputs, [shape, *[(c,)] * 4])
     assert not np.isfinite(y[..., 17]).any()
     assert np.isfinite(y[..., :17]).all()
     # A bad key of head 0 in sample 0 spoils all that head gives, and nothing of the others.
@@ -392,7 +398,7 @@ def test_shapes_of_zero(library: Path) -> None:
         ("max_pool_forward", (none,), [(0, 2, 2, 8)]),
         ("max_pool_backward", (np.zeros((0, 2, 2, 8)), np.zeros((0, 2, 2, 8)), none), [s]),
         ("patches_forward", (none, np.array([3, 1, 1])), [(0, 4, 4, 72)]),
-        ("batch_norm_forward", (none, c, c, eps), [s, (8,), (8,)]),
+        ("batch_norm_forward", (none, c, c, c, c, np.ones(2)), [s, *[(8,)] * 4]),
     ):
         call(library, name, inputs, outs)
     for name, inputs, outs in (

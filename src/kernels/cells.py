@@ -40,8 +40,8 @@ def _one(*_: Shape) -> Shape:
     return [1]
 
 
-def _with_statistics(x: Shape, *_: Shape) -> Tuple[Shape, Shape, Shape]:
-    return x, x[-1:], x[-1:]
+def _with_four_columns(x: Shape, *_: Shape) -> Tuple[Shape, ...]:
+    return x, x[-1:], x[-1:], x[-1:], x[-1:]
 
 
 def _with_column_and_all(x: Shape, *_: Shape) -> Tuple[Shape, Shape, Shape]:
@@ -66,21 +66,6 @@ class NativeGelu(nn.Cell):
     def bprop(self, x: Tensor, bias: Tensor, out: Tensor, dout: Tensor) -> Tuple[Tensor, Tensor]:
         dx, dbias = self.backward(dout, x, bias)
         return dx, dbias
-
-
-class NativeBias(nn.Cell):
-    """x + bias: (..., C), (C,) -> (..., C)."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.forward = operator("bias_forward", _first)
-        self.backward = operator("bias_backward", _last)
-
-    def construct(self, x: Tensor, bias: Tensor) -> Tensor:
-        return self.forward(x, bias)
-
-    def bprop(self, x: Tensor, bias: Tensor, out: Tensor, dout: Tensor) -> Tuple[Tensor, Tensor]:
-        return dout, self.backward(dout)
 
 
 class NativeLinear(nn.Cell):
@@ -239,25 +224,51 @@ def _scale_and_shift_gradients(dy: Shape, x: Shape, *_: Shape) -> Tuple[Shape, S
 
 
 class NativeBatchNorm(nn.Cell):
-    """Normalises by the batch: (..., C), gamma, beta (C,) -> (..., C), mean, biased variance (C,).
+    """Normalises by the batch: (..., C), gamma, beta, running mean and variance (C,).
 
-    Mean and variance are for the running statistics: no gradient flows through them.
+    Returns (..., C), and the next running mean and variance (C,): no gradient flows through these.
+
+    Args:
+        momentum: share of the batch in the running statistics.
     """
 
-    def __init__(self, epsilon: float) -> None:
+    def __init__(self, epsilon: float, momentum: float) -> None:
         super().__init__()
-        self.epsilon = Tensor([epsilon], ms.float32)
-        self.forward = operator("batch_norm_forward", _with_statistics, 3)
+        self.norm = _BatchNormWithStatistics(epsilon, momentum)
+
+    def construct(
+        self, x: Tensor, gamma: Tensor, beta: Tensor, mean: Tensor, variance: Tensor
+    ) -> Tuple[Tensor, Tensor, Tensor]:
+        y, _, _, next_mean, next_variance = self.norm(x, gamma, beta, mean, variance)
+        return y, next_mean, next_variance
+
+
+class _BatchNormWithStatistics(nn.Cell):
+    """The same with the batch's own mean and variance, which the gradient needs, after y."""
+
+    def __init__(self, epsilon: float, momentum: float) -> None:
+        super().__init__()
+        self.settings = Tensor([epsilon, momentum], ms.float32)
+        self.forward = operator("batch_norm_forward", _with_four_columns, 5)
         self.backward = operator("batch_norm_backward", _scale_and_shift_gradients, 3)
 
-    def construct(self, x: Tensor, gamma: Tensor, beta: Tensor) -> Tuple[Tensor, Tensor, Tensor]:
-        return self.forward(x, gamma, beta, self.epsilon)
+    def construct(
+        self, x: Tensor, gamma: Tensor, beta: Tensor, mean: Tensor, variance: Tensor
+    ) -> Tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+        return self.forward(x, gamma, beta, mean, variance, self.settings)
 
     def bprop(
-        self, x: Tensor, gamma: Tensor, beta: Tensor, out: Any, dout: Any
-    ) -> Tuple[Tensor, Tensor, Tensor]:
-        dx, dgamma, dbeta = self.backward(dout[0], x, gamma, out[1], out[2], self.epsilon)
-        return dx, dgamma, dbeta
+        self,
+        x: Tensor,
+        gamma: Tensor,
+        beta: Tensor,
+        mean: Tensor,
+        variance: Tensor,
+        out: Any,
+        dout: Any,
+    ) -> Tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+        dx, dgamma, dbeta = self.backward(dout[0], x, gamma, out[1], out[2], self.settings)
+        return dx, dgamma, dbeta, ops.zeros_like(mean), ops.zeros_like(variance)
 
 
 class NativeScaleShift(nn.Cell):
@@ -406,8 +417,8 @@ class NativeAdamW(nn.Cell):
         moments2: Tuple[Tensor, ...],
         grads: Tuple[Tensor, ...],
     ) -> Tensor:
-        state = weights + moments1 + moments2
-        return self.update(settings, decays, scales, *state, *grads)
+        # Adding the tuples first would compile to a node for each of their elements.
+        return self.update(settings, decays, scales, *weights, *moments1, *moments2, *grads)
 
 
 class NativeDraws(nn.Cell):

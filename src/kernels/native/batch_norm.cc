@@ -8,11 +8,15 @@
 
 using simd::Vec;
 
-// x (..., C), gamma, beta (C), epsilon (1) -> y (..., C), mean, variance (biased) (C)
-KERNEL(batch_norm_forward, 7) {
+// x (..., C), gamma, beta, running mean and variance (C), epsilon and momentum (2)
+// -> y (..., C), mean, variance (biased), next running mean and variance (C)
+KERNEL(batch_norm_forward, 11) {
   const float *x = a.f32(0), *gamma = a.f32(1), *beta = a.f32(2);
-  const double epsilon = a.f32(3)[0];
-  float *y = a.f32(4), *mean_out = a.f32(5), *variance_out = a.f32(6);
+  const float *running_mean = a.f32(3), *running_variance = a.f32(4);
+  const double epsilon = a.f32(5)[0];
+  const float momentum = a.f32(5)[1];
+  float *y = a.f32(6), *mean_out = a.f32(7), *variance_out = a.f32(8);
+  float *next_mean = a.f32(9), *next_variance = a.f32(10);
   const int64_t rows = a.rows(0), columns = a.columns(0);
   if (rows == 0) return;
   const int count = parallel::workers(rows, a.size(0));
@@ -34,6 +38,8 @@ KERNEL(batch_norm_forward, 7) {
   const std::vector<double> sum = kernels::combine(parts, columns);
   const std::vector<double> square = kernels::combine(squares, columns);
   std::vector<float> scales(columns);
+  // Running statistics hold the unbiased variance.
+  const float correction = static_cast<float>(rows) / static_cast<float>(std::max<int64_t>(rows - 1, 1));
   for (int64_t c = 0; c < columns; ++c) {
     const double shift = sum[c] / rows;
     const double variance = square[c] / rows - shift * shift;
@@ -42,6 +48,9 @@ KERNEL(batch_norm_forward, 7) {
     mean_out[c] = static_cast<float>(x[c] + shift);
     variance_out[c] = static_cast<float>(positive);
     scales[c] = static_cast<float>(gamma[c] / std::sqrt(positive + epsilon));
+    next_mean[c] = running_mean[c] + momentum * (mean_out[c] - running_mean[c]);
+    const float unbiased = variance_out[c] * correction;
+    next_variance[c] = running_variance[c] + momentum * (unbiased - running_variance[c]);
   }
   const float *scale = scales.data();
   parallel::run(rows, count, [=](int64_t begin, int64_t end, int) {

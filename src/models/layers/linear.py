@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import mindspore as ms
-from mindspore import Tensor, nn
+from mindspore import Tensor, nn, ops
 from mindspore.common.initializer import TruncatedNormal
 
 from src.kernels import cells, selection
@@ -25,6 +25,21 @@ class Dense(nn.Dense):
         if x.dtype == ms.float32:
             return self.native(x, self.weight, self.bias)
         return super().construct(x)
+
+
+class Product(nn.Cell):
+    """x W^T + b for a cell that has weight and bias itself: (N, C), (C', C), (C',) -> (N, C')."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.native = cells.NativeLinear() if selection.is_native() else None
+        self.product = ops.MatMul(transpose_b=True)
+        self.add_bias = ops.BiasAdd()
+
+    def construct(self, x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+        if self.native is not None:
+            return self.native(x, weight, bias)
+        return self.add_bias(self.product(x, weight), bias)
 
 
 def create_linear(

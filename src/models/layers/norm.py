@@ -37,7 +37,7 @@ class BatchNorm(nn.BatchNorm2d):
         self.layout = layout
         self.native, self.scale_shift = None, None
         if layout == NHWC and selection.is_native():
-            self.native = cells.NativeBatchNorm(self.eps)
+            self.native = cells.NativeBatchNorm(self.eps, _MOMENTUM)
             self.scale_shift = cells.NativeScaleShift()
 
     def construct(self, x: Tensor) -> Tensor:
@@ -47,14 +47,10 @@ class BatchNorm(nn.BatchNorm2d):
         return relayout(x, NCHW, self.layout)
 
     def _by_batch(self, x: Tensor) -> Tensor:
-        y, mean, variance = self.native(x, self.gamma, self.beta)
-        count = x.shape[0] * x.shape[1] * x.shape[2]
-        variance = ops.stop_gradient(variance) * (count / max(count - 1, 1))  # unbiased
-        for running, new in (
-            (self.moving_mean, ops.stop_gradient(mean)),
-            (self.moving_variance, variance),
-        ):
-            ops.assign(running, running + _MOMENTUM * (new - running))
+        running = self.moving_mean, self.moving_variance
+        y, mean, variance = self.native(x, self.gamma, self.beta, *running)
+        ops.assign(self.moving_mean, mean)
+        ops.assign(self.moving_variance, variance)
         return y
 
     def _by_running_statistics(self, x: Tensor) -> Tensor:

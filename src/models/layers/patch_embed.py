@@ -8,12 +8,13 @@ from __future__ import annotations
 from typing import Optional
 
 import mindspore as ms
-from mindspore import Tensor, nn, ops
+from mindspore import Tensor, nn
 from mindspore.common.initializer import Initializer
 
-from src.kernels import cells, selection
+from src.kernels import selection
 
 from .layout import NCHW, NHWC, relayout
+from .linear import Product
 from .norm import LayerNorm
 
 
@@ -52,8 +53,7 @@ class PatchConv(nn.Conv2d):
         self.in_layout, self.out_layout = in_layout, out_layout
         # On a CPU cutting the patches out and multiplying is faster than the convolution.
         self.is_product = selection.is_fast()
-        self.product = ops.MatMul(transpose_b=True)
-        self.add_bias = cells.NativeBias() if selection.is_native() else ops.BiasAdd()
+        self.product = Product()
 
     def construct(self, x: Tensor) -> Tensor:
         if self.is_product and x.dtype == ms.float32:
@@ -78,7 +78,7 @@ class PatchConv(nn.Conv2d):
             x = x.reshape(batch, rows, side, columns, side, channels).transpose(0, 1, 3, 2, 4, 5)
             weight = weight.transpose(0, 2, 3, 1)
         x = x.reshape(batch * rows * columns, side * side * channels)
-        y = self.add_bias(self.product(x, weight.reshape(self.out_channels, -1)), self.bias)
+        y = self.product(x, weight.reshape(self.out_channels, -1), self.bias)
         return y.reshape(batch, rows, columns, self.out_channels)
 
 

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import mindspore as ms
-from mindspore import Tensor, nn, ops
+from mindspore import Tensor, nn
 from mindspore.common.initializer import Initializer
 
-from src.kernels import cells, selection
-
 from .layout import NCHW, NHWC, relayout
+from .linear import Product
 
 
 class PointwiseConv(nn.Conv2d):
@@ -36,13 +35,12 @@ class PointwiseConv(nn.Conv2d):
             bias_init=bias_init,
         )
         self.layout = layout
-        self.product = ops.MatMul(transpose_b=True)
-        self.add_bias = cells.NativeBias() if selection.is_native() else ops.BiasAdd()
+        self.product = Product()
 
     def construct(self, x: Tensor) -> Tensor:
         if self.layout == NHWC and x.dtype == ms.float32:
             weight = self.weight.reshape(self.out_channels, self.in_channels)
-            y = self.add_bias(self.product(x.reshape(-1, self.in_channels), weight), self.bias)
+            y = self.product(x.reshape(-1, self.in_channels), weight, self.bias)
             return y.reshape(x.shape[:3] + (self.out_channels,))
         x = super().construct(relayout(x, self.layout, NCHW))
         return relayout(x, NCHW, self.layout)
