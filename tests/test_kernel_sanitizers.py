@@ -38,6 +38,8 @@ def calls() -> List[str]:
             f"batch_norm_backward {m} {m} {c} {c} {c} =1e-5,0.1 {m} {c} {c}",
             f"scale_shift_forward {m} {c} {c} {m}",
             f"scale_shift_backward {m} {m} {c} {m} {c} {c}",
+            f"add_kept_forward {m} {m} {b} {m}",
+            f"add_kept_backward {m} {b} {m}",
             f"residual_forward {m} {m} {c} {b} {m}",
             f"residual_backward {m} {m} {c} {b} {m} {c}",
         ]

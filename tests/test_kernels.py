@@ -254,6 +254,9 @@ def test_residual(library: Path, shape: Tuple[int, ...]) -> None:
     ours = call(library, "residual_backward", (dy, branch, gamma, keep), [shape, gamma.shape])
     assert_close(ours[0], dbranch)
     assert_close(ours[1], dgamma)
+    y, _, dbranch = expected(lambda x, h: x + h * kept, (x, branch), dy)
+    assert_close(call(library, "add_kept_forward", (x, branch, keep), [shape])[0], y)
+    assert_close(call(library, "add_kept_backward", (dy, keep), [shape])[0], dbranch)
 
 
 @pytest.mark.parametrize("shape", [(2, 9, 9, 16), (64, 7), (3, 50, 96), (4, 60, 60, 11)], ids=str)
@@ -395,6 +398,8 @@ def test_shapes_of_zero(library: Path) -> None:
         ("depthwise_conv_forward", (none, w, c), [s]),
         ("depthwise_conv_backward_input", (none, w), [s]),
         ("residual_forward", (none, none, c, np.ones(0)), [s]),
+        ("add_kept_forward", (none, none, np.ones(0)), [s]),
+        ("add_kept_backward", (none, np.ones(0)), [s]),
         ("max_pool_forward", (none,), [(0, 2, 2, 8)]),
         ("max_pool_backward", (np.zeros((0, 2, 2, 8)), np.zeros((0, 2, 2, 8)), none), [s]),
         ("patches_forward", (none, np.array([3, 1, 1])), [(0, 4, 4, 72)]),

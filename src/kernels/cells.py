@@ -310,6 +310,23 @@ class NativeResidual(nn.Cell):
         return dout, dbranch, dgamma, ops.zeros_like(keep)
 
 
+class NativeAddKept(nn.Cell):
+    """x + branch keep: 2 x (B, ...), keep (B,) -> (B, ...); `keep` is drawn, its gradient is 0."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.forward = operator("add_kept_forward", _first)
+        self.backward = operator("add_kept_backward", _first)
+
+    def construct(self, x: Tensor, branch: Tensor, keep: Tensor) -> Tensor:
+        return self.forward(x, branch, keep)
+
+    def bprop(
+        self, x: Tensor, branch: Tensor, keep: Tensor, out: Tensor, dout: Tensor
+    ) -> Tuple[Tensor, Tensor, Tensor]:
+        return dout, self.backward(dout, keep), ops.zeros_like(keep)
+
+
 class NativeDepthwiseConv(nn.Cell):
     """(B, H, W, C), weight (C, 1, k, k), bias (C,) -> (B, H, W, C), zero padding on all sides."""
 
@@ -333,10 +350,10 @@ class NativeDepthwiseConv(nn.Cell):
         return self.backward_input(dout, weight), dweight, dbias
 
 
-class NativePatches(nn.Cell):
+class NativeWindows(nn.Cell):
     """Windows as rows: (B, H, W, C) -> (B, H', W', k k C), zero padding on all sides.
 
-    Multiplied with weights (O, k k C) they give a convolution.
+    Multiplied with weights (C', k k C) they give a convolution.
     """
 
     def __init__(self, kernel_size: int, stride: int, padding: int) -> None:
@@ -346,18 +363,43 @@ class NativePatches(nn.Cell):
             rows, columns = ((n + 2 * padding - kernel_size) // stride + 1 for n in x[1:3])
             return [x[0], rows, columns, kernel_size * kernel_size * x[3]]
 
-        def map_shape(dy: Shape, geometry: Shape, x: Shape) -> Shape:
-            return x
-
         self.geometry = Tensor([kernel_size, stride, padding], ms.float32)
         self.forward = operator("patches_forward", windows)
-        self.backward = operator("patches_backward", map_shape)
+        self.backward = operator("patches_backward", _third)
 
     def construct(self, x: Tensor) -> Tensor:
         return self.forward(x, self.geometry)
 
     def bprop(self, x: Tensor, out: Tensor, dout: Tensor) -> Tuple[Tensor]:
         return (self.backward(dout, self.geometry, x),)
+
+
+class NativeDenseConv(nn.Cell):
+    """Convolution without bias, (B, H, W, C), weight (C', k k C) -> (B, H', W', C').
+
+    The gradient cuts out the overlapping windows again: kept, they would take more memory than
+    all other maps.
+    """
+
+    def __init__(self, kernel_size: int, stride: int, padding: int) -> None:
+        super().__init__()
+        self.windows = NativeWindows(kernel_size, stride, padding)
+        self.by_transpose = ops.MatMul(transpose_b=True)
+        self.product = ops.MatMul()
+        self.of_transpose = ops.MatMul(transpose_a=True)
+
+    def construct(self, x: Tensor, weight: Tensor) -> Tensor:
+        windows = self.windows(x)
+        y = self.by_transpose(windows.reshape(-1, weight.shape[1]), weight)
+        return y.reshape(windows.shape[:3] + weight.shape[:1])
+
+    def bprop(self, x: Tensor, weight: Tensor, out: Tensor, dout: Tensor) -> Tuple[Tensor, Tensor]:
+        dy = dout.reshape(-1, weight.shape[0])
+        # Else they would be cut out as soon as x is there, and wait for dout.
+        windows = self.windows(ops.depend(x, dout))
+        dwindows = self.product(dy, weight).reshape(windows.shape)
+        dx = self.windows.backward(dwindows, self.windows.geometry, x)
+        return dx, self.of_transpose(dy, windows.reshape(-1, weight.shape[1]))
 
 
 def _pooled(x: Shape) -> Shape:

@@ -103,13 +103,13 @@ class EncoderLayer(nn.Cell):
         self.drop_path1, self.drop_path2 = DropPath(drop_path), DropPath(drop_path)
 
     def construct(self, x: Tensor) -> Tensor:
-        x = self.norm1(x + self.drop_path1(self.self_attn(self.pre_norm(x))))
-        return x + self.drop_path2(self.dropout2(self._perceptron(x)))
+        x = self.norm1(self.drop_path1.add(x, self.self_attn(self.pre_norm(x))))
+        return self.drop_path2.add(x, self.dropout2(self._perceptron(x)))
 
     def _perceptron(self, x: Tensor) -> Tensor:
         if self.native is not None and x.dtype == ms.float32:
-            weights = self.linear1.weight, self.linear1.bias, self.linear2.weight, self.linear2.bias
-            return self.native(x, *weights)
+            one, two = self.linear1, self.linear2
+            return self.native(x, one.weight, one.bias, two.weight, two.bias)
         hidden = self.dropout1(self.activation(self.linear1(x)))  # (B, N, hidden_dim)
         return self.linear2(hidden)
 

@@ -34,7 +34,7 @@ class Residual(nn.Cell):
         self.drop_path = DropPath(drop_path)
 
     def construct(self, x: Tensor) -> Tensor:
-        return x + self.drop_path(self.fn(x))
+        return self.drop_path.add(x, self.fn(x))
 
 
 class ConvMixerBlock(nn.SequentialCell):

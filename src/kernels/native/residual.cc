@@ -1,4 +1,4 @@
-// x + branch gamma keep: a residual branch under layer scale and stochastic depth.
+// A residual branch under stochastic depth, with layer scale and without.
 #include "arguments.h"
 #include "column_sums.h"
 #include "parallel.h"
@@ -46,4 +46,36 @@ KERNEL(residual_backward, 6) {
     }
   });
   kernels::write(a.f32(5), kernels::combine(sums, columns));
+}
+
+// x, branch (B, ..., C), keep (B) -> x + branch keep (B, ..., C)
+KERNEL(add_kept_forward, 4) {
+  const float *x = a.f32(0), *branch = a.f32(1), *keep = a.f32(2);
+  float *y = a.f32(3);
+  const int64_t samples = a.size(2), size = samples == 0 ? 0 : a.size(0) / samples;
+  parallel::run(samples, parallel::workers(samples, a.size(0)), [=](int64_t begin, int64_t end, int) {
+    for (int64_t sample = begin; sample < end; ++sample) {
+      const int64_t at = sample * size;
+      const float kept = keep[sample];
+      simd::for_vectors(size, [=](int64_t i, auto load, auto store) {
+        store(y + at + i, load(x + at + i) + load(branch + at + i) * kept);
+      });
+    }
+  });
+}
+
+// dy (B, ..., C), keep (B) -> dbranch (B, ..., C)
+KERNEL(add_kept_backward, 3) {
+  const float *dy = a.f32(0), *keep = a.f32(1);
+  float *dbranch = a.f32(2);
+  const int64_t samples = a.size(1), size = samples == 0 ? 0 : a.size(0) / samples;
+  parallel::run(samples, parallel::workers(samples, a.size(0)), [=](int64_t begin, int64_t end, int) {
+    for (int64_t sample = begin; sample < end; ++sample) {
+      const int64_t at = sample * size;
+      const float kept = keep[sample];
+      simd::for_vectors(size, [=](int64_t i, auto load, auto store) {
+        store(dbranch + at + i, load(dy + at + i) * kept);
+      });
+    }
+  });
 }

@@ -36,17 +36,14 @@ class DenseConv(nn.Conv2d):
             weight_init=weight_init,
         )
         self.layout = layout
-        self.patches = None
+        self.native = None
         if layout == NHWC and selection.is_native():
-            self.patches = cells.NativePatches(kernel_size, stride, padding)
-        self.product = ops.MatMul(transpose_b=True)
+            self.native = cells.NativeDenseConv(kernel_size, stride, padding)
 
     def construct(self, x: Tensor) -> Tensor:
-        if self.patches is not None and x.dtype == ms.float32:
-            patches = self.patches(x)  # (B, H, W, C) -> (B, H', W', k k C)
-            rows = patches.reshape(-1, patches.shape[-1])
+        if self.native is not None and x.dtype == ms.float32:
             weight = self.weight.transpose(0, 2, 3, 1).reshape(self.out_channels, -1)
-            return self.product(rows, weight).reshape(patches.shape[:3] + (self.out_channels,))
+            return self.native(x, weight)
         x = super().construct(relayout(x, self.layout, NCHW))
         return relayout(x, NCHW, self.layout)
 

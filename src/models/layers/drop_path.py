@@ -95,11 +95,20 @@ class DropPath(nn.Cell):
             raise ValueError(f"drop_prob {drop_prob}: expected a number in [0, 1)")
         self.drop_prob = drop_prob
         self.uniform = FrameworkUniform()
+        self.native = cells.NativeAddKept() if selection.is_native() else None
 
     def construct(self, x: Tensor) -> Tensor:
         if not self.training or self.drop_prob == 0.0:
             return x
         return x * self.keep(x).reshape((x.shape[0],) + (1,) * (x.ndim - 1))
+
+    def add(self, x: Tensor, branch: Tensor) -> Tensor:
+        """x and what is kept of the residual branch, 2 x (B, ...) -> (B, ...)."""
+        if not self.training or self.drop_prob == 0.0:
+            return x + branch
+        if self.native is not None and x.dtype == ms.float32:
+            return self.native(x, branch, self.keep(x))
+        return x + self.construct(branch)
 
     def keep(self, x: Tensor) -> Tensor:
         """Factor of each sample of x (B, ...): (B,) of 0 or 1 / (1 - drop_prob), or all 1."""

@@ -25,8 +25,8 @@ class Mlp(nn.Cell):
 
     def construct(self, x: Tensor) -> Tensor:
         if self.native is not None and x.dtype == ms.float32:
-            weights = self.fc1.weight, self.fc1.bias, self.fc2.weight, self.fc2.bias
-            return self.native(x, *weights)
+            one, two = self.fc1, self.fc2
+            return self.native(x, one.weight, one.bias, two.weight, two.bias)
         return self.fc2(self.act(self.fc1(x)))
 
 

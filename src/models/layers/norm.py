@@ -47,8 +47,9 @@ class BatchNorm(nn.BatchNorm2d):
         return relayout(x, NCHW, self.layout)
 
     def _by_batch(self, x: Tensor) -> Tensor:
-        running = self.moving_mean, self.moving_variance
-        y, mean, variance = self.native(x, self.gamma, self.beta, *running)
+        y, mean, variance = self.native(
+            x, self.gamma, self.beta, self.moving_mean, self.moving_variance
+        )
         ops.assign(self.moving_mean, mean)
         ops.assign(self.moving_variance, variance)
         return y

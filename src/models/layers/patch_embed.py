@@ -11,7 +11,7 @@ import mindspore as ms
 from mindspore import Tensor, nn
 from mindspore.common.initializer import Initializer
 
-from src.kernels import selection
+from src.kernels import cells, selection
 
 from .layout import NCHW, NHWC, relayout
 from .linear import Product
@@ -54,6 +54,9 @@ class PatchConv(nn.Conv2d):
         # On a CPU cutting the patches out and multiplying is faster than the convolution.
         self.is_product = selection.is_fast()
         self.product = Product()
+        self.windows = None
+        if in_layout == NHWC and selection.is_native():
+            self.windows = cells.NativeWindows(patch_size, patch_size, 0)
 
     def construct(self, x: Tensor) -> Tensor:
         if self.is_product and x.dtype == ms.float32:
@@ -66,7 +69,11 @@ class PatchConv(nn.Conv2d):
         side, channels = self.patch_size, self.in_channels
         batch = x.shape[0]
         weight = self.weight
-        if self.in_layout == NCHW:
+        if self.windows is not None:
+            x = self.windows(x)
+            rows, columns = x.shape[1], x.shape[2]
+            weight = weight.transpose(0, 2, 3, 1)
+        elif self.in_layout == NCHW:
             rows, columns = x.shape[2] // side, x.shape[3] // side
             if x.shape[2:] != (rows * side, columns * side):
                 x = x[:, :, : rows * side, : columns * side]

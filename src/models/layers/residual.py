@@ -30,4 +30,4 @@ class LayerScaleBlock(nn.Cell):
             return self.native(x, branch.astype(ms.float32), self.gamma, self.drop_path.keep(x))
         # Not in float16, where the initial 1e-6 is subnormal.
         branch = (branch.astype(self.gamma.dtype) * self.gamma).astype(x.dtype)
-        return x + self.drop_path(branch)
+        return self.drop_path.add(x, branch)

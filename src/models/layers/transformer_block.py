@@ -33,5 +33,5 @@ class TransformerBlock(nn.Cell):
         self.drop_path2 = DropPath(drop_path)
 
     def construct(self, x: Tensor) -> Tensor:
-        x = x + self.drop_path1(self.attn(self.norm1(x)))
-        return x + self.drop_path2(self.mlp(self.norm2(x)))
+        x = self.drop_path1.add(x, self.attn(self.norm1(x)))
+        return self.drop_path2.add(x, self.mlp(self.norm2(x)))
