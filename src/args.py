@@ -419,7 +419,8 @@ class RunConfig:
     # graph, or pynative for debugging
     mode: str = "graph"
     # on CPU: own C++ kernels, compiled at first use (native), other MindSpore operators (pure),
-    # MindSpore's standard cells (off; mode pynative has no others), or the first that works (auto)
+    # MindSpore's standard cells (off; mode pynative and mixed precision have no others), or the
+    # first that works (auto)
     cpu_kernels: str = "auto"
     # running on ModelArts: options of the platform that are no keys are ignored (and listed), and
     # URLs are staged to /cache

@@ -61,7 +61,7 @@ def calls() -> List[str]:
             lines += [
                 f"depthwise_conv_forward {m} {c}x1x{k}x{k} {c} {m}",
                 f"depthwise_conv_backward_input {m} {c}x1x{k}x{k} {m}",
-                f"depthwise_conv_backward_weight {m} {m} {c}x1x{k}x{k} {c}",
+                f"depthwise_conv_backward_weight {m} {m} {2 * f' {c}x1x{k}x{k}'} {c}",
             ]
         pooled = f"{b}x{(h - 1) // 2 + 1}x{(w - 1) // 2 + 1}x{c}"
         lines += [
@@ -72,8 +72,8 @@ def calls() -> List[str]:
             high, wide = ((n + 2 * pad - k) // stride + 1 for n in (h, w))
             windows = f"{b}x{high}x{wide}x{k * k * c}"
             lines += [
-                f"patches_forward {m} ={k},{stride},{pad} {windows}",
-                f"patches_backward {windows} ={k},{stride},{pad} {m} {m}",
+                f"patches_forward {m} {k}x{stride}x{pad + 1} {windows}",
+                f"patches_backward {windows} {k}x{stride}x{pad + 1} {m} {m}",
             ]
     return lines
 

@@ -74,7 +74,7 @@ def test_depthwise_conv(library: Path, size: Tuple[int, ...]) -> None:
     assert_close(call(library, "depthwise_conv_forward", (x, w, b), [shape])[0], y)
     assert_close(call(library, "depthwise_conv_backward_input", (dy, w), [shape])[0], dx)
     shapes = [w.shape, b.shape]
-    ours = call(library, "depthwise_conv_backward_weight", (dy, x), shapes)
+    ours = call(library, "depthwise_conv_backward_weight", (dy, x, w), shapes)
     assert_close(ours[0], dw)
     assert_close(ours[1], db)
 
@@ -319,7 +319,7 @@ def test_patches(library: Path, shape: Tuple[int, ...], k: int, stride: int, pad
         return found.permute(0, 3, 4, 2, 1).reshape(dy.shape)
 
     y, dx = expected(unfold, (x,), dy)
-    geometry = np.array([k, stride, pad], np.float32)
+    geometry = np.ones((k, stride, pad + 1))
     np.testing.assert_array_equal(call(library, "patches_forward", (x, geometry), [dy.shape])[0], y)
     assert_close(call(library, "patches_backward", (dy, geometry, x), [shape])[0], dx)
 
@@ -402,7 +402,7 @@ def test_shapes_of_zero(library: Path) -> None:
         ("add_kept_backward", (none, np.ones(0)), [s]),
         ("max_pool_forward", (none,), [(0, 2, 2, 8)]),
         ("max_pool_backward", (np.zeros((0, 2, 2, 8)), np.zeros((0, 2, 2, 8)), none), [s]),
-        ("patches_forward", (none, np.array([3, 1, 1])), [(0, 4, 4, 72)]),
+        ("patches_forward", (none, np.ones((3, 1, 2))), [(0, 4, 4, 72)]),
         ("batch_norm_forward", (none, c, c, c, c, np.ones(2)), [s, *[(8,)] * 4]),
     ):
         call(library, name, inputs, outs)
@@ -411,7 +411,7 @@ def test_shapes_of_zero(library: Path) -> None:
         ("bias_backward", (none,), [(8,)]),
         ("global_norm", (none, none), [(1,)]),
         ("layer_norm_backward", (none, none, c, eps), [s, (8,), (8,)]),
-        ("depthwise_conv_backward_weight", (none, none), [(8, 1, 3, 3), (8,)]),
+        ("depthwise_conv_backward_weight", (none, none, w), [(8, 1, 3, 3), (8,)]),
         ("residual_backward", (none, none, c, np.ones(0)), [s, (8,)]),
     ):
         for sums in call(library, name, inputs, outs)[1 if outs[0] == s else 0 :]:

@@ -1,6 +1,8 @@
-"""The native kernels as cells with gradients, for graph and pynative mode.
+"""The native kernels as cells with gradients.
 
 Each takes its parameters as inputs, so it holds none. Everything is float32; maps are (B, H, W, C).
+Shapes of outputs depend on shapes of inputs alone: MindSpore infers them once for all operators of
+one kernel that have the same inputs.
 """
 
 from __future__ import annotations
@@ -10,6 +12,7 @@ from pathlib import Path
 from typing import Any, Callable, List, Sequence, Tuple
 
 import mindspore as ms
+import numpy as np
 from mindspore import Tensor, nn, ops
 
 from . import selection
@@ -330,15 +333,11 @@ class NativeAddKept(nn.Cell):
 class NativeDepthwiseConv(nn.Cell):
     """(B, H, W, C), weight (C, 1, k, k), bias (C,) -> (B, H, W, C), zero padding on all sides."""
 
-    def __init__(self, kernel_size: int) -> None:
+    def __init__(self) -> None:
         super().__init__()
-
-        def weight_shapes(dy: Shape, *_: Shape) -> Tuple[Shape, Shape]:
-            return [dy[-1], 1, kernel_size, kernel_size], dy[-1:]
-
         self.forward = operator("depthwise_conv_forward", _first)
         self.backward_input = operator("depthwise_conv_backward_input", _first)
-        self.backward_weight = operator("depthwise_conv_backward_weight", weight_shapes, 2)
+        self.backward_weight = operator("depthwise_conv_backward_weight", _weight_and_bias, 2)
 
     def construct(self, x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
         return self.forward(x, weight, bias)
@@ -346,8 +345,12 @@ class NativeDepthwiseConv(nn.Cell):
     def bprop(
         self, x: Tensor, weight: Tensor, bias: Tensor, out: Tensor, dout: Tensor
     ) -> Tuple[Tensor, Tensor, Tensor]:
-        dweight, dbias = self.backward_weight(dout, x)
+        dweight, dbias = self.backward_weight(dout, x, weight)
         return self.backward_input(dout, weight), dweight, dbias
+
+
+def _weight_and_bias(_: Shape, __: Shape, weight: Shape) -> Tuple[Shape, Shape]:
+    return weight, weight[:1]
 
 
 class NativeWindows(nn.Cell):
@@ -358,13 +361,9 @@ class NativeWindows(nn.Cell):
 
     def __init__(self, kernel_size: int, stride: int, padding: int) -> None:
         super().__init__()
-
-        def windows(x: Shape, *_: Shape) -> Shape:
-            rows, columns = ((n + 2 * padding - kernel_size) // stride + 1 for n in x[1:3])
-            return [x[0], rows, columns, kernel_size * kernel_size * x[3]]
-
-        self.geometry = Tensor([kernel_size, stride, padding], ms.float32)
-        self.forward = operator("patches_forward", windows)
+        # Only its shape is read.
+        self.geometry = Tensor(np.zeros((kernel_size, stride, padding + 1)), ms.float32)
+        self.forward = operator("patches_forward", _windows)
         self.backward = operator("patches_backward", _third)
 
     def construct(self, x: Tensor) -> Tensor:
@@ -372,6 +371,12 @@ class NativeWindows(nn.Cell):
 
     def bprop(self, x: Tensor, out: Tensor, dout: Tensor) -> Tuple[Tensor]:
         return (self.backward(dout, self.geometry, x),)
+
+
+def _windows(x: Shape, geometry: Shape) -> Shape:
+    kernel_size, stride, padding = geometry[0], geometry[1], geometry[2] - 1
+    rows, columns = ((n + 2 * padding - kernel_size) // stride + 1 for n in x[1:3])
+    return [x[0], rows, columns, kernel_size * kernel_size * x[3]]
 
 
 class NativeDenseConv(nn.Cell):

@@ -242,10 +242,10 @@ KERNEL(depthwise_conv_backward_input, 3) {
 }
 
 // dy, x (B, H, W, C) -> dweight (C, 1, k, k), dbias (C)
-KERNEL(depthwise_conv_backward_weight, 4) {
+KERNEL(depthwise_conv_backward_weight, 5) {
   const Map map = map_of(a, 1);
   const float *dy = a.f32(0), *x = a.f32(1);
-  float *dweight = a.f32(2), *dbias = a.f32(3);
+  float *dweight = a.f32(3), *dbias = a.f32(4);
   const int64_t size = a.dim(2, -1), area = size * size, groups = map.groups();
   // A group's images follow each other on one thread, so that the order of the sums is fixed.
   const int count = parallel::workers(groups, a.size(1));

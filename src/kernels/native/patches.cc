@@ -7,15 +7,16 @@
 
 namespace {
 
-// What both directions know; the geometry comes as float32, exact for such small integers.
+// What both directions know. The geometry comes as the shape of an input, (k, stride, padding + 1),
+// so that the shape of the output depends on the shapes of the inputs alone.
 struct Windows {
   int64_t height, width, channels, kernel, stride, pad, rows, columns, batch;
 
   Windows(const kernels::Arguments &a, int map, int geometry)
       : height(a.dim(map, 1)), width(a.dim(map, 2)), channels(a.dim(map, 3)), batch(a.dim(map, 0)) {
-    kernel = static_cast<int64_t>(a.f32(geometry)[0]);
-    stride = static_cast<int64_t>(a.f32(geometry)[1]);
-    pad = static_cast<int64_t>(a.f32(geometry)[2]);
+    kernel = a.dim(geometry, 0);
+    stride = a.dim(geometry, 1);
+    pad = a.dim(geometry, 2) - 1;
     rows = (height + 2 * pad - kernel) / stride + 1;
     columns = (width + 2 * pad - kernel) / stride + 1;
   }

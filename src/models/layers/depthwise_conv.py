@@ -45,7 +45,7 @@ class DepthwiseConv(nn.Conv2d):
         self.layout = layout
         self.native = None
         if layout == NHWC and selection.is_native():
-            self.native = cells.NativeDepthwiseConv(kernel_size)
+            self.native = cells.NativeDepthwiseConv()
 
     def construct(self, x: Tensor) -> Tensor:
         if self.native is not None and x.dtype == ms.float32:
