@@ -110,7 +110,7 @@ class _Rollout(nn.Cell):
         batch, tokens, _ = x.shape
         qkv = cell.qkv(x).reshape(batch, tokens, 3, cell.num_heads, cell.head_dim)
         qkv = qkv.transpose(2, 0, 3, 1, 4).astype(ms.float32)  # (3, B, heads, N, d)
-        scores = ops.matmul(qkv[0] * cell.attend.scale, qkv[1].swapaxes(-2, -1))
+        scores = ops.matmul(qkv[0] * cell.head_dim**-0.5, qkv[1].swapaxes(-2, -1))
         return ops.softmax(scores, axis=-1).mean(axis=1)
 
 

@@ -107,6 +107,7 @@ class Attention(nn.Cell):
         proj_drop: float = 0.0,
     ) -> None:
         super().__init__()
+        self.num_heads, self.head_dim = num_heads, head_size(dim, num_heads)
         self.heads = AttentionWithin(dim, num_heads, attn_drop=attn_drop)
         self.qkv = create_linear(dim, 3 * dim, bias=qkv_bias)
         self.proj = create_linear(dim, dim)
