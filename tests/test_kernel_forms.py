@@ -15,7 +15,7 @@ from src.args import Config, RunConfig, replace
 from src.errors import UserError
 from src.kernels import build, selection
 from src.models.layers.activation import Gelu
-from src.models.layers.attention import Attention
+from src.models.layers.attention import Attention, AttentionWithin
 from src.models.layers.drop_path import SeededUniform
 from src.models.layers.dropout import seed_dropouts
 from src.models.layers.mlp import Mlp
@@ -204,6 +204,24 @@ def test_native_draws_are_the_standard_forms(calls: int) -> None:
         scale = max(np.abs(value).max(), 1e-3)
         assert np.abs(ours[name] - value).max() <= 1e-5 * scale, name
     assert np.abs(expected["output"] - dropped("off", calls + 1)["output"]).max() > 0.1
+
+
+@NEEDS_COMPILER
+def test_evaluation_takes_the_kernel_whatever_the_dropout() -> None:
+    """By a kernel put in its place: nothing is dropped, so nothing needs to be drawn."""
+    select_kernels(RunConfig(cpu_kernels="native"))
+    heads = AttentionWithin(4, 2, attn_drop=0.3)
+    heads.native = Third()
+    qkv = np.random.default_rng(8).normal(size=(2, 3, 12)).astype(np.float32)
+    ours = heads.set_train(False)(Tensor(qkv)).asnumpy()
+    np.testing.assert_array_equal(ours, qkv[..., :4])
+    # In training the framework would draw.
+    assert np.abs(heads.set_train(True)(Tensor(qkv)).asnumpy() - qkv[..., :4]).max() > 1e-3
+
+
+class Third(nn.Cell):
+    def construct(self, qkv: Tensor, keys: Tensor, kept: Tensor) -> Tensor:
+        return qkv[..., :4] + 0.0 * (keys + kept)
 
 
 @NEEDS_COMPILER

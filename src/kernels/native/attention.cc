@@ -2,6 +2,9 @@
 //
 // Scores are made for kChunk queries at a time and never leave the cache; the gradient makes them
 // again (Dao et al. 2022, "FlashAttention"). B batch, N queries, M keys, h heads of d channels.
+#include <algorithm>
+#include <cmath>
+#include <cstring>
 #include <limits>
 #include <vector>
 

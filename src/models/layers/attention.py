@@ -65,8 +65,9 @@ class AttentionWithin(nn.Cell):
         self.native = cells.NativeSelfAttention(num_heads) if selection.is_native() else None
 
     def construct(self, qkv: ms.Tensor) -> ms.Tensor:
-        if self.native is not None and qkv.dtype == ms.float32 and self.attend.attn_drop.has_draws:
-            keys, kept = self.attend.attn_drop.draws()
+        dropout = self.attend.attn_drop
+        if self.native is not None and qkv.dtype == ms.float32 and dropout.has_draws():
+            keys, kept = dropout.draws()
             return self.native(qkv, keys, kept)
         q, k, v = self.split(qkv)  # (B, N, 3 C) -> 3 x (B, h, N, d)
         return self.attend(q, k, v)

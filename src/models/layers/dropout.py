@@ -29,14 +29,17 @@ class Dropout(nn.Cell):
             raise ValueError(f"dropout {p}: expected a number in [0, 1)")
         self.p = p
         self.drop = nn.Dropout(p=p)
-        # Whether `draws` can be asked.
-        self.has_draws = p == 0.0
+        self.is_seeded = False
         self.nothing = Tensor([1.0], ms.float32)
 
     def construct(self, x: Tensor) -> Tensor:
         if not self.training or self.p == 0.0:
             return x
         return self.drop(x)
+
+    def has_draws(self) -> bool:
+        """Whether `draws` can be asked: not where the framework draws."""
+        return self.is_seeded or self.p == 0.0 or not self.training
 
     def draws(self) -> Tuple[Tensor, Tensor]:
         """What kernels need that drop by themselves: keys (1 + B,) and table of `SeededDropout`.
@@ -63,11 +66,10 @@ class SeededDropout(nn.Cell):
         self.keys = keys
         self.scale = 1.0 / (1.0 - p)
         order = np.random.default_rng(seed).permutation(PRIME).astype(np.int32)
-        self.table = Tensor(np.concatenate([order, order]))
+        table = np.concatenate([order, order])
+        self.table = Tensor(table)
         self.threshold = round(p * PRIME)
-        self.kept = Tensor(
-            (np.concatenate([order, order]) >= self.threshold) * np.float32(self.scale)
-        )
+        self.kept = Tensor((table >= self.threshold) * np.float32(self.scale))
 
     def draws(self) -> Tuple[Tensor, Tensor]:
         """Keys of layer and samples (1 + B,), and what an entry of the table does to an element."""
@@ -94,4 +96,4 @@ def seed_dropouts(network: nn.Cell, *, seed: int, step: Parameter, **place: int)
         if cell.p > 0.0:
             keys = SeededUniform(seed, step, _FIRST_LAYER + number, **place)
             cell.drop = SeededDropout(cell.p, keys, seed=seed)
-            cell.has_draws = keys.native is not None
+            cell.is_seeded = keys.native is not None
