@@ -24,12 +24,14 @@ def calls() -> List[str]:
     lines = []
     for m in MAPS:
         b, h, w, c = (int(n) for n in m.split("x"))
+        hidden, mlp = f"{b}x{h}x{w}x401", f"401x{c} 401 {c}x401"
         lines += [
             f"gelu_forward {m} {c} {m}",
             f"gelu_backward {m} {m} {c} {m} {c}",
-            f"bias_forward {m} {c} {m}",
-            f"bias_backward {m} {c}",
-            f"gelu_backward_and_forward {m} {m} {c} {m} {c} {m}",
+            f"linear_forward {m} 37x{c} 37 {b}x{h}x{w}x37",
+            f"linear_backward {b}x{h}x{w}x37 {m} 37x{c} {m} 37x{c} 37",
+            f"mlp_forward {m} {mlp} {c} {m} {hidden}",
+            f"mlp_backward {m} {hidden} {m} {mlp} {m} {mlp} {c}",
             f"global_norm {m} {c} {m} 1",
             f"adamw =1e-3,0.9,0.999,1e-8,0.1,0.03,0.05 =1,0 =1,0.5{4 * f' {m} {c}'} 1",
             f"layer_norm_forward {m} {c} {c} =1e-6 {m}",

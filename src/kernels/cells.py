@@ -35,20 +35,12 @@ def _first(x: Shape, *_: Shape) -> Shape:
     return x
 
 
-def _last(x: Shape, *_: Shape) -> Shape:
-    return x[-1:]
-
-
 def _one(*_: Shape) -> Shape:
     return [1]
 
 
 def _with_four_columns(x: Shape, *_: Shape) -> Tuple[Shape, ...]:
     return x, x[-1:], x[-1:], x[-1:], x[-1:]
-
-
-def _with_column_and_all(x: Shape, *_: Shape) -> Tuple[Shape, Shape, Shape]:
-    return x, x[-1:], x
 
 
 def _with_column(x: Shape, *_: Shape) -> Tuple[Shape, Shape]:
@@ -76,23 +68,25 @@ class NativeLinear(nn.Cell):
 
     def __init__(self) -> None:
         super().__init__()
-        self.by_transpose = ops.MatMul(transpose_b=True)
-        self.product = ops.MatMul()
-        self.of_transpose = ops.MatMul(transpose_a=True)
-        self.add_bias = operator("bias_forward", _first)
-        self.sum_rows = operator("bias_backward", _last)
+        self.forward = operator("linear_forward", _with_last_of_third)
+        self.backward = operator("linear_backward", _linear_gradients, 3)
 
     def construct(self, x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
-        y = self.add_bias(self.by_transpose(x.reshape(-1, x.shape[-1]), weight), bias)
-        return y.reshape(x.shape[:-1] + bias.shape)
+        return self.forward(x, weight, bias)
 
     def bprop(
         self, x: Tensor, weight: Tensor, bias: Tensor, out: Tensor, dout: Tensor
     ) -> Tuple[Tensor, Tensor, Tensor]:
-        dy = dout.reshape(-1, dout.shape[-1])
-        dx = self.product(dy, weight).reshape(x.shape)
-        dweight = self.of_transpose(dy, x.reshape(-1, x.shape[-1]))
-        return dx, dweight, self.sum_rows(dy)
+        dx, dweight, dbias = self.backward(dout, x, weight)
+        return dx, dweight, dbias
+
+
+def _with_last_of_third(x: Shape, _: Shape, bias: Shape) -> Shape:
+    return [*x[:-1], *bias]
+
+
+def _linear_gradients(_: Shape, x: Shape, weight: Shape) -> Tuple[Shape, Shape, Shape]:
+    return x, weight, weight[:1]
 
 
 class _MlpWithHidden(nn.Cell):
@@ -100,20 +94,13 @@ class _MlpWithHidden(nn.Cell):
 
     def __init__(self) -> None:
         super().__init__()
-        self.by_transpose = ops.MatMul(transpose_b=True)
-        self.product = ops.MatMul()
-        self.of_transpose = ops.MatMul(transpose_a=True)
-        self.add_bias = operator("bias_forward", _first)
-        self.sum_rows = operator("bias_backward", _last)
-        self.activate = operator("gelu_forward", _first)
-        self.activate_again = operator("gelu_backward_and_forward", _with_column_and_all, 3)
+        self.forward = operator("mlp_forward", _mlp_and_hidden, 2)
+        self.backward = operator("mlp_backward", _mlp_gradients, 5)
 
     def construct(
         self, x: Tensor, weight1: Tensor, bias1: Tensor, weight2: Tensor, bias2: Tensor
     ) -> Tuple[Tensor, Tensor]:
-        hidden = self.by_transpose(x.reshape(-1, x.shape[-1]), weight1)
-        y = self.add_bias(self.by_transpose(self.activate(hidden, bias1), weight2), bias2)
-        return y.reshape(x.shape[:-1] + bias2.shape), hidden
+        return self.forward(x, weight1, bias1, weight2, bias2)
 
     def bprop(
         self,
@@ -125,12 +112,22 @@ class _MlpWithHidden(nn.Cell):
         out: Any,
         dout: Any,
     ) -> Tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-        dy = dout[0].reshape(-1, dout[0].shape[-1])
-        dactive = self.product(dy, weight2)
-        dhidden, dbias1, active = self.activate_again(dactive, out[1], bias1)
-        dx = self.product(dhidden, weight1).reshape(x.shape)
-        dweight1 = self.of_transpose(dhidden, x.reshape(-1, x.shape[-1]))
-        return dx, dweight1, dbias1, self.of_transpose(dy, active), self.sum_rows(dy)
+        dx, dweight1, dbias1, dweight2, dbias2 = self.backward(
+            dout[0], out[1], x, weight1, bias1, weight2
+        )
+        return dx, dweight1, dbias1, dweight2, dbias2
+
+
+def _mlp_and_hidden(
+    x: Shape, _: Shape, bias1: Shape, __: Shape, bias2: Shape
+) -> Tuple[Shape, Shape]:
+    return [*x[:-1], *bias2], [*x[:-1], *bias1]
+
+
+def _mlp_gradients(
+    dy: Shape, _: Shape, x: Shape, weight1: Shape, bias1: Shape, weight2: Shape
+) -> Tuple[Shape, Shape, Shape, Shape, Shape]:
+    return x, weight1, bias1, weight2, dy[-1:]
 
 
 class NativeMlp(nn.Cell):

@@ -5,6 +5,7 @@
 #include <cstdint>
 #include <vector>
 
+#include "parallel.h"
 #include "simd.h"
 
 namespace kernels {
@@ -51,6 +52,22 @@ inline std::vector<double> combine(std::vector<ColumnSums> &parts, int64_t colum
 
 inline void write(float *to, const std::vector<double> &from) {
   for (size_t c = 0; c < from.size(); ++c) to[c] = static_cast<float>(from[c]);
+}
+
+// The gradient of a bias: (rows, columns) -> (columns).
+inline void sum_rows(float *to, const float *from, int64_t rows, int64_t columns) {
+  const int count = parallel::workers(rows, rows * columns);
+  std::vector<ColumnSums> sums(count, ColumnSums(columns));
+  parallel::run(rows, count, [=, &sums](int64_t begin, int64_t end, int worker) {
+    for (int64_t row = begin; row < end; ++row) {
+      float *sum = sums[worker].row();
+      simd::for_vectors(columns, [=](int64_t i, auto load, auto store) {
+        store(sum + i, load(sum + i) + load(from + row * columns + i));
+      });
+      sums[worker].row_done();
+    }
+  });
+  write(to, combine(sums, columns));
 }
 
 }  // namespace kernels

@@ -1,61 +1,7 @@
-// GELU(x + bias) = z Phi(z) with the exact normal distribution (Hendrycks and Gimpel 2016).
+// GELU(x + bias): gelu.h.
+#include "gelu.h"
+
 #include "arguments.h"
-#include "column_sums.h"
-#include "parallel.h"
-#include "simd.h"
-
-namespace {
-
-using simd::Vec;
-
-struct Normal {
-  Vec cdf;
-  Vec density;
-};
-
-// Phi(-a) = e^(-a a / 2) R(1 / (1 + 0.4 a)) for a >= 0, where R is a polynomial fitted by weighted
-// least squares to scipy.special.erfcx: largest relative error 8e-8 up to a = 14.
-inline Normal normal(Vec z) {
-  const Vec a = z < 0.0f ? -z : z;
-  const Vec t = 1.0f / (1.0f + 0.4f * a);
-  Vec r = simd::splat(-0.0396008795f);
-  r = r * t + 0.200600874f;
-  r = r * t - 0.373682671f;
-  r = r * t + 0.250972806f;
-  r = r * t - 0.0123853485f;
-  r = r * t + 0.158416381f;
-  r = r * t + 0.155786659f;
-  r = r * t + 0.159904179f;
-  r = r * t - 1.19872465e-05f;
-  const Vec e = simd::exp_negative(-0.5f * a * a);
-  const Vec tail = e * r;
-  return {z < 0.0f ? tail : 1.0f - tail, e * 0.398942280f};
-}
-
-// y only where it is not null.
-void backward(const float *dy, const float *x, const float *bias, float *dx, float *dbias, float *y,
-              int64_t rows, int64_t columns) {
-  const int count = parallel::workers(rows, rows * columns);
-  std::vector<kernels::ColumnSums> sums(count, kernels::ColumnSums(columns));
-  parallel::run(rows, count, [=, &sums](int64_t begin, int64_t end, int worker) {
-    for (int64_t row = begin; row < end; ++row) {
-      const int64_t at = row * columns;
-      float *sum = sums[worker].row();
-      simd::for_vectors(columns, [=](int64_t i, auto load, auto store) {
-        const Vec z = load(x + at + i) + load(bias + i);
-        const Normal n = normal(z);
-        const Vec grad = load(dy + at + i) * (n.cdf + z * n.density);
-        store(dx + at + i, grad);
-        if (y != nullptr) store(y + at + i, z * n.cdf);
-        store(sum + i, load(sum + i) + grad);
-      });
-      sums[worker].row_done();
-    }
-  });
-  kernels::write(dbias, kernels::combine(sums, columns));
-}
-
-}  // namespace
 
 // x (..., C), bias (C) -> y (..., C)
 KERNEL(gelu_forward, 3) {
@@ -64,22 +10,13 @@ KERNEL(gelu_forward, 3) {
   const int64_t rows = a.rows(0), columns = a.columns(0);
   parallel::run(rows, parallel::workers(rows, a.size(0)), [=](int64_t begin, int64_t end, int) {
     for (int64_t row = begin; row < end; ++row) {
-      const float *from = x + row * columns;
-      float *to = y + row * columns;
-      simd::for_vectors(columns, [=](int64_t i, auto load, auto store) {
-        const Vec z = load(from + i) + load(bias + i);
-        store(to + i, z * normal(z).cdf);
-      });
+      gelu::forward_row(y + row * columns, x + row * columns, bias, columns);
     }
   });
 }
 
 // dy, x (..., C), bias (C) -> dx (..., C), dbias (C)
 KERNEL(gelu_backward, 5) {
-  backward(a.f32(0), a.f32(1), a.f32(2), a.f32(3), a.f32(4), nullptr, a.rows(1), a.columns(1));
-}
-
-// The same, and the output of forward, which then need not be kept.
-KERNEL(gelu_backward_and_forward, 6) {
-  backward(a.f32(0), a.f32(1), a.f32(2), a.f32(3), a.f32(4), a.f32(5), a.rows(1), a.columns(1));
+  const float *dy = a.f32(0), *x = a.f32(1), *bias = a.f32(2);
+  kernels::write(a.f32(4), gelu::backward(a.f32(3), nullptr, dy, x, bias, a.rows(1), a.columns(1)));
 }

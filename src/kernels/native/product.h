@@ -14,20 +14,37 @@ constexpr int64_t kColumns = 2 * simd::kWidth;
 // Smallest multiple of kColumns that is >= n.
 inline int64_t padded(int64_t n) { return (n + kColumns - 1) / kColumns * kColumns; }
 
-// Element (i, k) is data[i * row + k * column], so a transpose is the other order of strides.
+// A transpose is the other order of strides.
 struct Left {
   const float *data;
   int64_t row, column;
+
+  float operator()(int64_t i, int64_t k) const { return data[i * row + k * column]; }
 };
 
-template <int kCount>
-inline void tile(float *c, int64_t c_row, Left a, const float *b, int64_t b_row, int64_t depth,
-                 bool add) {
+// The same with strides that are constants: kRows rows, element after element of all of them.
+struct PackedLeft {
+  const float *data;
+
+  float operator()(int64_t i, int64_t k) const { return data[k * kRows + i]; }
+};
+
+// Not inlined, or the compiler keeps fewer of the sums in registers.
+template <int kCount, typename AnyLeft>
+__attribute__((noinline)) void tile(float *c, int64_t c_row, AnyLeft a, const float *b,
+                                    int64_t b_row, int64_t depth, bool add) {
   simd::Vec sums[kCount][2] = {};
+  // Where C is not in the cache, it arrives while the sums are made.
+  constexpr int kToWrite = 1;
+  for (int i = 0; i < kCount; ++i) {
+    __builtin_prefetch(c + i * c_row, kToWrite);
+    __builtin_prefetch(c + i * c_row + kColumns - 1, kToWrite);
+  }
+#pragma GCC unroll 8
   for (int64_t k = 0; k < depth; ++k) {
     const simd::Vec b0 = simd::load(b + k * b_row), b1 = simd::load(b + k * b_row + simd::kWidth);
     for (int i = 0; i < kCount; ++i) {
-      const float factor = a.data[i * a.row + k * a.column];
+      const float factor = a(i, k);
       sums[i][0] += factor * b0;
       sums[i][1] += factor * b1;
     }

@@ -49,6 +49,29 @@ inline void for_vectors(int64_t n, Body body) {
   }
 }
 
+#if defined(__clang__)
+#define SIMD_SHUFFLE(a, b, ...) __builtin_shufflevector(a, b, __VA_ARGS__)
+#else
+#define SIMD_SHUFFLE(a, b, ...) __builtin_shuffle(a, b, simd::IntVec{__VA_ARGS__})
+#endif
+
+// Rows become columns: pairs of 1, 2 and 4 elements change places.
+inline void transpose(Vec (&rows)[kWidth]) {
+  Vec ones[kWidth], twos[kWidth];
+  for (int i = 0; i < kWidth; i += 2) {
+    ones[i] = SIMD_SHUFFLE(rows[i], rows[i + 1], 0, 8, 2, 10, 4, 12, 6, 14);
+    ones[i + 1] = SIMD_SHUFFLE(rows[i], rows[i + 1], 1, 9, 3, 11, 5, 13, 7, 15);
+  }
+  for (int i : {0, 1, 4, 5}) {
+    twos[i] = SIMD_SHUFFLE(ones[i], ones[i + 2], 0, 1, 8, 9, 4, 5, 12, 13);
+    twos[i + 2] = SIMD_SHUFFLE(ones[i], ones[i + 2], 2, 3, 10, 11, 6, 7, 14, 15);
+  }
+  for (int i = 0; i < kWidth / 2; ++i) {
+    rows[i] = SIMD_SHUFFLE(twos[i], twos[i + 4], 0, 1, 2, 3, 8, 9, 10, 11);
+    rows[i + 4] = SIMD_SHUFFLE(twos[i], twos[i + 4], 4, 5, 6, 7, 12, 13, 14, 15);
+  }
+}
+
 inline float sum(Vec v) {
   float total = 0.0f;
   for (int i = 0; i < kWidth; ++i) total += v[i];

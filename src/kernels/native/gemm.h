@@ -1,0 +1,257 @@
+// Products of large matrices: blocks that fit in the caches are first copied into the order in which
+// the registers take them (Goto and van de Geijn 2008, "Anatomy of high-performance matrix
+// multiplication").
+#pragma once
+
+#include <algorithm>
+#include <atomic>
+#include <cstdint>
+#include <cstring>
+#include <memory>
+#include <new>
+#include <thread>
+#include <vector>
+
+#include "parallel.h"
+#include "product.h"
+#include "simd.h"
+
+namespace gemm {
+
+// Element (i, j) is data[i * row + j * column].
+struct Matrix {
+  const float *data;
+  int64_t row, column;
+
+  Matrix transposed() const { return {data, column, row}; }
+  // Without the rows before i and the columns before j.
+  Matrix from(int64_t i, int64_t j) const { return {data + i * row + j * column, row, column}; }
+};
+
+inline Matrix row_major(const float *data, int64_t columns) { return {data, columns, 1}; }
+
+// A block of A has kHeight x kDepth elements, for the second-level cache; a panel of B kDepth x
+// kColumns, for the first.
+constexpr int64_t kDepth = 384;
+constexpr int64_t kHeight = 16 * product::kRows;
+
+// `count` <= kGroup rows of m, element after element of all of them; rows that are missing are 0.
+// Writes up to a vector beyond the end.
+template <int64_t kGroup>
+void pack_group(float *to, Matrix m, int64_t count, int64_t depth) {
+  int64_t k = 0;
+  if (count == kGroup && m.column == 1) {
+    for (; k + simd::kWidth <= depth; k += simd::kWidth) {
+      for (int64_t first = 0; first < kGroup; first += simd::kWidth) {
+        simd::Vec square[simd::kWidth] = {};
+        for (int64_t i = 0; i < std::min<int64_t>(simd::kWidth, kGroup - first); ++i) {
+          square[i] = simd::load(m.data + (first + i) * m.row + k);
+        }
+        simd::transpose(square);
+        for (int64_t i = 0; i < simd::kWidth; ++i) {
+          simd::store(to + (k + i) * kGroup + first, square[i]);
+        }
+      }
+    }
+  }
+  for (; k < depth; ++k) {
+    for (int64_t i = 0; i < kGroup; ++i) {
+      to[k * kGroup + i] = i < count ? m.data[i * m.row + k * m.column] : 0.0f;
+    }
+  }
+}
+
+// All rows of m in groups of kGroup.
+template <int64_t kGroup>
+void pack(float *to, Matrix m, int64_t rows, int64_t depth) {
+  int64_t i = 0;
+  if (m.row == 1) {
+    i = rows / kGroup * kGroup;
+    for (int64_t k = 0; k < depth; ++k) {
+      for (int64_t j = 0; j < i; j += kGroup) {
+        std::memcpy(to + j * depth + k * kGroup, m.data + j + k * m.column, kGroup * sizeof(float));
+      }
+    }
+  }
+  for (; i < rows; i += kGroup) {
+    pack_group<kGroup>(to + i * depth, m.from(i, 0), std::min(kGroup, rows - i), depth);
+  }
+}
+
+// One group of rows times one panel of columns, of which `high` and `wide` exist.
+inline void multiply_panels(float *c, int64_t c_row, const float *a, const float *b, int64_t high,
+                            int64_t wide, int64_t depth, bool add) {
+  constexpr int kRows = product::kRows;
+  constexpr int64_t kColumns = product::kColumns;
+  const product::PackedLeft left{a};
+  if (high >= kRows && wide >= kColumns) {
+    product::tile<kRows>(c, c_row, left, b, kColumns, depth, add);
+    return;
+  }
+  float whole[kRows * kColumns];
+  product::tile<kRows>(whole, kColumns, left, b, kColumns, depth, false);
+  for (int64_t i = 0; i < std::min<int64_t>(kRows, high); ++i) {
+    for (int64_t j = 0; j < std::min(kColumns, wide); ++j) {
+      float *to = c + i * c_row + j;
+      *to = add ? *to + whole[i * kColumns + j] : whole[i * kColumns + j];
+    }
+  }
+}
+
+// Memory of one thread for its copies, kept from product to product.
+class Buffer {
+ public:
+  float *reserve(int64_t size) {
+    if (size > size_) {
+      data_.reset();
+      data_.reset(static_cast<float *>(::operator new(size * sizeof(float), kCacheLine)));
+      size_ = size;
+    }
+    return data_.get();
+  }
+
+ private:
+  static constexpr std::align_val_t kCacheLine{64};
+  struct Release {
+    void operator()(float *data) const { ::operator delete(data, kCacheLine); }
+  };
+  std::unique_ptr<float, Release> data_;
+  int64_t size_ = 0;
+};
+
+inline int64_t groups(int64_t n, int64_t size) { return (n + size - 1) / size; }
+
+// How a product is divided.
+struct Plan {
+  Plan(int64_t rows, int64_t columns, int64_t depth, int threads)
+      : rows(rows),
+        columns(columns),
+        depth(depth),
+        blocks(std::max<int64_t>(1, groups(depth, kDepth))),
+        copies(groups(columns, kCopied)) {
+    // Enough parts to take in turn, but no smaller ones than pay.
+    constexpr int64_t kPartsPerThread = 8, kSmallest = 1 << 22;
+    const int64_t worthwhile = rows * columns * std::min(depth, kDepth) / kSmallest;
+    const int64_t parts = std::max<int64_t>(threads, std::min(kPartsPerThread * threads, worthwhile));
+    const int64_t panels = groups(columns, product::kColumns);
+    height = std::min(kHeight, groups(groups(rows, product::kRows), parts) * product::kRows);
+    strips = groups(rows, std::max<int64_t>(1, height));
+    const int64_t wanted = std::min(panels, groups(parts, std::max<int64_t>(1, strips)));
+    width = groups(panels, std::max<int64_t>(1, wanted)) * product::kColumns;
+    across = groups(columns, std::max<int64_t>(1, width));
+  }
+
+  int64_t depth_before(int64_t block) const { return depth * block / blocks; }
+
+  static constexpr int64_t kCopied = 4 * product::kColumns;
+  const int64_t rows, columns, depth;
+  const int64_t blocks;  // of the depth
+  const int64_t copies;  // parts of B that are copied one by one, kCopied columns each
+  int64_t height, width, strips, across;  // of a part of C, and how many there are
+};
+
+// One product of all threads. They take tasks in turn, so who is held up by another process takes
+// fewer: for one block of the depth after another, parts of B to copy, then parts of C to compute.
+template <typename Finish>
+class Product {
+ public:
+  Product(const Plan &plan, float *c, Matrix a, Matrix b, bool add, float *copies, Finish finish)
+      : plan_(plan),
+        c_(c),
+        a_(a),
+        b_(b),
+        add_(add),
+        copies_(copies),
+        finish_(finish),
+        parts_(plan.strips * plan.across),
+        copied_(plan.blocks),
+        computed_(plan.blocks),
+        done_(parts_) {}
+
+  void work() {
+    const int64_t of_block = plan_.copies + parts_;
+    for (int64_t task; (task = next_++) < plan_.blocks * of_block;) {
+      const int64_t block = task / of_block, part = task % of_block;
+      if (part < plan_.copies) {
+        copy(block, part * Plan::kCopied);
+      } else {
+        compute(block, part - plan_.copies);
+      }
+    }
+  }
+
+ private:
+  // Two blocks have a place for their copies.
+  float *copies_of(int64_t block) const {
+    return copies_ + block % 2 * kDepth * product::padded(plan_.columns);
+  }
+
+  static void wait(const std::atomic<int64_t> &value, int64_t wanted) {
+    while (value < wanted) std::this_thread::yield();
+  }
+
+  void copy(int64_t block, int64_t j) {
+    const int64_t k = plan_.depth_before(block), deep = plan_.depth_before(block + 1) - k;
+    if (block >= 2) wait(computed_[block - 2], parts_);
+    pack<product::kColumns>(copies_of(block) + j * deep, b_.from(k, j).transposed(),
+                            std::min(Plan::kCopied, plan_.columns - j), deep);
+    ++copied_[block];
+  }
+
+  void compute(int64_t block, int64_t part) {
+    const int64_t k = plan_.depth_before(block), deep = plan_.depth_before(block + 1) - k;
+    const int64_t i = part / plan_.across * plan_.height, j = part % plan_.across * plan_.width;
+    const int64_t high = std::min(plan_.height, plan_.rows - i);
+    const int64_t wide = std::min(plan_.width, plan_.columns - j);
+    static thread_local Buffer buffer;
+    float *packed = buffer.reserve(kHeight * kDepth + simd::kWidth);
+    pack<product::kRows>(packed, a_.from(i, k), high, deep);
+    wait(copied_[block], plan_.copies);
+    wait(done_[part], block);
+    for (int64_t right = j; right < j + wide; right += product::kColumns) {
+      for (int64_t down = 0; down < high; down += product::kRows) {
+        multiply_panels(c_ + (i + down) * plan_.columns + right, plan_.columns, packed + down * deep,
+                        copies_of(block) + right * deep, high - down, j + wide - right, deep,
+                        add_ || block > 0);
+      }
+    }
+    done_[part] = block + 1;
+    ++computed_[block];
+    if (block + 1 == plan_.blocks) finish_(i, j, high, wide);
+  }
+
+  const Plan plan_;
+  float *const c_;
+  const Matrix a_, b_;
+  const bool add_;
+  float *const copies_;
+  const Finish finish_;
+  const int64_t parts_;
+  std::atomic<int64_t> next_{0};
+  std::vector<std::atomic<int64_t>> copied_, computed_;  // parts of every block
+  std::vector<std::atomic<int64_t>> done_;               // blocks of every part
+};
+
+// C (rows, columns) = A (rows, depth) B (depth, columns), or C += A B, by all threads. C lies row by
+// row. `finish(i, j, high, wide)` is called in some thread when that part of C is done. The order of
+// the sums depends neither on the number of threads nor on their speed.
+template <typename Finish>
+void multiply(float *c, Matrix a, Matrix b, int64_t rows, int64_t columns, int64_t depth, bool add,
+              Finish finish) {
+  constexpr int64_t kOperationsPerElement = 64;  // of what parallel::kGrain counts
+  const int64_t tiles = groups(rows, product::kRows) * groups(columns, product::kColumns);
+  const int threads =
+      parallel::workers(tiles, rows * columns / kOperationsPerElement * std::max<int64_t>(1, depth));
+  const Plan plan(rows, columns, depth, threads);
+  static thread_local Buffer buffer;
+  float *copies = buffer.reserve(std::min<int64_t>(2, plan.blocks) * kDepth * product::padded(columns));
+  Product<Finish> product(plan, c, a, b, add, copies, finish);
+  parallel::run(threads, threads, [&](int64_t, int64_t, int) { product.work(); });
+}
+
+inline void multiply(float *c, Matrix a, Matrix b, int64_t rows, int64_t columns, int64_t depth,
+                     bool add = false) {
+  multiply(c, a, b, rows, columns, depth, add, [](int64_t, int64_t, int64_t, int64_t) {});
+}
+
+}  // namespace gemm
