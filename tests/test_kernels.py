@@ -291,12 +291,16 @@ def test_residual(library: Path, shape: Tuple[int, ...]) -> None:
     assert_close(call(library, "add_kept_backward", (dy, keep), [shape])[0], dbranch)
 
 
+@pytest.mark.parametrize("name", ["batch_norm", "gelu_batch_norm", "relu_batch_norm"])
 @pytest.mark.parametrize("shape", [(2, 9, 9, 16), (64, 7), (3, 50, 96), (4, 60, 60, 11)], ids=str)
-def test_batch_norm(library: Path, shape: Tuple[int, ...]) -> None:
+def test_batch_norm(library: Path, name: str, shape: Tuple[int, ...]) -> None:
     columns = shape[-1]
     x, gamma, beta, dy = randoms(shape, (columns,), (columns,), shape)
-    x += 10.0  # a mean far from 0 must not cancel the variance
-    flat = lambda x: x.reshape(-1, columns)  # noqa: E731
+    active = functional.relu if name == "relu_batch_norm" else functional.gelu
+    if name == "batch_norm":
+        active = lambda x: x  # noqa: E731
+        x += 10.0  # a mean far from 0 must not cancel the variance
+    flat = lambda x: active(x).reshape(-1, columns)  # noqa: E731
     function = lambda x, g, b: functional.batch_norm(  # noqa: E731
         flat(x), None, None, g, b, True, 0.0, 1e-5
     ).reshape(shape)
@@ -304,16 +308,17 @@ def test_batch_norm(library: Path, shape: Tuple[int, ...]) -> None:
     settings = np.array([1e-5, 0.1], np.float32)
     before = randoms((columns,), (1, columns))
     inputs = (x, gamma, beta, before[0], before[1][0], settings)
-    ours, *statistics = call(library, "batch_norm_forward", inputs, [shape, *[(columns,)] * 4])
+    ours, *statistics = call(library, f"{name}_forward", inputs, [shape, *[(columns,)] * 4])
     assert_close(ours, y)
     running = [torch.tensor(values.reshape(-1), dtype=torch.float64) for values in before]
-    functional.batch_norm(torch.tensor(flat(x), dtype=torch.float64), *running, training=True)
-    rows = flat(x).astype(np.float64)
+    rows = flat(torch.tensor(x, dtype=torch.float64))
+    functional.batch_norm(rows, *running, training=True)
+    rows = rows.numpy()
     for mine, theirs in zip(statistics, (rows.mean(0), rows.var(0), *running)):
         assert_close(mine, np.asarray(theirs))
     shapes = [shape, (columns,), (columns,)]
     inputs = (dy, x, gamma, *statistics[:2], settings)
-    grads = call(library, "batch_norm_backward", inputs, shapes)
+    grads = call(library, f"{name}_backward", inputs, shapes)
     for mine, theirs in zip(grads, (dx, dgamma, dbeta)):
         assert_close(mine, theirs)
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from functools import cache
 from pathlib import Path
-from typing import Any, Callable, List, Sequence, Tuple
+from typing import Any, Callable, List, Literal, Optional, Sequence, Tuple
 
 import mindspore as ms
 import numpy as np
@@ -230,11 +230,15 @@ class NativeBatchNorm(nn.Cell):
 
     Args:
         momentum: share of the batch in the running statistics.
+        activation: of the input, before it is normalised; `gelu` is the exact one. None: nothing.
     """
 
-    def __init__(self, epsilon: float, momentum: float) -> None:
+    def __init__(
+        self, epsilon: float, momentum: float, *, activation: Optional[Literal["gelu", "relu"]]
+    ) -> None:
         super().__init__()
-        self.norm = _BatchNormWithStatistics(epsilon, momentum)
+        name = f"{activation}_batch_norm" if activation else "batch_norm"
+        self.norm = _BatchNormWithStatistics(epsilon, momentum, name)
 
     def construct(
         self, x: Tensor, gamma: Tensor, beta: Tensor, mean: Tensor, variance: Tensor
@@ -246,11 +250,11 @@ class NativeBatchNorm(nn.Cell):
 class _BatchNormWithStatistics(nn.Cell):
     """The same with the batch's own mean and variance, which the gradient needs, after y."""
 
-    def __init__(self, epsilon: float, momentum: float) -> None:
+    def __init__(self, epsilon: float, momentum: float, name: str) -> None:
         super().__init__()
         self.settings = Tensor([epsilon, momentum], ms.float32)
-        self.forward = operator("batch_norm_forward", _with_four_columns, 5)
-        self.backward = operator("batch_norm_backward", _scale_and_shift_gradients, 3)
+        self.forward = operator(f"{name}_forward", _with_four_columns, 5)
+        self.backward = operator(f"{name}_backward", _scale_and_shift_gradients, 3)
 
     def construct(
         self, x: Tensor, gamma: Tensor, beta: Tensor, mean: Tensor, variance: Tensor

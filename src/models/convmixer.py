@@ -11,11 +11,10 @@ from mindspore import Tensor, nn
 from mindspore.common.initializer import Uniform
 
 from .classifier import Classifier, check_img_size
-from .layers.activation import create_activation
 from .layers.depthwise_conv import DepthwiseConv
 from .layers.drop_path import DropPath
 from .layers.layout import NCHW, preferred_layout, relayout
-from .layers.norm import BatchNorm
+from .layers.norm import create_activation_and_norm
 from .layers.patch_embed import PatchConv
 from .layers.pointwise_conv import PointwiseConv
 
@@ -55,8 +54,7 @@ class ConvMixerBlock(nn.SequentialCell):
                 weight_init=_uniform(fan_in),
                 bias_init=_uniform(fan_in),
             ),
-            create_activation(nonlinearity),
-            BatchNorm(dim, layout=layout),
+            *create_activation_and_norm(nonlinearity, dim, layout=layout),
         )
         pointwise = PointwiseConv(
             dim,
@@ -68,8 +66,7 @@ class ConvMixerBlock(nn.SequentialCell):
         super().__init__(
             Residual(spatial, drop_path=drop_path),
             pointwise,
-            create_activation(nonlinearity),
-            BatchNorm(dim, layout=layout),
+            *create_activation_and_norm(nonlinearity, dim, layout=layout),
         )
 
 
@@ -113,8 +110,7 @@ class ConvMixer(Classifier):
                 weight_init=_uniform(fan_in),
                 bias_init=_uniform(fan_in),
             ),
-            create_activation(nonlinearity),
-            BatchNorm(dim, layout=layout),
+            *create_activation_and_norm(nonlinearity, dim, layout=layout),
         )
         self.blocks = nn.SequentialCell(
             [

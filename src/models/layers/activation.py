@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Union
+
 import mindspore as ms
 from mindspore import Tensor, nn, ops
 
@@ -21,7 +23,7 @@ class Gelu(nn.GELU):
         return super().construct(x)
 
 
-def create_activation(name: str) -> nn.Cell:
+def create_activation(name: str) -> Union[Gelu, nn.ReLU]:
     """`GELU` (exact, as in all five reference implementations) or `ReLU`."""
     if name == "GELU":
         return Gelu()

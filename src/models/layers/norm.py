@@ -5,11 +5,14 @@ Legend: B batch, C channels, H W map size.
 
 from __future__ import annotations
 
+from typing import Tuple, Union
+
 import mindspore as ms
 from mindspore import Tensor, nn, ops
 
 from src.kernels import cells, selection
 
+from .activation import Gelu, create_activation
 from .layout import NCHW, NHWC, relayout
 
 
@@ -30,19 +33,33 @@ class BatchNorm(nn.BatchNorm2d):
     """Normalises every channel over batch and positions (Ioffe and Szegedy 2015).
 
     Shapes: as `layout` says, in and out.
+
+    Args:
+        activation: what is normalised is the output of this cell.
     """
 
-    def __init__(self, channels: int, *, layout: str) -> None:
+    def __init__(
+        self, channels: int, *, layout: str, activation: Union[Gelu, nn.ReLU, None] = None
+    ) -> None:
         super().__init__(channels)
         self.layout = layout
+        self.activation = activation
         self.native, self.scale_shift = None, None
         if layout == NHWC and selection.is_native():
-            self.native = cells.NativeBatchNorm(self.eps, _MOMENTUM)
+            name = None
+            if activation is not None:
+                name = "gelu" if isinstance(activation, Gelu) else "relu"
+            self.native = cells.NativeBatchNorm(self.eps, _MOMENTUM, activation=name)
             self.scale_shift = cells.NativeScaleShift()
 
     def construct(self, x: Tensor) -> Tensor:
-        if self.native is not None and x.dtype == ms.float32:
-            return self._by_batch(x) if self.training else self._by_running_statistics(x)
+        is_native = self.native is not None and x.dtype == ms.float32
+        if is_native and self.training:
+            return self._by_batch(x)
+        if self.activation is not None:
+            x = self.activation(x)
+        if is_native:
+            return self._by_running_statistics(x)
         x = super().construct(relayout(x, self.layout, NCHW))
         return relayout(x, NCHW, self.layout)
 
@@ -57,6 +74,20 @@ class BatchNorm(nn.BatchNorm2d):
     def _by_running_statistics(self, x: Tensor) -> Tensor:
         scale = self.gamma / ops.sqrt(self.moving_variance + self.eps)
         return self.scale_shift(x, scale, self.beta - self.moving_mean * scale)
+
+
+def create_activation_and_norm(
+    nonlinearity: str, channels: int, *, layout: str
+) -> Tuple[nn.Cell, BatchNorm]:
+    """The activation and the norm after it; a norm that does both follows a cell that does nothing.
+
+    Raises:
+        ValueError: as `create_activation`.
+    """
+    activation = create_activation(nonlinearity)
+    if layout == NHWC and selection.is_native():
+        return nn.Identity(), BatchNorm(channels, layout=layout, activation=activation)
+    return activation, BatchNorm(channels, layout=layout)
 
 
 # Share of a batch in the running statistics: MindSpore's default, and torch's.
