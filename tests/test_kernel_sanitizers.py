@@ -38,7 +38,7 @@ def calls() -> List[str]:
             f"layer_norm_backward {m} {m} {c} =1e-6 {m} {c} {c}",
             *(
                 line
-                for name in ("batch_norm", "gelu_batch_norm", "relu_batch_norm")
+                for name in ("gelu_batch_norm", "relu_batch_norm")
                 for line in (
                     f"{name}_forward {m} {c} {c} {c} {c} =1e-5,0.1 {m} {c} {c} {c} {c}",
                     f"{name}_backward {m} {m} {c} {c} {c} =1e-5,0.1 {m} {c} {c}",
@@ -51,6 +51,16 @@ def calls() -> List[str]:
             f"residual_forward {m} {m} {c} {b} {m}",
             f"residual_backward {m} {m} {c} {b} {m} {c}",
         ]
+        three = f"{c} {c} {c}"
+        for k, activation in ((3, "gelu"), (9, "relu")):
+            of_channels, weights = f"{three} {c} {c}", (f"{c}x1x{k}x{k}", f"{c}x{c}x1x1")
+            inputs = " ".join(f"{weight} {of_channels}" for weight in weights)
+            grads = " ".join(f"{weight} {three}" for weight in weights)
+            block, name = f"{m} {b} {inputs} =1e-5,0.1", f"{activation}_conv_mixer_block"
+            lines += [
+                f"{name}_forward {block} {m} {m} {m} {of_channels} {three}",
+                f"{name}_backward {m} {m} {m} {c} {three} {block} {m} {grads}",
+            ]
         # w heads of c channels, h w and h tokens.
         whole, others = f"{b}x{h * w}x{w * c}", f"{b}x{h}x{2 * w * c}"
         for dropout in ("=0 =1", f"{1 + b} 92674"):

@@ -291,15 +291,13 @@ def test_residual(library: Path, shape: Tuple[int, ...]) -> None:
     assert_close(call(library, "add_kept_backward", (dy, keep), [shape])[0], dbranch)
 
 
-@pytest.mark.parametrize("name", ["batch_norm", "gelu_batch_norm", "relu_batch_norm"])
+@pytest.mark.parametrize("name", ["gelu_batch_norm", "relu_batch_norm"])
 @pytest.mark.parametrize("shape", [(2, 9, 9, 16), (64, 7), (3, 50, 96), (4, 60, 60, 11)], ids=str)
 def test_batch_norm(library: Path, name: str, shape: Tuple[int, ...]) -> None:
     columns = shape[-1]
     x, gamma, beta, dy = randoms(shape, (columns,), (columns,), shape)
     active = functional.relu if name == "relu_batch_norm" else functional.gelu
-    if name == "batch_norm":
-        active = lambda x: x  # noqa: E731
-        x += 10.0  # a mean far from 0 must not cancel the variance
+    x[..., ::2] += 10.0  # a mean far from 0 must not cancel the variance
     flat = lambda x: active(x).reshape(-1, columns)  # noqa: E731
     function = lambda x, g, b: functional.batch_norm(  # noqa: E731
         flat(x), None, None, g, b, True, 0.0, 1e-5
@@ -321,6 +319,55 @@ def test_batch_norm(library: Path, name: str, shape: Tuple[int, ...]) -> None:
     grads = call(library, f"{name}_backward", inputs, shapes)
     for mine, theirs in zip(grads, (dx, dgamma, dbeta)):
         assert_close(mine, theirs)
+
+
+# Batch, height, width, channels, kernel.
+BLOCKS = [(2, 9, 8, 17, 3), (3, 7, 7, 32, 9), (1, 5, 2, 6, 5)]
+
+
+@pytest.mark.parametrize("activation", ["gelu", "relu"])
+@pytest.mark.parametrize("size", BLOCKS, ids=str)
+def test_conv_mixer_block(library: Path, activation: str, size: Tuple[int, ...]) -> None:
+    batch, height, width, channels, k = size
+    shape, c = (batch, height, width, channels), (channels,)
+    x, dy, *rest = randoms(shape, shape, (channels, 1, k, k), *[c] * 3, (channels,) * 2, *[c] * 3)
+    running = [
+        values.reshape(-1) for values in randoms((1, channels), c, (channels, 1), (1, *c, 1))
+    ]
+    keep = np.resize(np.array([1.25, 0.0], np.float32), batch)
+    kept = torch.tensor(keep, dtype=torch.float64).reshape(-1, 1, 1, 1)
+    norms: List[Any] = []
+
+    def norm(x: Any, gamma: Any, beta: Any) -> Any:
+        rows = getattr(functional, activation)(x).reshape(-1, channels)
+        norms.append(rows.detach())
+        return functional.batch_norm(rows, None, None, gamma, beta, True, 0.0, 1e-5).reshape(shape)
+
+    def block(x: Any, w: Any, b: Any, g: Any, h: Any, v: Any, c: Any, i: Any, j: Any) -> Any:
+        conv = nhwc(lambda x: functional.conv2d(x, w, b, padding=k // 2, groups=channels))
+        return norm(functional.linear(x + kept * norm(conv(x), g, h), v, c), i, j)
+
+    y, *grads = expected(block, (x, *rest), dy)
+    square = rest[4].reshape(channels, channels, 1, 1)
+    settings = np.array([1e-5, 0.1], np.float32)
+    inputs = [x, keep, *rest[:4], *running[:2], square, *rest[5:], *running[2:], settings]
+    ours, conv, product, *statistics = call(
+        library, f"{activation}_conv_mixer_block_forward", inputs, [shape] * 3 + [c] * 8
+    )
+    assert_close(ours, y)
+    for rows, mine, before in zip(
+        norms, (statistics[:4], statistics[4:]), (running[:2], running[2:])
+    ):
+        theirs = [torch.tensor(values, dtype=torch.float64) for values in before]
+        functional.batch_norm(rows, *theirs, training=True)
+        batch_statistics = rows.mean(0), rows.var(0, correction=0)
+        for one, other in zip(mine, (*batch_statistics, *theirs)):
+            assert_close(one, other.numpy())
+    kept_back = (dy, conv, product, *statistics[:2], *statistics[4:6])
+    shapes = [array.shape for array in (x, *rest[:4], square, *rest[5:])]
+    ours = call(library, f"{activation}_conv_mixer_block_backward", (*kept_back, *inputs), shapes)
+    for mine, theirs in zip(ours, grads):
+        assert_close(mine.reshape(theirs.shape), theirs, 2e-5)
 
 
 @pytest.mark.parametrize("shape", ROWS, ids=str)
@@ -404,7 +451,7 @@ def test_overflow_passes_through(library: Path, bad: float) -> None:
         ours = call(library, name, inputs, shapes)[0]
         np.testing.assert_array_equal(np.isfinite(ours), theirs.isfinite().numpy(), err_msg=name)
     inputs = (x, one, zero, zero, one, np.array([1e-6, 0.1]))
-    y, *_ = call(library, "batch_norm_forward", inputs, [shape, *[(c,)] * 4])
+    y, *_ = call(library, "relu_batch_norm_forward", inputs, [shape, *[(c,)] * 4])
     assert not np.isfinite(y[..., 17]).any()
     assert np.isfinite(y[..., :17]).all()
     # A bad key of head 0 in sample 0 spoils all that head gives, and nothing of the others.
@@ -446,7 +493,7 @@ def test_shapes_of_zero(library: Path) -> None:
         ("max_pool_forward", (none,), [(0, 2, 2, 8)]),
         ("max_pool_backward", (np.zeros((0, 2, 2, 8)), np.zeros((0, 2, 2, 8)), none), [s]),
         ("patches_forward", (none, np.ones((3, 1, 2))), [(0, 4, 4, 72)]),
-        ("batch_norm_forward", (none, c, c, c, c, np.ones(2)), [s, *[(8,)] * 4]),
+        ("gelu_batch_norm_forward", (none, c, c, c, c, np.ones(2)), [s, *[(8,)] * 4]),
     ):
         call(library, name, inputs, outs)
     for name, inputs, outs in (

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from functools import cache
 from pathlib import Path
-from typing import Any, Callable, List, Literal, Optional, Sequence, Tuple
+from typing import Any, Callable, List, Literal, Sequence, Tuple
 
 import mindspore as ms
 import numpy as np
@@ -224,21 +224,20 @@ def _scale_and_shift_gradients(dy: Shape, x: Shape, *_: Shape) -> Tuple[Shape, S
 
 
 class NativeBatchNorm(nn.Cell):
-    """Normalises by the batch: (..., C), gamma, beta, running mean and variance (C,).
+    """Normalises an activation by the batch: (..., C), gamma, beta, running mean and variance (C,).
 
     Returns (..., C), and the next running mean and variance (C,): no gradient flows through these.
 
     Args:
         momentum: share of the batch in the running statistics.
-        activation: of the input, before it is normalised; `gelu` is the exact one. None: nothing.
+        activation: of the input, before it is normalised; `gelu` is the exact one.
     """
 
     def __init__(
-        self, epsilon: float, momentum: float, *, activation: Optional[Literal["gelu", "relu"]]
+        self, epsilon: float, momentum: float, *, activation: Literal["gelu", "relu"]
     ) -> None:
         super().__init__()
-        name = f"{activation}_batch_norm" if activation else "batch_norm"
-        self.norm = _BatchNormWithStatistics(epsilon, momentum, name)
+        self.norm = _BatchNormWithStatistics(epsilon, momentum, activation)
 
     def construct(
         self, x: Tensor, gamma: Tensor, beta: Tensor, mean: Tensor, variance: Tensor
@@ -250,9 +249,10 @@ class NativeBatchNorm(nn.Cell):
 class _BatchNormWithStatistics(nn.Cell):
     """The same with the batch's own mean and variance, which the gradient needs, after y."""
 
-    def __init__(self, epsilon: float, momentum: float, name: str) -> None:
+    def __init__(self, epsilon: float, momentum: float, activation: str) -> None:
         super().__init__()
         self.settings = Tensor([epsilon, momentum], ms.float32)
+        name = f"{activation}_batch_norm"
         self.forward = operator(f"{name}_forward", _with_four_columns, 5)
         self.backward = operator(f"{name}_backward", _scale_and_shift_gradients, 3)
 
@@ -273,6 +273,136 @@ class _BatchNormWithStatistics(nn.Cell):
     ) -> Tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
         dx, dgamma, dbeta = self.backward(dout[0], x, gamma, out[1], out[2], self.settings)
         return dx, dgamma, dbeta, ops.zeros_like(mean), ops.zeros_like(variance)
+
+
+class NativeConvMixerBlock(nn.Cell):
+    """r = x + keep BN(active(depthwise(x))), y = BN(active(W r + b)), both norms by the batch.
+
+    Inputs: x (B, H, W, C), keep (B,), then for the convolution and for the product weight
+    (C, 1, k, k) or (C, C, 1, 1), bias, gamma, beta, running mean and variance (C,). Returns y and,
+    kept for the way back, the outputs of convolution and product (B, H, W, C), then for the first
+    norm and for the second the batch's mean and variance and the next running ones (C,). Gradients
+    flow through y alone, and not to `keep`, which is drawn.
+
+    Args:
+        momentum: share of the batch in the running statistics.
+        activation: `gelu` is the exact one.
+    """
+
+    def __init__(
+        self, epsilon: float, momentum: float, *, activation: Literal["gelu", "relu"]
+    ) -> None:
+        super().__init__()
+        self.settings = Tensor([epsilon, momentum], ms.float32)
+        name = f"{activation}_conv_mixer_block"
+        self.forward = operator(f"{name}_forward", _maps_and_statistics, 11)
+        self.backward = operator(f"{name}_backward", _conv_mixer_gradients, 9)
+
+    def construct(
+        self,
+        x: Tensor,
+        keep: Tensor,
+        weight1: Tensor,
+        bias1: Tensor,
+        gamma1: Tensor,
+        beta1: Tensor,
+        mean1: Tensor,
+        variance1: Tensor,
+        weight2: Tensor,
+        bias2: Tensor,
+        gamma2: Tensor,
+        beta2: Tensor,
+        mean2: Tensor,
+        variance2: Tensor,
+    ) -> Any:
+        return self.forward(
+            x,
+            keep,
+            weight1,
+            bias1,
+            gamma1,
+            beta1,
+            mean1,
+            variance1,
+            weight2,
+            bias2,
+            gamma2,
+            beta2,
+            mean2,
+            variance2,
+            self.settings,
+        )
+
+    def bprop(
+        self,
+        x: Tensor,
+        keep: Tensor,
+        weight1: Tensor,
+        bias1: Tensor,
+        gamma1: Tensor,
+        beta1: Tensor,
+        mean1: Tensor,
+        variance1: Tensor,
+        weight2: Tensor,
+        bias2: Tensor,
+        gamma2: Tensor,
+        beta2: Tensor,
+        mean2: Tensor,
+        variance2: Tensor,
+        out: Any,
+        dout: Any,
+    ) -> Any:
+        grads = self.backward(
+            dout[0],
+            out[1],
+            out[2],
+            out[3],
+            out[4],
+            out[7],
+            out[8],
+            x,
+            keep,
+            weight1,
+            bias1,
+            gamma1,
+            beta1,
+            mean1,
+            variance1,
+            weight2,
+            bias2,
+            gamma2,
+            beta2,
+            mean2,
+            variance2,
+            self.settings,
+        )
+        dx, dweight1, dbias1, dgamma1, dbeta1, dweight2, dbias2, dgamma2, dbeta2 = grads
+        zero = ops.zeros_like(mean1)
+        return (
+            dx,
+            ops.zeros_like(keep),
+            dweight1,
+            dbias1,
+            dgamma1,
+            dbeta1,
+            zero,
+            zero,
+            dweight2,
+            dbias2,
+            dgamma2,
+            dbeta2,
+            zero,
+            zero,
+        )
+
+
+def _maps_and_statistics(x: Shape, *_: Shape) -> Tuple[Shape, ...]:
+    return (x,) * 3 + (x[-1:],) * 8
+
+
+def _conv_mixer_gradients(dy: Shape, *inputs: Shape) -> Tuple[Shape, ...]:
+    of_channels = (dy[-1:],) * 3
+    return (dy, inputs[8], *of_channels, inputs[14], *of_channels)
 
 
 class NativeScaleShift(nn.Cell):

@@ -8,66 +8,12 @@ from __future__ import annotations
 
 import numpy as np
 from mindspore import Tensor, nn
-from mindspore.common.initializer import Uniform
 
 from .classifier import Classifier, check_img_size
-from .layers.depthwise_conv import DepthwiseConv
-from .layers.drop_path import DropPath
+from .layers.conv_mixer_block import ConvMixerBlock, uniform_init
 from .layers.layout import NCHW, preferred_layout, relayout
 from .layers.norm import create_activation_and_norm
 from .layers.patch_embed import PatchConv
-from .layers.pointwise_conv import PointwiseConv
-
-
-def _uniform(fan_in: int) -> Uniform:
-    """PyTorch's default for weights and biases alike, which is all the authors use."""
-    return Uniform(fan_in**-0.5)
-
-
-class Residual(nn.Cell):
-    """x + fn(x), where stochastic depth may drop fn(x)."""
-
-    def __init__(self, fn: nn.Cell, *, drop_path: float) -> None:
-        super().__init__()
-        self.fn = fn
-        self.drop_path = DropPath(drop_path)
-
-    def construct(self, x: Tensor) -> Tensor:
-        return self.drop_path.add(x, self.fn(x))
-
-
-class ConvMixerBlock(nn.SequentialCell):
-    """Mixes positions, then channels: a map -> the same (section 2, equations 2 and 3).
-
-    Only the depthwise part has a residual connection. The activation comes before the norm.
-    """
-
-    def __init__(
-        self, dim: int, *, kernel_size: int, drop_path: float, nonlinearity: str, layout: str
-    ) -> None:
-        fan_in = kernel_size**2
-        spatial = nn.SequentialCell(
-            DepthwiseConv(
-                dim,
-                kernel_size,
-                layout=layout,
-                weight_init=_uniform(fan_in),
-                bias_init=_uniform(fan_in),
-            ),
-            *create_activation_and_norm(nonlinearity, dim, layout=layout),
-        )
-        pointwise = PointwiseConv(
-            dim,
-            dim,
-            layout=layout,
-            weight_init=_uniform(dim),
-            bias_init=_uniform(dim),
-        )
-        super().__init__(
-            Residual(spatial, drop_path=drop_path),
-            pointwise,
-            *create_activation_and_norm(nonlinearity, dim, layout=layout),
-        )
 
 
 class ConvMixer(Classifier):
@@ -107,8 +53,8 @@ class ConvMixer(Classifier):
                 patch_size,
                 in_layout=NCHW,
                 out_layout=layout,
-                weight_init=_uniform(fan_in),
-                bias_init=_uniform(fan_in),
+                weight_init=uniform_init(fan_in),
+                bias_init=uniform_init(fan_in),
             ),
             *create_activation_and_norm(nonlinearity, dim, layout=layout),
         )
@@ -136,7 +82,10 @@ class ConvMixer(Classifier):
 
     def _create_head(self, num_classes: int) -> None:
         self.head = nn.Dense(
-            self.dim, num_classes, weight_init=_uniform(self.dim), bias_init=_uniform(self.dim)
+            self.dim,
+            num_classes,
+            weight_init=uniform_init(self.dim),
+            bias_init=uniform_init(self.dim),
         )
 
     def _layer_of(self, name: str) -> int:

@@ -5,7 +5,7 @@ Legend: B batch, C channels, H W map size.
 
 from __future__ import annotations
 
-from typing import Tuple, Union
+from typing import Literal, Tuple, Union
 
 import mindspore as ms
 from mindspore import Tensor, nn, ops
@@ -35,7 +35,8 @@ class BatchNorm(nn.BatchNorm2d):
     Shapes: as `layout` says, in and out.
 
     Args:
-        activation: what is normalised is the output of this cell.
+        activation: what is normalised is the output of this cell; for channels-last maps and the
+            native kernels, which do both in one.
     """
 
     def __init__(
@@ -43,13 +44,10 @@ class BatchNorm(nn.BatchNorm2d):
     ) -> None:
         super().__init__(channels)
         self.layout = layout
-        self.activation = activation
-        self.native, self.scale_shift = None, None
-        if layout == NHWC and selection.is_native():
-            name = None
-            if activation is not None:
-                name = "gelu" if isinstance(activation, Gelu) else "relu"
-            self.native = cells.NativeBatchNorm(self.eps, _MOMENTUM, activation=name)
+        self.activation, self.native, self.scale_shift = activation, None, None
+        if activation is not None:
+            name = kernel_name(activation)
+            self.native = cells.NativeBatchNorm(self.eps, MOMENTUM, activation=name)
             self.scale_shift = cells.NativeScaleShift()
 
     def construct(self, x: Tensor) -> Tensor:
@@ -90,5 +88,10 @@ def create_activation_and_norm(
     return activation, BatchNorm(channels, layout=layout)
 
 
+def kernel_name(activation: Union[Gelu, nn.ReLU]) -> Literal["gelu", "relu"]:
+    """What kernels call it."""
+    return "gelu" if isinstance(activation, Gelu) else "relu"
+
+
 # Share of a batch in the running statistics: MindSpore's default, and torch's.
-_MOMENTUM = 0.1
+MOMENTUM = 0.1
