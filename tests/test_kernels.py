@@ -454,6 +454,12 @@ def test_overflow_passes_through(library: Path, bad: float) -> None:
     y, *_ = call(library, "relu_batch_norm_forward", inputs, [shape, *[(c,)] * 4])
     assert not np.isfinite(y[..., 17]).any()
     assert np.isfinite(y[..., :17]).all()
+    conv_and_product = w, *[one] * 5, square.reshape(c, c, 1, 1), *[one] * 5
+    inputs = (x, np.ones(1), *conv_and_product, np.array([1e-6, 0.1]))
+    outs = [shape] * 3 + [(c,)] * 8
+    # The norm spoils the channel, the product all of them.
+    y, *_ = call(library, "relu_conv_mixer_block_forward", inputs, outs)
+    assert not np.isfinite(y).any()
     # A bad key of head 0 in sample 0 spoils all that head gives, and nothing of the others.
     (qkv,) = randoms((2, 9, 24))
     qkv[0, 3, 10] = bad
@@ -499,6 +505,11 @@ def test_shapes_of_zero(library: Path) -> None:
     for name, inputs, outs in (
         ("gelu_backward", (none, none, c), [s, (8,)]),
         ("linear_backward", (none, none, np.ones((8, 8))), [s, (8, 8), (8,)]),
+        (
+            "mlp_backward",
+            (none, np.zeros((0, 3)), none, np.ones((3, 8)), np.ones(3), np.ones((8, 3))),
+            [s, (3, 8), (3,), (8, 3), (8,)],
+        ),
         ("global_norm", (none, none), [(1,)]),
         ("layer_norm_backward", (none, none, c, eps), [s, (8,), (8,)]),
         ("depthwise_conv_backward_weight", (none, none, w), [(8, 1, 3, 3), (8,)]),

@@ -105,8 +105,8 @@ void forward(int64_t rows, int64_t columns, const float *x, const float *gamma, 
   });
 }
 
-// y of forward once more, from its statistics: body(offset of a row)(offset of a
-// vector, y, load, store).
+// y of forward once more, from its statistics: body(offset of a row)(offset of a vector, y, load,
+// store).
 template <typename Activation, typename Body>
 void normalise(int64_t rows, int64_t columns, const float *x, const float *gamma, const float *beta,
                const float *mean, const float *variance, double epsilon, Body body) {

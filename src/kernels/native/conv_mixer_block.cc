@@ -1,7 +1,5 @@
 // A whole block of ConvMixer in training: r = x + keep BN(active(depthwise(x))), then
 // y = BN(active(W r + b)) (Trockman and Kolter 2022, section 2, equations 2 and 3).
-#include <memory>
-
 #include "arguments.h"
 #include "batch_norm.h"
 #include "depthwise_conv.h"
@@ -25,18 +23,13 @@ struct Block {
   int64_t size() const { return a.dim(first + kConv, -1); }  // of the convolution's kernel
   int64_t rows() const { return a.rows(first); }
   int64_t columns() const { return a.columns(first); }
-
   int64_t sample() const { return rows() * columns() / std::max<int64_t>(1, map().batch); }
 
-  enum { kX, kKeep, kConv, kProduct = 8, kSettings = 14, kInputs };
+  enum { kX, kKeep, kConv, kProduct = 8, kSettings = 14 };
   enum { kWeight, kBias, kGamma, kBeta, kMean, kVariance };
   const kernels::Arguments &a;
   const int first;
 };
-
-std::unique_ptr<float[]> uninitialised(int64_t size) {
-  return std::unique_ptr<float[]>(new float[size]);
-}
 
 // The block -> y, output of the convolution, output of the product (B, H, W, C); mean, variance, next
 // running mean and variance (C) of the first norm, and of the second.
@@ -54,8 +47,8 @@ void forward(const kernels::Arguments &a) {
                                     {a.f32(statistics), a.f32(statistics + 1)},
                                     {a.f32(statistics + 2), a.f32(statistics + 3)});
   };
-  depthwise::convolve(block.map(), x, block[Block::kConv + Block::kWeight],
-                      block.size(), block[Block::kConv + Block::kBias], false, convolved);
+  depthwise::convolve(block.map(), x, block[Block::kConv + Block::kWeight], block.size(),
+                      block[Block::kConv + Block::kBias], false, convolved);
   norm(Block::kConv, 18, convolved, y);
   batch_norm::for_rows(rows, columns, [=](int64_t at) {
     const float kept = keep[at / sample];
@@ -80,7 +73,7 @@ void backward(const kernels::Arguments &a) {
   const int64_t rows = block.rows(), columns = block.columns(), sample = block.sample();
   const double epsilon = block[Block::kSettings][0];
   float *dx = a.f32(22);
-  const auto first = uninitialised(rows * columns), second = uninitialised(rows * columns);
+  const auto first = gemm::uninitialised(rows * columns), second = gemm::uninitialised(rows * columns);
 
   float *dproduct = first.get(), *r = second.get();
   const float *weight = block[Block::kProduct + Block::kWeight];

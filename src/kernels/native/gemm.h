@@ -98,6 +98,11 @@ inline void multiply_panels(float *c, int64_t c_row, const float *a, const float
   }
 }
 
+// For operators that need it once.
+inline std::unique_ptr<float[]> uninitialised(int64_t size) {
+  return std::unique_ptr<float[]>(new float[size]);
+}
+
 // Memory of one thread for its copies, kept from product to product.
 class Buffer {
  public:

@@ -1,6 +1,5 @@
 // GELU(x W1^T + b1) W2^T + b2 over the last axis.
 #include <algorithm>
-#include <memory>
 #include <vector>
 
 #include "arguments.h"
@@ -30,10 +29,6 @@ int64_t count_parts(int64_t rows, int64_t hidden) {
   return std::max<int64_t>(1, (rows + most - 1) / most);
 }
 
-std::unique_ptr<float[]> uninitialised(int64_t size) {
-  return std::unique_ptr<float[]>(new float[size]);
-}
-
 }  // namespace
 
 // x (..., C), weight1 (H, C), bias1 (H), weight2 (C', H), bias2 (C')
@@ -43,7 +38,7 @@ KERNEL(mlp_forward, 7) {
   const float *bias2 = a.f32(4);
   const int64_t rows = a.rows(5), in = a.columns(1), hidden = a.columns(6), out = a.columns(5);
   const int64_t parts = count_parts(rows, hidden);
-  const auto scratch = uninitialised((rows / parts + 1) * hidden);
+  const auto scratch = gemm::uninitialised((rows / parts + 1) * hidden);
   float *active = scratch.get();
   in_parts(rows, parts, [=](int64_t first, int64_t count) {
     float *z = a.f32(6) + first * hidden;
@@ -66,7 +61,7 @@ KERNEL(mlp_backward, 11) {
   float *dx = a.f32(6), *dweight1 = a.f32(7), *dweight2 = a.f32(9);
   const int64_t rows = a.rows(0), in = a.columns(3), hidden = a.columns(1), out = a.columns(0);
   const int64_t parts = count_parts(rows, hidden), most = rows / parts + 1;
-  const auto scratch = uninitialised(2 * most * hidden);
+  const auto scratch = gemm::uninitialised(2 * most * hidden);
   float *dz = scratch.get(), *active = dz + most * hidden;
   std::vector<double> dbias1(hidden, 0.0);
   in_parts(rows, parts, [=, &dbias1](int64_t first, int64_t count) {

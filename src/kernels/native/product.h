@@ -1,4 +1,4 @@
-// Small matrix products on data that stays in the cache: those of attention.
+// Small matrix products on data that stays in the cache: those of attention, and the tiles of gemm.h.
 #pragma once
 
 #include <cstdint>
