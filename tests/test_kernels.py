@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import platform
 from pathlib import Path
 from typing import Any, Callable, List, Sequence, Tuple
 
@@ -19,9 +20,18 @@ if build.find_compiler(os.environ) is None:
 functional = torch.nn.functional
 
 
-@pytest.fixture(scope="module")
-def library() -> Path:
-    return build.library(os.environ)
+# This machine's widest vectors, and on x86 those of AVX2 and of SSE2 alone.
+PROCESSORS = ["native", *(["haswell", "x86-64"] if platform.machine() == "x86_64" else [])]
+
+
+@pytest.fixture(scope="module", params=PROCESSORS)
+def library(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    if request.param == "native":
+        return build.library(os.environ)
+    path = tmp_path_factory.mktemp("kernels") / f"{request.param}.so"
+    flags = [flag.replace("=native", f"={request.param}") for flag in build.FLAGS]
+    build.compile_library(str(build.find_compiler(os.environ)), flags, path)
+    return path
 
 
 def randoms(*shapes: Tuple[int, ...]) -> List[np.ndarray]:

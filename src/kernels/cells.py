@@ -517,25 +517,20 @@ class NativeDenseConv(nn.Cell):
     all other maps.
     """
 
-    def __init__(self, kernel_size: int, stride: int, padding: int) -> None:
+    def __init__(self, out_channels: int, kernel_size: int, stride: int, padding: int) -> None:
         super().__init__()
         self.windows = NativeWindows(kernel_size, stride, padding)
-        self.by_transpose = ops.MatMul(transpose_b=True)
-        self.product = ops.MatMul()
-        self.of_transpose = ops.MatMul(transpose_a=True)
+        self.product = NativeLinear()
+        self.no_bias = ops.zeros(out_channels, ms.float32)
 
     def construct(self, x: Tensor, weight: Tensor) -> Tensor:
-        windows = self.windows(x)
-        y = self.by_transpose(windows.reshape(-1, weight.shape[1]), weight)
-        return y.reshape(windows.shape[:3] + weight.shape[:1])
+        return self.product(self.windows(x), weight, self.no_bias)
 
     def bprop(self, x: Tensor, weight: Tensor, out: Tensor, dout: Tensor) -> Tuple[Tensor, Tensor]:
-        dy = dout.reshape(-1, weight.shape[0])
         # Else they would be cut out as soon as x is there, and wait for dout.
         windows = self.windows(ops.depend(x, dout))
-        dwindows = self.product(dy, weight).reshape(windows.shape)
-        dx = self.windows.backward(dwindows, self.windows.geometry, x)
-        return dx, self.of_transpose(dy, windows.reshape(-1, weight.shape[1]))
+        dwindows, dweight, _ = self.product.backward(dout, windows, weight)
+        return self.windows.backward(dwindows, self.windows.geometry, x), dweight
 
 
 def _pooled(x: Shape) -> Shape:

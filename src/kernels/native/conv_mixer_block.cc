@@ -4,6 +4,7 @@
 #include "batch_norm.h"
 #include "depthwise_conv.h"
 #include "linear.h"
+#include "scratch.h"
 
 namespace {
 
@@ -73,7 +74,7 @@ void backward(const kernels::Arguments &a) {
   const int64_t rows = block.rows(), columns = block.columns(), sample = block.sample();
   const double epsilon = block[Block::kSettings][0];
   float *dx = a.f32(22);
-  const auto first = gemm::uninitialised(rows * columns), second = gemm::uninitialised(rows * columns);
+  const Scratch first(rows * columns), second(rows * columns);
 
   float *dproduct = first.get(), *r = second.get();
   const float *weight = block[Block::kProduct + Block::kWeight];

@@ -7,13 +7,12 @@
 #include <atomic>
 #include <cstdint>
 #include <cstring>
-#include <memory>
-#include <new>
 #include <thread>
 #include <vector>
 
 #include "parallel.h"
 #include "product.h"
+#include "scratch.h"
 #include "simd.h"
 
 namespace gemm {
@@ -98,32 +97,6 @@ inline void multiply_panels(float *c, int64_t c_row, const float *a, const float
   }
 }
 
-// For operators that need it once.
-inline std::unique_ptr<float[]> uninitialised(int64_t size) {
-  return std::unique_ptr<float[]>(new float[size]);
-}
-
-// Memory of one thread for its copies, kept from product to product.
-class Buffer {
- public:
-  float *reserve(int64_t size) {
-    if (size > size_) {
-      data_.reset();
-      data_.reset(static_cast<float *>(::operator new(size * sizeof(float), kCacheLine)));
-      size_ = size;
-    }
-    return data_.get();
-  }
-
- private:
-  static constexpr std::align_val_t kCacheLine{64};
-  struct Release {
-    void operator()(float *data) const { ::operator delete(data, kCacheLine); }
-  };
-  std::unique_ptr<float, Release> data_;
-  int64_t size_ = 0;
-};
-
 inline int64_t groups(int64_t n, int64_t size) { return (n + size - 1) / size; }
 
 // How a product is divided.
@@ -174,13 +147,14 @@ class Product {
         done_(parts_) {}
 
   void work() {
+    const Scratch packed(kHeight * kDepth + simd::kWidth);
     const int64_t of_block = plan_.copies + parts_;
     for (int64_t task; (task = next_++) < plan_.blocks * of_block;) {
       const int64_t block = task / of_block, part = task % of_block;
       if (part < plan_.copies) {
         copy(block, part * Plan::kCopied);
       } else {
-        compute(block, part - plan_.copies);
+        compute(block, part - plan_.copies, packed.get());
       }
     }
   }
@@ -203,13 +177,11 @@ class Product {
     ++copied_[block];
   }
 
-  void compute(int64_t block, int64_t part) {
+  void compute(int64_t block, int64_t part, float *packed) {
     const int64_t k = plan_.depth_before(block), deep = plan_.depth_before(block + 1) - k;
     const int64_t i = part / plan_.across * plan_.height, j = part % plan_.across * plan_.width;
     const int64_t high = std::min(plan_.height, plan_.rows - i);
     const int64_t wide = std::min(plan_.width, plan_.columns - j);
-    static thread_local Buffer buffer;
-    float *packed = buffer.reserve(kHeight * kDepth + simd::kWidth);
     pack<product::kRows>(packed, a_.from(i, k), high, deep);
     wait(copied_[block], plan_.copies);
     wait(done_[part], block);
@@ -248,9 +220,8 @@ void multiply(float *c, Matrix a, Matrix b, int64_t rows, int64_t columns, int64
   const int threads =
       parallel::workers(tiles, rows * columns / kOperationsPerElement * std::max<int64_t>(1, depth));
   const Plan plan(rows, columns, depth, threads);
-  static thread_local Buffer buffer;
-  float *copies = buffer.reserve(std::min<int64_t>(2, plan.blocks) * kDepth * product::padded(columns));
-  Product<Finish> product(plan, c, a, b, add, copies, finish);
+  const Scratch copies(std::min<int64_t>(2, plan.blocks) * kDepth * product::padded(columns));
+  Product<Finish> product(plan, c, a, b, add, copies.get(), finish);
   parallel::run(threads, threads, [&](int64_t, int64_t, int) { product.work(); });
 }
 

@@ -7,6 +7,7 @@
 #include "gelu.h"
 #include "gemm.h"
 #include "linear.h"
+#include "scratch.h"
 
 using gemm::row_major;
 
@@ -38,7 +39,7 @@ KERNEL(mlp_forward, 7) {
   const float *bias2 = a.f32(4);
   const int64_t rows = a.rows(5), in = a.columns(1), hidden = a.columns(6), out = a.columns(5);
   const int64_t parts = count_parts(rows, hidden);
-  const auto scratch = gemm::uninitialised((rows / parts + 1) * hidden);
+  const Scratch scratch((rows / parts + 1) * hidden);
   float *active = scratch.get();
   in_parts(rows, parts, [=](int64_t first, int64_t count) {
     float *z = a.f32(6) + first * hidden;
@@ -61,7 +62,7 @@ KERNEL(mlp_backward, 11) {
   float *dx = a.f32(6), *dweight1 = a.f32(7), *dweight2 = a.f32(9);
   const int64_t rows = a.rows(0), in = a.columns(3), hidden = a.columns(1), out = a.columns(0);
   const int64_t parts = count_parts(rows, hidden), most = rows / parts + 1;
-  const auto scratch = gemm::uninitialised(2 * most * hidden);
+  const Scratch scratch(2 * most * hidden);
   float *dz = scratch.get(), *active = dz + most * hidden;
   std::vector<double> dbias1(hidden, 0.0);
   in_parts(rows, parts, [=, &dbias1](int64_t first, int64_t count) {

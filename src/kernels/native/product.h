@@ -7,8 +7,9 @@
 
 namespace product {
 
-// Products are made in tiles of kRows x kColumns, which fit in the registers of AVX2.
-constexpr int kRows = 6;
+// Products are made in tiles of kRows x kColumns, which fit in the 16 registers of AVX2 and the 32 of
+// AVX-512.
+constexpr int kRows = simd::kWidth == 16 ? 14 : 6;
 constexpr int64_t kColumns = 2 * simd::kWidth;
 
 // Smallest multiple of kColumns that is >= n.

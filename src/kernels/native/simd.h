@@ -4,11 +4,16 @@
 #include <cmath>
 #include <cstdint>
 #include <cstring>
+#include <utility>
 
 namespace simd {
 
-// AVX2's width on every processor: 16 for AVX-512 has not been tried on one.
+// AVX-512's width where there is AVX-512, AVX2's on every other processor.
+#ifdef __AVX512F__
+constexpr int kWidth = 16;
+#else
 constexpr int kWidth = 8;
+#endif
 
 typedef float Vec __attribute__((vector_size(kWidth * sizeof(float))));
 typedef int32_t IntVec __attribute__((vector_size(kWidth * sizeof(int32_t))));
@@ -55,21 +60,22 @@ inline void for_vectors(int64_t n, Body body) {
 #define SIMD_SHUFFLE(a, b, ...) __builtin_shuffle(a, b, simd::IntVec{__VA_ARGS__})
 #endif
 
-// Rows become columns: pairs of 1, 2 and 4 elements change places.
+// Of every 2 kStep elements, the second half of a and the first of b change places.
+template <int kStep, int... kLanes>
+inline void exchange(Vec &a, Vec &b, std::integer_sequence<int, kLanes...>) {
+  const Vec low = SIMD_SHUFFLE(a, b, (kLanes & kStep ? kWidth + kLanes - kStep : kLanes)...);
+  b = SIMD_SHUFFLE(a, b, (kLanes & kStep ? kWidth + kLanes : kLanes + kStep)...);
+  a = low;
+}
+
+// Rows become columns.
+template <int kStep = 1>
 inline void transpose(Vec (&rows)[kWidth]) {
-  Vec ones[kWidth], twos[kWidth];
-  for (int i = 0; i < kWidth; i += 2) {
-    ones[i] = SIMD_SHUFFLE(rows[i], rows[i + 1], 0, 8, 2, 10, 4, 12, 6, 14);
-    ones[i + 1] = SIMD_SHUFFLE(rows[i], rows[i + 1], 1, 9, 3, 11, 5, 13, 7, 15);
+  for (int i = 0; i < kWidth; ++i) {
+    if (i & kStep) continue;
+    exchange<kStep>(rows[i], rows[i + kStep], std::make_integer_sequence<int, kWidth>{});
   }
-  for (int i : {0, 1, 4, 5}) {
-    twos[i] = SIMD_SHUFFLE(ones[i], ones[i + 2], 0, 1, 8, 9, 4, 5, 12, 13);
-    twos[i + 2] = SIMD_SHUFFLE(ones[i], ones[i + 2], 2, 3, 10, 11, 6, 7, 14, 15);
-  }
-  for (int i = 0; i < kWidth / 2; ++i) {
-    rows[i] = SIMD_SHUFFLE(twos[i], twos[i + 4], 0, 1, 2, 3, 8, 9, 10, 11);
-    rows[i + 4] = SIMD_SHUFFLE(twos[i], twos[i + 4], 4, 5, 6, 7, 12, 13, 14, 15);
-  }
+  if constexpr (2 * kStep < kWidth) transpose<2 * kStep>(rows);
 }
 
 inline float sum(Vec v) {

@@ -20,10 +20,11 @@ class Dense(nn.Dense):
     def __init__(self, in_features: int, out_features: int, **keywords: Any) -> None:
         super().__init__(in_features, out_features, **keywords)
         self.native = cells.NativeLinear()
+        self.zeros = ops.zeros(out_features, ms.float32)
 
     def construct(self, x: Tensor) -> Tensor:
         if x.dtype == ms.float32:
-            return self.native(x, self.weight, self.bias)
+            return self.native(x, self.weight, self.bias if self.has_bias else self.zeros)
         return super().construct(x)
 
 
@@ -50,7 +51,7 @@ def create_linear(
     Shapes: (..., in_features) -> (..., out_features). The initialisation is explicit because the
     framework's default changed between 2.0 and 2.10.
     """
-    dense = Dense if bias and selection.is_native() else nn.Dense
+    dense = Dense if selection.is_native() else nn.Dense
     return dense(
         in_features,
         out_features,
