@@ -83,8 +83,8 @@ def calls() -> List[str]:
             ]
         pooled = f"{b}x{(h - 1) // 2 + 1}x{(w - 1) // 2 + 1}x{c}"
         lines += [
-            f"max_pool_forward {m} {pooled}",
-            f"max_pool_backward {pooled} {pooled} {m} {m}",
+            f"relu_max_pool_forward {m} {pooled}",
+            f"relu_max_pool_backward {pooled} {pooled} {m} {m}",
         ]
         for k, stride, pad in ((7, 2, 3), (3, 1, 1)):
             high, wide = ((n + 2 * pad - k) // stride + 1 for n in (h, w))

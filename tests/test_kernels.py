@@ -419,16 +419,16 @@ def test_patches(library: Path, shape: Tuple[int, ...], k: int, stride: int, pad
 
 
 @pytest.mark.parametrize("shape", [(2, 9, 12, 5), (1, 1, 1, 3), (3, 32, 32, 64), (2, 2, 7, 9)])
-def test_max_pool(library: Path, shape: Tuple[int, ...]) -> None:
+def test_relu_and_max_pool(library: Path, shape: Tuple[int, ...]) -> None:
     (x,) = randoms(shape)
-    x = np.maximum(np.round(x, 1), 0)  # many ties, as after a ReLU
-    pool = nhwc(lambda x: functional.max_pool2d(x, 3, 2, 1))
+    x = np.round(x - 1, 1)  # ties, zeros, and windows with nothing above 0
+    pool = nhwc(lambda x: functional.max_pool2d(functional.relu(x), 3, 2, 1))
     out = pool(torch.tensor(x)).shape
     (dy,) = randoms(tuple(out))
     y, dx = expected(pool, (x,), dy)
-    (ours,) = call(library, "max_pool_forward", (x,), [y.shape])
+    (ours,) = call(library, "relu_max_pool_forward", (x,), [y.shape])
     np.testing.assert_array_equal(ours, y.astype(np.float32))
-    assert_close(call(library, "max_pool_backward", (dy, ours, x), [shape])[0], dx)
+    assert_close(call(library, "relu_max_pool_backward", (dy, ours, x), [shape])[0], dx)
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf])
@@ -451,10 +451,10 @@ def test_overflow_passes_through(library: Path, bad: float) -> None:
         ("linear_forward", (x, square, one), [shape], linear(t)),
         ("mlp_forward", (x, square, one, square, one), [shape, shape], mlp(t)),
         (
-            "max_pool_forward",
+            "relu_max_pool_forward",
             (x,),
             [(1, 2, 3, c)],
-            nhwc(lambda x: functional.max_pool2d(x, 3, 2, 1))(t),
+            nhwc(lambda x: functional.max_pool2d(functional.relu(x), 3, 2, 1))(t),
         ),
     ]
     for name, inputs, shapes, theirs in cases:
@@ -506,8 +506,8 @@ def test_shapes_of_zero(library: Path) -> None:
         ("residual_forward", (none, none, c, np.ones(0)), [s]),
         ("add_kept_forward", (none, none, np.ones(0)), [s]),
         ("add_kept_backward", (none, np.ones(0)), [s]),
-        ("max_pool_forward", (none,), [(0, 2, 2, 8)]),
-        ("max_pool_backward", (np.zeros((0, 2, 2, 8)), np.zeros((0, 2, 2, 8)), none), [s]),
+        ("relu_max_pool_forward", (none,), [(0, 2, 2, 8)]),
+        ("relu_max_pool_backward", (np.zeros((0, 2, 2, 8)), np.zeros((0, 2, 2, 8)), none), [s]),
         ("patches_forward", (none, np.ones((3, 1, 2))), [(0, 4, 4, 72)]),
         ("gelu_batch_norm_forward", (none, c, c, c, c, np.ones(2)), [s, *[(8,)] * 4]),
     ):

@@ -541,13 +541,13 @@ def _third(_: Shape, __: Shape, x: Shape) -> Shape:
     return x
 
 
-class NativeMaxPool(nn.Cell):
-    """3x3, stride 2, padding 1: (B, H, W, C) -> (B, H', W', C)."""
+class NativeReluMaxPool(nn.Cell):
+    """ReLU, then the largest of 3x3, stride 2, padding 1: (B, H, W, C) -> (B, H', W', C)."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.forward = operator("max_pool_forward", _pooled)
-        self.backward = operator("max_pool_backward", _third)
+        self.forward = operator("relu_max_pool_forward", _pooled)
+        self.backward = operator("relu_max_pool_backward", _third)
 
     def construct(self, x: Tensor) -> Tensor:
         return self.forward(x)

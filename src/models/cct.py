@@ -15,7 +15,7 @@ from mindspore.common.initializer import HeNormal, TruncatedNormal, Uniform, ini
 from .classifier import Classifier, check_img_size
 from .layers.activation import create_activation
 from .layers.attention import Attention
-from .layers.conv_pool import DenseConv, MaxPool
+from .layers.conv_pool import DenseConv, ReluMaxPool
 from .layers.drop_path import DropPath
 from .layers.dropout import Dropout
 from .layers.layout import NCHW, NHWC, preferred_layout, relayout
@@ -56,7 +56,7 @@ class Tokenizer(nn.Cell):
             layout=self.layout,
             weight_init=init,
         )
-        return nn.SequentialCell(conv, nn.ReLU(), MaxPool(layout=self.layout))
+        return nn.SequentialCell(conv, ReluMaxPool(layout=self.layout))
 
     def side(self, image_side: int) -> int:
         """Side of the token grid for a square image, 0 or less where the image is too small."""

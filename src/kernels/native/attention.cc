@@ -18,7 +18,8 @@ using simd::Vec;
 
 namespace {
 
-constexpr int64_t kChunk = 96;
+// About 96: no row of a chunk is left over by the tiles of products.
+constexpr int64_t kChunk = (95 / product::kRows + 1) * product::kRows;
 
 // Rows of d floats, `row` apart: the tokens of one head inside a tensor of all heads.
 struct Head {

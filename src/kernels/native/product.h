@@ -34,7 +34,9 @@ struct PackedLeft {
 template <int kCount, typename AnyLeft>
 __attribute__((noinline)) void tile(float *c, int64_t c_row, AnyLeft a, const float *b,
                                     int64_t b_row, int64_t depth, bool add) {
-  simd::Vec sums[kCount][2] = {};
+  simd::Vec sums[kCount][2];
+#pragma GCC unroll 16
+  for (int i = 0; i < kCount; ++i) sums[i][0] = sums[i][1] = simd::Vec{};
   // Where C is not in the cache, it arrives while the sums are made.
   constexpr int kToWrite = 1;
   for (int i = 0; i < kCount; ++i) {

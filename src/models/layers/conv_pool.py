@@ -48,24 +48,25 @@ class DenseConv(nn.Conv2d):
         return relayout(x, NCHW, self.layout)
 
 
-class MaxPool(nn.Cell):
-    """3x3, stride 2, padding 1, of numbers >= 0: maps as `layout` says, in and out.
+class ReluMaxPool(nn.Cell):
+    """ReLU, then max pooling, 3x3, stride 2, padding 1: maps as `layout` says, in and out.
 
-    It stands behind ReLU, where a border of zeros is as good as one of -infinity, in value and in
-    gradient. The framework's padded pooling becomes an operator for volumes, which neither
-    MindSpore Lite, nor ONNX, nor a batch of unknown size gets on with.
+    Behind ReLU a border of zeros is as good as one of -infinity, in value and in gradient. The
+    framework's padded pooling becomes an operator for volumes, which neither MindSpore Lite, nor
+    ONNX, nor a batch of unknown size gets on with.
     """
 
     def __init__(self, *, layout: str) -> None:
         super().__init__()
         self.layout = layout
         is_native = layout == NHWC and selection.is_native()
-        self.native = cells.NativeMaxPool() if is_native else None
+        self.native = cells.NativeReluMaxPool() if is_native else None
+        self.relu = nn.ReLU()
         self.pad = ops.Pad(((0, 0), (0, 0), (1, 1), (1, 1)))
         self.pool = ops.MaxPool(kernel_size=3, strides=2, pad_mode="valid")
 
     def construct(self, x: Tensor) -> Tensor:
         if self.native is not None and x.dtype == ms.float32:
             return self.native(x)
-        x = self.pool(self.pad(relayout(x, self.layout, NCHW)))
+        x = self.pool(self.pad(self.relu(relayout(x, self.layout, NCHW))))
         return relayout(x, NCHW, self.layout)

@@ -1,6 +1,6 @@
-// Max pooling of channels-last maps, 3x3, stride 2, one row and column of padding.
+// ReLU, then max pooling of channels-last maps, 3x3, stride 2, one row and column of padding: the largest
+// of 0 and the window.
 #include <algorithm>
-#include <limits>
 
 #include "arguments.h"
 #include "parallel.h"
@@ -36,7 +36,7 @@ struct Pool {
 }  // namespace
 
 // x (B, H, W, C) -> y (B, H', W', C)
-KERNEL(max_pool_forward, 2) {
+KERNEL(relu_max_pool_forward, 2) {
   const Pool pool(a, 0);
   const float *x = a.f32(0);
   float *y = a.f32(1);
@@ -48,7 +48,7 @@ KERNEL(max_pool_forward, 2) {
       for (int64_t column = 0; column < pool.columns; ++column) {
         float *to = y + (line * pool.columns + column) * pool.channels;
         simd::for_vectors(pool.channels, [=](int64_t i, auto load, auto store) {
-          Vec top = simd::splat(-std::numeric_limits<float>::infinity());
+          Vec top = {};
           pool.each(line % pool.rows, column, [&](int64_t at) {
             const Vec v = load(from + at + i);
             top = (v > top) | (v != v) ? v : top;  // a NaN wins and stays
@@ -60,8 +60,9 @@ KERNEL(max_pool_forward, 2) {
   });
 }
 
-// dy, y (B, H', W', C), x (B, H, W, C) -> dx (B, H, W, C): each gradient to the first maximum
-KERNEL(max_pool_backward, 4) {
+// dy, y (B, H', W', C), x (B, H, W, C) -> dx (B, H, W, C): each gradient to the first maximum,
+// unless that is 0
+KERNEL(relu_max_pool_backward, 4) {
   const Pool pool(a, 2);
   const float *dy = a.f32(0), *y = a.f32(1), *x = a.f32(2);
   float *dx = a.f32(3);
@@ -82,7 +83,7 @@ KERNEL(max_pool_backward, 4) {
           const int64_t out = ((image * pool.rows + row) * pool.columns + column) * pool.channels;
           simd::for_vectors(pool.channels, [=](int64_t i, auto load, auto store) {
             const Vec top = load(y + out + i);
-            Vec rest = load(dy + out + i);
+            Vec rest = top == 0.0f ? Vec{} : load(dy + out + i);
             pool.each(row, column, [&](int64_t at) {
               const Vec v = load(from + at + i);
               const auto is_top = (v == top) | ((v != v) & (top != top));
