@@ -4,7 +4,9 @@
 
 `native`, `pure` and `off` are the forms of `cpu_kernels`; `torch` is timm in eager mode, for CCT
 the port of the authors' modules in `vit-pytorch`; `compile` the same through torch.compile;
-`mindcv` is mindcv's ConvNeXt. Peers that are not installed are left out, with a line that says so:
+`mindcv` is mindcv's ConvNeXt. `products` is no peer but a bound: the network's multiply-adds, in
+training three times as many, at the rate of NumPy's product of two large matrices. Peers that are
+not installed are left out, with a line that says so:
 
     .venv/bin/pip install --no-deps mindcv==0.3.0 vit-pytorch einops
 
@@ -41,7 +43,7 @@ NETWORKS = {
 }
 QUICK = ("convnext_tiny", "deit_small_patch16_224")
 FORMS = ("native", "pure", "off")
-SIDES = (*FORMS, "torch", "compile", "mindcv")
+SIDES = (*FORMS, "torch", "compile", "mindcv", "products")
 
 
 def timed(call: Callable[[], Any], batches: int) -> Dict[str, Any]:
@@ -159,11 +161,27 @@ def mindcv_call(side: int, batch: int, training: bool) -> Callable:
     return lambda: step(image, label).asnumpy()
 
 
+def products(arch: str, batch: int, training: bool, batches: int) -> Dict[str, Any]:
+    """As `timed`, of the network's multiply-adds and nothing else."""
+    import numpy as np
+
+    from src.models.macs import count_macs
+
+    length = 2048
+    matrix = np.random.default_rng(0).normal(size=(length, length)).astype(np.float32)
+    found = timed(lambda: matrix @ matrix, 4 * batches)
+    count = batch * count_macs(arch) * (3 if training else 1) / length**3
+    scaled = {key: [count * x for x in found[key]] for key in ("seconds", "cpu_seconds")}
+    return {**found, **scaled}
+
+
 def measure(arch: str, batch: int, side_name: str, training: bool, batches: int) -> Dict[str, Any]:
     """What runs in the fresh process."""
     theirs, side = NETWORKS[arch]
     if side_name in FORMS:
         return timed(mindspore_call(arch, side, batch, side_name, training), batches)
+    if side_name == "products":
+        return products(arch, batch, training, batches)
     if side_name == "mindcv":
         return timed(mindcv_call(side, batch, training), batches)
     compiled = side_name == "compile"
