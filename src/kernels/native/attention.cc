@@ -78,9 +78,20 @@ void gather(Head from, int64_t count, int64_t size, float *to, int64_t width) {
 
 // The same with tokens as columns: (d, width).
 void gather_transposed(Head from, int64_t count, int64_t size, float *to, int64_t width) {
-  for (int64_t c = 0; c < size; ++c, to += width) {
-    for (int64_t t = 0; t < count; ++t) to[t] = from.data[t * from.row + c];
-    std::fill(to + count, to + width, 0.0f);
+  int64_t c = 0;
+  for (; c + simd::kWidth <= size; c += simd::kWidth) {
+    for (int64_t t = 0; t < width; t += simd::kWidth) {
+      Vec square[simd::kWidth] = {};
+      for (int64_t i = 0; i < std::min<int64_t>(simd::kWidth, count - t); ++i) {
+        square[i] = simd::load(from.data + (t + i) * from.row + c);
+      }
+      simd::transpose(square);
+      for (int64_t i = 0; i < simd::kWidth; ++i) simd::store(to + (c + i) * width + t, square[i]);
+    }
+  }
+  for (; c < size; ++c) {
+    for (int64_t t = 0; t < count; ++t) to[c * width + t] = from.data[t * from.row + c];
+    std::fill(to + c * width + count, to + (c + 1) * width, 0.0f);
   }
 }
 
@@ -148,9 +159,7 @@ class Work {
         drop(scores_.data() + i * long_, row_of(sample, head, first + i), scores_.data() + i * long_);
       }
     }
-    product::multiply(result_.data(), wide_, {scores_.data(), long_, 1}, values_.data(), wide_, count,
-                      wide_, sizes_.keys);
-    scatter(result_.data(), wide_, count, size_, {y.data + first * y.row, y.row});
+    multiply_scores(scores_.data(), values_.data(), count, {y.data + first * y.row, y.row});
   }
 
   // All queries; the gradients of keys and values come out of the last of them.
@@ -165,6 +174,7 @@ class Work {
     for (int64_t first = 0; first < sizes_.queries; first += kChunk) {
       const int64_t count = std::min(kChunk, sizes_.queries - first);
       make_weights(first, count, q);
+      gather({q.data + first * q.row, q.row}, count, size_, queries_.data(), wide_);
       gather({dy.data + first * dy.row, dy.row}, count, size_, dresult.data(), wide_);
       product::multiply(dscores.data(), long_, {dresult.data(), wide_, 1}, transposed_values.data(),
                         long_, count, long_, size_);
@@ -184,9 +194,7 @@ class Work {
       }
       product::multiply(dkeys.data(), wide_, {dscores.data(), 1, long_}, queries_.data(), wide_,
                         sizes_.keys, wide_, count, true);
-      product::multiply(result_.data(), wide_, {dscores.data(), long_, 1}, plain_keys.data(), wide_,
-                        count, wide_, sizes_.keys);
-      scatter(result_.data(), wide_, count, size_, {dq.data + first * dq.row, dq.row});
+      multiply_scores(dscores.data(), plain_keys.data(), count, {dq.data + first * dq.row, dq.row});
     }
     scatter(dkeys.data(), wide_, sizes_.keys, size_, dk);
     scatter(dvalues.data(), wide_, sizes_.keys, size_, dv);
@@ -194,10 +202,18 @@ class Work {
 
  private:
   void make_weights(int64_t first, int64_t count, Head q) {
-    gather({q.data + first * q.row, q.row}, count, size_, queries_.data(), wide_);
-    product::multiply(scores_.data(), long_, {queries_.data(), wide_, 1}, keys_.data(), long_, count,
-                      long_, size_);
+    product::multiply(scores_.data(), long_, {q.data + first * q.row, q.row, 1}, keys_.data(), long_,
+                      count, long_, size_);
     for (int64_t i = 0; i < count; ++i) softmax(scores_.data() + i * long_, sizes_.keys, scale_);
+  }
+
+  // scores (count, M) times tokens (M, d), straight to their place if it has the width of tiles.
+  void multiply_scores(const float *scores, const float *tokens, int64_t count, Head to) {
+    const bool fits = wide_ == size_;
+    const Head direct = fits ? to : Head{result_.data(), wide_};
+    product::multiply(direct.data, direct.row, {scores, long_, 1}, tokens, wide_, count, wide_,
+                      sizes_.keys);
+    if (!fits) scatter(result_.data(), wide_, count, size_, to);
   }
 
   const float *row_of(int64_t sample, int64_t head, int64_t query) const {
