@@ -20,11 +20,11 @@ class Dense(nn.Dense):
     def __init__(self, in_features: int, out_features: int, **keywords: Any) -> None:
         super().__init__(in_features, out_features, **keywords)
         self.native = cells.NativeLinear()
-        self.zeros = ops.zeros(out_features, ms.float32)
+        self.no_bias = ops.zeros(out_features, ms.float32)
 
     def construct(self, x: Tensor) -> Tensor:
         if x.dtype == ms.float32:
-            return self.native(x, self.weight, self.bias if self.has_bias else self.zeros)
+            return self.native(x, self.weight, self.bias if self.has_bias else self.no_bias)
         return super().construct(x)
 
 
