@@ -53,13 +53,13 @@ def calls() -> List[str]:
         ]
         three = f"{c} {c} {c}"
         for k, activation in ((3, "gelu"), (9, "relu")):
-            of_channels, weights = f"{three} {c} {c}", (f"{c}x1x{k}x{k}", f"{c}x{c}x1x1")
-            inputs = " ".join(f"{weight} {of_channels}" for weight in weights)
-            grads = " ".join(f"{weight} {three}" for weight in weights)
-            block, name = f"{m} {b} {inputs} =1e-5,0.1", f"{activation}_conv_mixer_block"
+            block = f"{c}x1x{k}x{k} {three} {c}x{c}x1x1 {three}"
+            weights, statistics, maps = f"{c} {c} {block} {block}", f"10x{c}", f"2x{m}"
+            start, name = f"=1e-5,0.1 {m} 2x{b}", f"{activation}_conv_mixer_blocks"
             lines += [
-                f"{name}_forward {block} {m} {m} {m} {of_channels} {three}",
-                f"{name}_backward {m} {m} {m} {c} {three} {block} {m} {grads}",
+                f"{name}_forward {start} {statistics} {weights} {m} {maps} {maps} {statistics} "
+                + statistics,
+                f"{name}_backward {start} {m} {maps} {maps} {statistics} {weights} {m} {weights}",
             ]
         # w heads of c channels, h w and h tokens.
         whole, others = f"{b}x{h * w}x{w * c}", f"{b}x{h}x{2 * w * c}"

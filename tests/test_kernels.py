@@ -331,21 +331,19 @@ def test_batch_norm(library: Path, name: str, shape: Tuple[int, ...]) -> None:
         assert_close(mine, theirs)
 
 
-# Batch, height, width, channels, kernel.
-BLOCKS = [(2, 9, 8, 17, 3), (3, 7, 7, 32, 9), (1, 5, 2, 6, 5)]
+# Blocks, batch, height, width, channels, kernel.
+CONV_MIXERS = [(1, 2, 9, 8, 17, 3), (3, 3, 7, 7, 32, 9), (2, 1, 5, 2, 6, 5)]
 
 
 @pytest.mark.parametrize("activation", ["gelu", "relu"])
-@pytest.mark.parametrize("size", BLOCKS, ids=str)
-def test_conv_mixer_block(library: Path, activation: str, size: Tuple[int, ...]) -> None:
-    batch, height, width, channels, k = size
+@pytest.mark.parametrize("size", CONV_MIXERS, ids=str)
+def test_conv_mixer_blocks(library: Path, activation: str, size: Tuple[int, ...]) -> None:
+    depth, batch, height, width, channels, k = size
     shape, c = (batch, height, width, channels), (channels,)
-    x, dy, *rest = randoms(shape, shape, (channels, 1, k, k), *[c] * 3, (channels,) * 2, *[c] * 3)
-    running = [
-        values.reshape(-1) for values in randoms((1, channels), c, (channels, 1), (1, *c, 1))
-    ]
-    keep = np.resize(np.array([1.25, 0.0], np.float32), batch)
-    kept = torch.tensor(keep, dtype=torch.float64).reshape(-1, 1, 1, 1)
+    block_shapes = [(channels, 1, k, k), c, c, c, (channels, channels, 1, 1), c, c, c]
+    x, dy, *weights = randoms(shape, shape, c, c, *block_shapes * depth)
+    (running,) = randoms((4 * depth + 2, channels))
+    keep = np.resize(np.array([1.25, 0.0, 1.0], np.float32), (depth, batch))
     norms: List[Any] = []
 
     def norm(x: Any, gamma: Any, beta: Any) -> Any:
@@ -353,31 +351,40 @@ def test_conv_mixer_block(library: Path, activation: str, size: Tuple[int, ...])
         norms.append(rows.detach())
         return functional.batch_norm(rows, None, None, gamma, beta, True, 0.0, 1e-5).reshape(shape)
 
-    def block(x: Any, w: Any, b: Any, g: Any, h: Any, v: Any, c: Any, i: Any, j: Any) -> Any:
-        conv = nhwc(lambda x: functional.conv2d(x, w, b, padding=k // 2, groups=channels))
-        return norm(functional.linear(x + kept * norm(conv(x), g, h), v, c), i, j)
+    def conv(x: Any, weight: Any, bias: Any) -> Any:
+        convolve = functional.conv2d
+        pad, groups = weight.shape[-1] // 2, channels // weight.shape[1]
+        return nhwc(lambda x: convolve(x, weight, bias, padding=pad, groups=groups))(x)
 
-    y, *grads = expected(block, (x, *rest), dy)
-    square = rest[4].reshape(channels, channels, 1, 1)
+    def network(x: Any, *weights: Any) -> Any:
+        x = norm(x, *weights[:2])
+        for block in range(depth):
+            w, b, g, h, v, c, i, j = weights[2 + 8 * block : 10 + 8 * block]
+            kept = torch.tensor(keep[block], dtype=torch.float64).reshape(-1, 1, 1, 1)
+            x = norm(conv(x + kept * norm(conv(x, w, b), g, h), v, c), i, j)
+        return x
+
+    y, *grads = expected(network, (x, *weights), dy)
     settings = np.array([1e-5, 0.1], np.float32)
-    inputs = [x, keep, *rest[:4], *running[:2], square, *rest[5:], *running[2:], settings]
-    ours, conv, product, *statistics = call(
-        library, f"{activation}_conv_mixer_block_forward", inputs, [shape] * 3 + [c] * 8
+    name, maps = f"{activation}_conv_mixer_blocks", (depth, *shape)
+    ours, convolved, products, *statistics = call(
+        library,
+        f"{name}_forward",
+        (settings, x, keep, running, *weights),
+        [shape, maps, maps, running.shape, running.shape],
     )
-    assert_close(ours, y)
-    for rows, mine, before in zip(
-        norms, (statistics[:4], statistics[4:]), (running[:2], running[2:])
-    ):
-        theirs = [torch.tensor(values, dtype=torch.float64) for values in before]
-        functional.batch_norm(rows, *theirs, training=True)
-        batch_statistics = rows.mean(0), rows.var(0, correction=0)
-        for one, other in zip(mine, (*batch_statistics, *theirs)):
-            assert_close(one, other.numpy())
-    kept_back = (dy, conv, product, *statistics[:2], *statistics[4:6])
-    shapes = [array.shape for array in (x, *rest[:4], square, *rest[5:])]
-    ours = call(library, f"{activation}_conv_mixer_block_backward", (*kept_back, *inputs), shapes)
-    for mine, theirs in zip(ours, grads):
-        assert_close(mine.reshape(theirs.shape), theirs, 2e-5)
+    assert_close(ours, y, 2e-5)
+    for i, rows in enumerate(norms):
+        pair = slice(2 * i, 2 * i + 2)
+        following = [torch.tensor(values, dtype=torch.float64) for values in running[pair]]
+        functional.batch_norm(rows, *following, training=True)
+        theirs = (*(rows.mean(0), rows.var(0, correction=0)), *following)
+        for one, other in zip((*statistics[0][pair], *statistics[1][pair]), theirs):
+            assert_close(one, other.numpy(), 2e-5)
+    inputs = (settings, x, keep, dy, convolved, products, statistics[0], *weights)
+    shapes = [array.shape for array in (x, *weights)]
+    for mine, theirs in zip(call(library, f"{name}_backward", inputs, shapes), grads):
+        assert_close(mine, theirs, 5e-5)
 
 
 @pytest.mark.parametrize("shape", ROWS, ids=str)
@@ -464,11 +471,12 @@ def test_overflow_passes_through(library: Path, bad: float) -> None:
     y, *_ = call(library, "relu_batch_norm_forward", inputs, [shape, *[(c,)] * 4])
     assert not np.isfinite(y[..., 17]).any()
     assert np.isfinite(y[..., :17]).all()
-    conv_and_product = w, *[one] * 5, square.reshape(c, c, 1, 1), *[one] * 5
-    inputs = (x, np.ones(1), *conv_and_product, np.array([1e-6, 0.1]))
-    outs = [shape] * 3 + [(c,)] * 8
+    weights = one, one, w, *[one] * 3, square.reshape(c, c, 1, 1), *[one] * 3
+    running = np.ones((6, c))
+    inputs = (np.array([1e-6, 0.1]), x, np.ones((1, 1)), running, *weights)
+    outs = [shape, (1, *shape), (1, *shape), running.shape, running.shape]
     # The norm spoils the channel, the product all of them.
-    y, *_ = call(library, "relu_conv_mixer_block_forward", inputs, outs)
+    y, *_ = call(library, "relu_conv_mixer_blocks_forward", inputs, outs)
     assert not np.isfinite(y).any()
     # A bad key of head 0 in sample 0 spoils all that head gives, and nothing of the others.
     (qkv,) = randoms((2, 9, 24))
@@ -487,6 +495,15 @@ def test_overflow_passes_through(library: Path, bad: float) -> None:
         ((dy, w), "depthwise_conv_backward_input", [shape]),
     ):
         assert not np.isfinite(call(library, name, inputs, outs)[0]).all(), name
+
+
+# Of one block, 8 channels.
+_VECTOR, _SQUARE = np.ones(8), np.ones((8, 8, 1, 1))
+CONV_MIXER_WEIGHTS = (
+    *[_VECTOR] * 2,
+    *(np.ones((8, 1, 3, 3)), *[_VECTOR] * 3),
+    *(_SQUARE, *[_VECTOR] * 3),
+)
 
 
 def test_shapes_of_zero(library: Path) -> None:
@@ -510,6 +527,11 @@ def test_shapes_of_zero(library: Path) -> None:
         ("relu_max_pool_backward", (np.zeros((0, 2, 2, 8)), np.zeros((0, 2, 2, 8)), none), [s]),
         ("patches_forward", (none, np.ones((3, 1, 2))), [(0, 4, 4, 72)]),
         ("gelu_batch_norm_forward", (none, c, c, c, c, np.ones(2)), [s, *[(8,)] * 4]),
+        (
+            "gelu_conv_mixer_blocks_forward",
+            (np.ones(2), none, np.ones((1, 0)), np.ones((6, 8)), *CONV_MIXER_WEIGHTS),
+            [s, (1, *s), (1, *s), (6, 8), (6, 8)],
+        ),
     ):
         call(library, name, inputs, outs)
     for name, inputs, outs in (
@@ -519,6 +541,12 @@ def test_shapes_of_zero(library: Path) -> None:
             "mlp_backward",
             (none, np.zeros((0, 3)), none, np.ones((3, 8)), np.ones(3), np.ones((8, 3))),
             [s, (3, 8), (3,), (8, 3), (8,)],
+        ),
+        (
+            "gelu_conv_mixer_blocks_backward",
+            (np.ones(2), none, np.ones((1, 0)), none, *[np.zeros((1, *s))] * 2, np.ones((6, 8)))
+            + CONV_MIXER_WEIGHTS,
+            [s, *[weight.shape for weight in CONV_MIXER_WEIGHTS]],
         ),
         ("global_norm", (none, none), [(1,)]),
         ("layer_norm_backward", (none, none, c, eps), [s, (8,), (8,)]),

@@ -275,14 +275,17 @@ class _BatchNormWithStatistics(nn.Cell):
         return dx, dgamma, dbeta, ops.zeros_like(mean), ops.zeros_like(variance)
 
 
-class NativeConvMixerBlock(nn.Cell):
-    """r = x + keep BN(active(depthwise(x))), y = BN(active(W r + b)), both norms by the batch.
+class NativeConvMixerBlocks(nn.Cell):
+    """ConvMixer from the output of its patch convolution to its last map.
 
-    Inputs: x (B, H, W, C), keep (B,), then for the convolution and for the product weight
-    (C, 1, k, k) or (C, C, 1, 1), bias, gamma, beta, running mean and variance (C,). Returns y and,
-    kept for the way back, the outputs of convolution and product (B, H, W, C), then for the first
-    norm and for the second the batch's mean and variance and the next running ones (C,). Gradients
-    flow through y alone, and not to `keep`, which is drawn.
+    x = BN(active(patches)), then in every block r = x + keep BN(active(depthwise(x))) and
+    x = BN(active(W r + b)). All norms go by the batch.
+
+    Inputs: patches (B, H, W, C); keep (depth, B); running (4 depth + 2, C), mean and variance of
+    each norm; weights: gamma and beta of the first norm (C,), then of every block, for the
+    convolution and for the product, weight (C, 1, k, k) or (C, C, 1, 1), bias, gamma and beta (C,).
+    Returns (B, H, W, C) and the next running statistics, through which no gradient flows. None
+    flows to `keep` either, which is drawn.
 
     Args:
         momentum: share of the batch in the running statistics.
@@ -290,119 +293,61 @@ class NativeConvMixerBlock(nn.Cell):
     """
 
     def __init__(
-        self, epsilon: float, momentum: float, *, activation: Literal["gelu", "relu"]
+        self, depth: int, epsilon: float, momentum: float, *, activation: Literal["gelu", "relu"]
     ) -> None:
         super().__init__()
-        self.settings = Tensor([epsilon, momentum], ms.float32)
-        name = f"{activation}_conv_mixer_block"
-        self.forward = operator(f"{name}_forward", _maps_and_statistics, 11)
-        self.backward = operator(f"{name}_backward", _conv_mixer_gradients, 9)
+        self.blocks = _ConvMixerBlocksWithMaps(depth, epsilon, momentum, activation)
 
     def construct(
-        self,
-        x: Tensor,
-        keep: Tensor,
-        weight1: Tensor,
-        bias1: Tensor,
-        gamma1: Tensor,
-        beta1: Tensor,
-        mean1: Tensor,
-        variance1: Tensor,
-        weight2: Tensor,
-        bias2: Tensor,
-        gamma2: Tensor,
-        beta2: Tensor,
-        mean2: Tensor,
-        variance2: Tensor,
+        self, patches: Tensor, keep: Tensor, running: Tensor, weights: Tuple[Tensor, ...]
+    ) -> Tuple[Tensor, Tensor]:
+        y, _, _, _, following = self.blocks(patches, keep, running, weights)
+        return y, following
+
+
+class _ConvMixerBlocksWithMaps(nn.Cell):
+    """The same with what the gradient needs, after y.
+
+    That is the outputs of convolutions and products (depth, B, H, W, C) and the batch's statistics
+    (4 depth + 2, C). What norms give is computed again.
+    """
+
+    def __init__(self, depth: int, epsilon: float, momentum: float, activation: str) -> None:
+        super().__init__()
+        self.settings = Tensor([epsilon, momentum], ms.float32)
+        name = f"{activation}_conv_mixer_blocks"
+        self.forward = operator(f"{name}_forward", _maps_and_statistics, 5)
+        self.backward = operator(f"{name}_backward", _conv_mixer_gradients, 3 + 8 * depth)
+
+    def construct(
+        self, patches: Tensor, keep: Tensor, running: Tensor, weights: Tuple[Tensor, ...]
     ) -> Any:
-        return self.forward(
-            x,
-            keep,
-            weight1,
-            bias1,
-            gamma1,
-            beta1,
-            mean1,
-            variance1,
-            weight2,
-            bias2,
-            gamma2,
-            beta2,
-            mean2,
-            variance2,
-            self.settings,
-        )
+        return self.forward(self.settings, patches, keep, running, *weights)
 
     def bprop(
         self,
-        x: Tensor,
+        patches: Tensor,
         keep: Tensor,
-        weight1: Tensor,
-        bias1: Tensor,
-        gamma1: Tensor,
-        beta1: Tensor,
-        mean1: Tensor,
-        variance1: Tensor,
-        weight2: Tensor,
-        bias2: Tensor,
-        gamma2: Tensor,
-        beta2: Tensor,
-        mean2: Tensor,
-        variance2: Tensor,
+        running: Tensor,
+        weights: Tuple[Tensor, ...],
         out: Any,
         dout: Any,
     ) -> Any:
         grads = self.backward(
-            dout[0],
-            out[1],
-            out[2],
-            out[3],
-            out[4],
-            out[7],
-            out[8],
-            x,
-            keep,
-            weight1,
-            bias1,
-            gamma1,
-            beta1,
-            mean1,
-            variance1,
-            weight2,
-            bias2,
-            gamma2,
-            beta2,
-            mean2,
-            variance2,
-            self.settings,
+            self.settings, patches, keep, dout[0], out[1], out[2], out[3], *weights
         )
-        dx, dweight1, dbias1, dgamma1, dbeta1, dweight2, dbias2, dgamma2, dbeta2 = grads
-        zero = ops.zeros_like(mean1)
-        return (
-            dx,
-            ops.zeros_like(keep),
-            dweight1,
-            dbias1,
-            dgamma1,
-            dbeta1,
-            zero,
-            zero,
-            dweight2,
-            dbias2,
-            dgamma2,
-            dbeta2,
-            zero,
-            zero,
-        )
+        return grads[0], ops.zeros_like(keep), ops.zeros_like(running), grads[1:]
 
 
-def _maps_and_statistics(x: Shape, *_: Shape) -> Tuple[Shape, ...]:
-    return (x,) * 3 + (x[-1:],) * 8
+def _maps_and_statistics(
+    _: Shape, patches: Shape, keep: Shape, running: Shape, *__: Shape
+) -> Tuple[Shape, ...]:
+    maps = [keep[0], *patches]
+    return patches, maps, maps, running, running
 
 
-def _conv_mixer_gradients(dy: Shape, *inputs: Shape) -> Tuple[Shape, ...]:
-    of_channels = (dy[-1:],) * 3
-    return (dy, inputs[8], *of_channels, inputs[14], *of_channels)
+def _conv_mixer_gradients(_: Shape, patches: Shape, *inputs: Shape) -> Tuple[Shape, ...]:
+    return (patches, *inputs[5:])
 
 
 class NativeScaleShift(nn.Cell):

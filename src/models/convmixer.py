@@ -6,11 +6,12 @@ Parameter names are timm's but for the norms' gamma, beta, moving_mean and movin
 
 from __future__ import annotations
 
+import mindspore as ms
 import numpy as np
 from mindspore import Tensor, nn
 
 from .classifier import Classifier, check_img_size
-from .layers.conv_mixer_block import ConvMixerBlock, uniform_init
+from .layers.conv_mixer_block import ConvMixerBlock, ConvMixerBlocks, uniform_init
 from .layers.layout import NCHW, preferred_layout, relayout
 from .layers.norm import create_activation_and_norm
 from .layers.patch_embed import PatchConv
@@ -46,19 +47,18 @@ class ConvMixer(Classifier):
         self.dim, self.depth = dim, depth
         self.layout = layout = preferred_layout()
         fan_in = in_chans * patch_size**2
-        self.stem = nn.SequentialCell(
-            PatchConv(
-                in_chans,
-                dim,
-                patch_size,
-                in_layout=NCHW,
-                out_layout=layout,
-                weight_init=uniform_init(fan_in),
-                bias_init=uniform_init(fan_in),
-            ),
-            *create_activation_and_norm(nonlinearity, dim, layout=layout),
+        patches = PatchConv(
+            in_chans,
+            dim,
+            patch_size,
+            in_layout=NCHW,
+            out_layout=layout,
+            weight_init=uniform_init(fan_in),
+            bias_init=uniform_init(fan_in),
         )
-        self.blocks = nn.SequentialCell(
+        activation, norm = create_activation_and_norm(nonlinearity, dim, layout=layout)
+        self.stem = nn.SequentialCell(patches, activation, norm)
+        self.blocks = ConvMixerBlocks(
             [
                 ConvMixerBlock(
                     dim,
@@ -68,13 +68,18 @@ class ConvMixer(Classifier):
                     layout=layout,
                 )
                 for rate in np.linspace(0.0, drop_path_rate, depth)
-            ]
+            ],
+            first_norm=norm,
         )
         self._create_head(num_classes)
 
     def forward_features(self, x: Tensor) -> Tensor:
         """(B, in_chans, H, W) -> (B, C, H/p, W/p)."""
-        return relayout(self.blocks(self.stem(x)), self.layout, NCHW)
+        if self.blocks.native is not None and self.training and x.dtype == ms.float32:
+            x = self.blocks.with_first_norm(self.stem[0](x))
+        else:
+            x = self.blocks(self.stem(x))
+        return relayout(x, self.layout, NCHW)
 
     def forward_head(self, x: Tensor) -> Tensor:
         """(B, C, H/p, W/p) -> (B, num_classes)."""

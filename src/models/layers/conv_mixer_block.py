@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-import mindspore as ms
+from typing import Any, Sequence
+
 from mindspore import Tensor, nn, ops
 from mindspore.common.initializer import Uniform
 
@@ -10,7 +11,7 @@ from src.kernels import cells
 
 from .depthwise_conv import DepthwiseConv
 from .drop_path import DropPath
-from .norm import MOMENTUM, create_activation_and_norm, kernel_name
+from .norm import MOMENTUM, BatchNorm, create_activation_and_norm, kernel_name
 from .pointwise_conv import PointwiseConv
 
 
@@ -54,39 +55,49 @@ class ConvMixerBlock(nn.SequentialCell):
         residual = Residual(nn.SequentialCell(conv, activation, norm), drop_path=drop_path)
         last_activation, last_norm = create_activation_and_norm(nonlinearity, dim, layout=layout)
         super().__init__(residual, pointwise, last_activation, last_norm)
-        native = None
-        if norm.native is not None:
-            name = kernel_name(norm.activation)
-            native = cells.NativeConvMixerBlock(norm.eps, MOMENTUM, activation=name)
-        # Past Cell's own way, which would make these members of the sequence.
-        parts = {"conv": conv, "norm": norm, "pointwise": pointwise, "last_norm": last_norm}
-        for name, part in {**parts, "drop_path": residual.drop_path, "native": native}.items():
-            object.__setattr__(self, name, part)
+        _set(self, drop_path=residual.drop_path, halves=((conv, norm), (pointwise, last_norm)))
 
-    def construct(self, x: Tensor) -> Tensor:
-        if self.native is not None and self.training and x.dtype == ms.float32:
-            return self._in_one(x)
-        return super().construct(x)
 
-    def _in_one(self, x: Tensor) -> Tensor:
-        y, _, _, _, _, mean, variance, _, _, last_mean, last_variance = self.native(
-            x,
-            self.drop_path.keep(x),
-            self.conv.weight,
-            self.conv.bias,
-            self.norm.gamma,
-            self.norm.beta,
-            self.norm.moving_mean,
-            self.norm.moving_variance,
-            self.pointwise.weight,
-            self.pointwise.bias,
-            self.last_norm.gamma,
-            self.last_norm.beta,
-            self.last_norm.moving_mean,
-            self.last_norm.moving_variance,
+class ConvMixerBlocks(nn.SequentialCell):
+    """Equal blocks one after the other.
+
+    Args:
+        first_norm: the one before the blocks, for `with_first_norm`; it belongs to another cell.
+    """
+
+    def __init__(self, blocks: Sequence[ConvMixerBlock], *, first_norm: BatchNorm) -> None:
+        super().__init__(list(blocks))
+        norms, native = [first_norm], None
+        weights = [first_norm.gamma, first_norm.beta]
+        for layer, norm in [half for block in blocks for half in block.halves]:
+            norms.append(norm)
+            weights += [layer.weight, layer.bias, norm.gamma, norm.beta]
+        if first_norm.native is not None:
+            name = kernel_name(first_norm.activation)
+            native = cells.NativeConvMixerBlocks(
+                len(blocks), first_norm.eps, MOMENTUM, activation=name
+            )
+        _set(
+            self,
+            native=native,
+            weights=tuple(weights),
+            running=tuple(x for norm in norms for x in (norm.moving_mean, norm.moving_variance)),
+            drop_paths=tuple(block.drop_path for block in blocks),
         )
-        ops.assign(self.norm.moving_mean, mean)
-        ops.assign(self.norm.moving_variance, variance)
-        ops.assign(self.last_norm.moving_mean, last_mean)
-        ops.assign(self.last_norm.moving_variance, last_variance)
+
+    def with_first_norm(self, patches: Tensor) -> Tensor:
+        """The same of the first norm of `patches` (B, H, W, C), by the batch, as one operator."""
+        keep = ops.stack([drop_path.keep(patches) for drop_path in self.drop_paths])  # (depth, B)
+        y, running = self.native(patches, keep, ops.stack(self.running), self.weights)
+        _for_each(ops.assign, self.running, ops.unstack(running))
         return y
+
+
+# A loop over them would be compiled as calls within calls.
+_for_each = ops.HyperMap()
+
+
+def _set(cell: nn.SequentialCell, **attributes: Any) -> None:
+    """Past Cell's own way, which would make cells and parameters members of the sequence."""
+    for name, value in attributes.items():
+        object.__setattr__(cell, name, value)
