@@ -373,18 +373,18 @@ def test_conv_mixer_blocks(library: Path, activation: str, size: Tuple[int, ...]
         (settings, x, keep, running, *weights),
         [shape, maps, maps, running.shape, running.shape],
     )
-    assert_close(ours, y, 2e-5)
+    assert_close(ours, y)
     for i, rows in enumerate(norms):
         pair = slice(2 * i, 2 * i + 2)
         following = [torch.tensor(values, dtype=torch.float64) for values in running[pair]]
         functional.batch_norm(rows, *following, training=True)
         theirs = (*(rows.mean(0), rows.var(0, correction=0)), *following)
         for one, other in zip((*statistics[0][pair], *statistics[1][pair]), theirs):
-            assert_close(one, other.numpy(), 2e-5)
+            assert_close(one, other.numpy())
     inputs = (settings, x, keep, dy, convolved, products, statistics[0], *weights)
     shapes = [array.shape for array in (x, *weights)]
     for mine, theirs in zip(call(library, f"{name}_backward", inputs, shapes), grads):
-        assert_close(mine, theirs, 5e-5)
+        assert_close(mine, theirs, 2e-5)
 
 
 @pytest.mark.parametrize("shape", ROWS, ids=str)

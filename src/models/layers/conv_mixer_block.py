@@ -86,7 +86,10 @@ class ConvMixerBlocks(nn.SequentialCell):
         )
 
     def with_first_norm(self, patches: Tensor) -> Tensor:
-        """The same of the first norm of `patches` (B, H, W, C), by the batch, as one operator."""
+        """First norm and all blocks, in training on native kernels: (B, H, W, C) -> the same.
+
+        One operator, for `native` other than None. Norms go by the batch.
+        """
         keep = ops.stack([drop_path.keep(patches) for drop_path in self.drop_paths])  # (depth, B)
         y, running = self.native(patches, keep, ops.stack(self.running), self.weights)
         _for_each(ops.assign, self.running, ops.unstack(running))
