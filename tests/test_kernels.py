@@ -40,20 +40,28 @@ def randoms(*shapes: Tuple[int, ...]) -> List[np.ndarray]:
 
 
 def expected(
-    function: Callable[..., Any], inputs: Sequence[np.ndarray], dy: np.ndarray
+    function: Callable[..., Any],
+    inputs: Sequence[np.ndarray],
+    dy: np.ndarray,
+    dtype: torch.dtype = torch.float64,
 ) -> Tuple[np.ndarray, ...]:
-    """Output and gradients of all `inputs`, by torch in float64."""
-    leaves = [torch.tensor(x, dtype=torch.float64, requires_grad=True) for x in inputs]
+    """Output and gradients of all `inputs`, by torch."""
+    leaves = [torch.tensor(x, dtype=dtype, requires_grad=True) for x in inputs]
     y = function(*leaves)
-    y.backward(torch.tensor(dy, dtype=torch.float64))
+    y.backward(torch.tensor(dy, dtype=dtype))
     return (y.detach().numpy(), *[leaf.grad.numpy() for leaf in leaves])
+
+
+def relative_error(ours: np.ndarray, theirs: np.ndarray) -> float:
+    if not theirs.size:
+        return 0.0
+    return float(np.abs(ours - theirs).max() / max(np.abs(theirs).max(), 1e-30))
 
 
 def assert_close(ours: np.ndarray, theirs: np.ndarray, tolerance: float = 1e-5) -> None:
     assert ours.shape == theirs.shape
-    if theirs.size:
-        error = np.abs(ours - theirs).max() / max(np.abs(theirs).max(), 1e-30)
-        assert error <= tolerance, error
+    error = relative_error(ours, theirs)
+    assert error <= tolerance, error
 
 
 def nhwc(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -360,10 +368,12 @@ def test_conv_mixer_blocks(library: Path, activation: str, size: Tuple[int, ...]
         x = norm(x, *weights[:2])
         for block in range(depth):
             w, b, g, h, v, c, i, j = weights[2 + 8 * block : 10 + 8 * block]
-            kept = torch.tensor(keep[block], dtype=torch.float64).reshape(-1, 1, 1, 1)
+            kept = torch.tensor(keep[block], dtype=x.dtype).reshape(-1, 1, 1, 1)
             x = norm(conv(x + kept * norm(conv(x, w, b), g, h), v, c), i, j)
         return x
 
+    _, *single = expected(network, (x, *weights), dy, torch.float32)
+    norms.clear()
     y, *grads = expected(network, (x, *weights), dy)
     settings = np.array([1e-5, 0.1], np.float32)
     name, maps = f"{activation}_conv_mixer_blocks", (depth, *shape)
@@ -383,8 +393,10 @@ def test_conv_mixer_blocks(library: Path, activation: str, size: Tuple[int, ...]
             assert_close(one, other.numpy())
     inputs = (settings, x, keep, dy, convolved, products, statistics[0], *weights)
     shapes = [array.shape for array in (x, *weights)]
-    for mine, theirs in zip(call(library, f"{name}_backward", inputs, shapes), grads):
-        assert_close(mine, theirs, 2e-5)
+    found = call(library, f"{name}_backward", inputs, shapes)
+    for mine, theirs, float32 in zip(found, grads, single):
+        # Rounding alone, in torch too, costs up to 5e-5 where much cancels.
+        assert_close(mine, theirs, max(2e-5, 3 * relative_error(float32, theirs)))
 
 
 @pytest.mark.parametrize("shape", ROWS, ids=str)

@@ -29,26 +29,36 @@ struct Matrix {
 
 inline Matrix row_major(const float *data, int64_t columns) { return {data, columns, 1}; }
 
+// Tiles of C. Those of AVX-512 are wider than product.h's, whose matrices are narrow: they load less for
+// every multiplication.
+constexpr int kRows = simd::kWidth == 16 ? 8 : 6;
+constexpr int kVectors = simd::kWidth == 16 ? 3 : 2;
+constexpr int64_t kColumns = kVectors * simd::kWidth;
+
+inline int64_t padded(int64_t columns) { return (columns + kColumns - 1) / kColumns * kColumns; }
+
 // A block of A has kHeight x kDepth elements, for the second-level cache; a panel of B kDepth x
 // kColumns, for the first.
 constexpr int64_t kDepth = 384;
-constexpr int64_t kHeight = 16 * product::kRows;
+constexpr int64_t kHeight = 192;
+static_assert(kHeight % kRows == 0, "blocks are made of whole tiles");
 
 // `count` <= kGroup rows of m, element after element of all of them; rows that are missing are 0.
 // Writes up to a vector beyond the end.
 template <int64_t kGroup>
 void pack_group(float *to, Matrix m, int64_t count, int64_t depth) {
+  constexpr int kSide = 2 * kGroup == simd::kWidth ? kGroup : simd::kWidth;
   int64_t k = 0;
   if (count == kGroup && m.column == 1) {
     for (; k + simd::kWidth <= depth; k += simd::kWidth) {
-      for (int64_t first = 0; first < kGroup; first += simd::kWidth) {
-        simd::Vec square[simd::kWidth] = {};
-        for (int64_t i = 0; i < std::min<int64_t>(simd::kWidth, kGroup - first); ++i) {
-          square[i] = simd::load(m.data + (first + i) * m.row + k);
+      for (int64_t first = 0; first < kGroup; first += kSide) {
+        simd::Vec squares[kSide] = {};
+        for (int64_t i = 0; i < std::min<int64_t>(kSide, kGroup - first); ++i) {
+          squares[i] = simd::load(m.data + (first + i) * m.row + k);
         }
-        simd::transpose(square);
+        simd::transpose(squares);
         for (int64_t i = 0; i < simd::kWidth; ++i) {
-          simd::store(to + (k + i) * kGroup + first, square[i]);
+          simd::store_side<kSide>(to + (k + i) * kGroup + first, squares[i % kSide], i / kSide);
         }
       }
     }
@@ -77,23 +87,38 @@ void pack(float *to, Matrix m, int64_t rows, int64_t depth) {
   }
 }
 
-// One group of rows times one panel of columns, of which `high` and `wide` exist.
-inline void multiply_panels(float *c, int64_t c_row, const float *a, const float *b, int64_t high,
-                            int64_t wide, int64_t depth, bool add) {
-  constexpr int kRows = product::kRows;
-  constexpr int64_t kColumns = product::kColumns;
-  const product::PackedLeft left{a};
-  if (high >= kRows && wide >= kColumns) {
-    product::tile<kRows>(c, c_row, left, b, kColumns, depth, add);
-    return;
-  }
-  float whole[kRows * kColumns];
-  product::tile<kRows>(whole, kColumns, left, b, kColumns, depth, false);
-  for (int64_t i = 0; i < std::min<int64_t>(kRows, high); ++i) {
-    for (int64_t j = 0; j < std::min(kColumns, wide); ++j) {
+// One group of rows times the first kWide vectors of a panel, by way of a tile of its own: `high` rows
+// and `wide` columns of C exist.
+template <int kWide>
+void multiply_edge(float *c, int64_t c_row, const float *a, const float *b, int64_t high, int64_t wide,
+                   int64_t depth, bool add, const float *start) {
+  constexpr int64_t kLong = kWide * simd::kWidth;
+  float whole[kRows * kLong], padded_start[kLong] = {};
+  if (start != nullptr) std::copy_n(start, wide, padded_start);
+  product::tile<kRows, kWide>(whole, kLong, product::PackedLeft<kRows>{a}, b, kColumns, depth, false,
+                              padded_start);
+  for (int64_t i = 0; i < high; ++i) {
+    for (int64_t j = 0; j < wide; ++j) {
       float *to = c + i * c_row + j;
-      *to = add ? *to + whole[i * kColumns + j] : whole[i * kColumns + j];
+      *to = add ? *to + whole[i * kLong + j] : whole[i * kLong + j];
     }
+  }
+}
+
+// One group of rows times one panel of columns, of which at least `high` and `wide` exist.
+inline void multiply_panels(float *c, int64_t c_row, const float *a, const float *b, int64_t high,
+                            int64_t wide, int64_t depth, bool add, const float *start) {
+  high = std::min<int64_t>(kRows, high);
+  wide = std::min(kColumns, wide);
+  if (high == kRows && wide == kColumns) {
+    const product::PackedLeft<kRows> left{a};
+    product::tile<kRows, kVectors>(c, c_row, left, b, kColumns, depth, add, start);
+  } else if (wide <= simd::kWidth) {
+    multiply_edge<1>(c, c_row, a, b, high, wide, depth, add, start);
+  } else if (wide <= 2 * simd::kWidth) {
+    multiply_edge<2>(c, c_row, a, b, high, wide, depth, add, start);
+  } else {
+    multiply_edge<kVectors>(c, c_row, a, b, high, wide, depth, add, start);
   }
 }
 
@@ -111,17 +136,17 @@ struct Plan {
     constexpr int64_t kPartsPerThread = 8, kSmallest = 1 << 22;
     const int64_t worthwhile = rows * columns * std::min(depth, kDepth) / kSmallest;
     const int64_t parts = std::max<int64_t>(threads, std::min(kPartsPerThread * threads, worthwhile));
-    const int64_t panels = groups(columns, product::kColumns);
-    height = std::min(kHeight, groups(groups(rows, product::kRows), parts) * product::kRows);
+    const int64_t panels = groups(columns, kColumns);
+    height = std::min(kHeight, groups(groups(rows, kRows), parts) * kRows);
     strips = groups(rows, std::max<int64_t>(1, height));
     const int64_t wanted = std::min(panels, groups(parts, std::max<int64_t>(1, strips)));
-    width = groups(panels, std::max<int64_t>(1, wanted)) * product::kColumns;
+    width = groups(panels, std::max<int64_t>(1, wanted)) * kColumns;
     across = groups(columns, std::max<int64_t>(1, width));
   }
 
   int64_t depth_before(int64_t block) const { return depth * block / blocks; }
 
-  static constexpr int64_t kCopied = 4 * product::kColumns;
+  static constexpr int64_t kCopied = 4 * kColumns;
   const int64_t rows, columns, depth;
   const int64_t blocks;  // of the depth
   const int64_t copies;  // parts of B that are copied one by one, kCopied columns each
@@ -133,12 +158,14 @@ struct Plan {
 template <typename Finish>
 class Product {
  public:
-  Product(const Plan &plan, float *c, Matrix a, Matrix b, bool add, float *copies, Finish finish)
+  Product(const Plan &plan, float *c, Matrix a, Matrix b, bool add, const float *bias, float *copies,
+          Finish finish)
       : plan_(plan),
         c_(c),
         a_(a),
         b_(b),
         add_(add),
+        bias_(bias),
         copies_(copies),
         finish_(finish),
         parts_(plan.strips * plan.across),
@@ -162,7 +189,7 @@ class Product {
  private:
   // Two blocks have a place for their copies.
   float *copies_of(int64_t block) const {
-    return copies_ + block % 2 * kDepth * product::padded(plan_.columns);
+    return copies_ + block % 2 * kDepth * padded(plan_.columns);
   }
 
   static void wait(const std::atomic<int64_t> &value, int64_t wanted) {
@@ -172,8 +199,8 @@ class Product {
   void copy(int64_t block, int64_t j) {
     const int64_t k = plan_.depth_before(block), deep = plan_.depth_before(block + 1) - k;
     if (block >= 2) wait(computed_[block - 2], parts_);
-    pack<product::kColumns>(copies_of(block) + j * deep, b_.from(k, j).transposed(),
-                            std::min(Plan::kCopied, plan_.columns - j), deep);
+    pack<kColumns>(copies_of(block) + j * deep, b_.from(k, j).transposed(),
+                   std::min(Plan::kCopied, plan_.columns - j), deep);
     ++copied_[block];
   }
 
@@ -182,14 +209,15 @@ class Product {
     const int64_t i = part / plan_.across * plan_.height, j = part % plan_.across * plan_.width;
     const int64_t high = std::min(plan_.height, plan_.rows - i);
     const int64_t wide = std::min(plan_.width, plan_.columns - j);
-    pack<product::kRows>(packed, a_.from(i, k), high, deep);
+    pack<kRows>(packed, a_.from(i, k), high, deep);
     wait(copied_[block], plan_.copies);
     wait(done_[part], block);
-    for (int64_t right = j; right < j + wide; right += product::kColumns) {
-      for (int64_t down = 0; down < high; down += product::kRows) {
+    const bool add = add_ || block > 0;
+    for (int64_t right = j; right < j + wide; right += kColumns) {
+      for (int64_t down = 0; down < high; down += kRows) {
         multiply_panels(c_ + (i + down) * plan_.columns + right, plan_.columns, packed + down * deep,
-                        copies_of(block) + right * deep, high - down, j + wide - right, deep,
-                        add_ || block > 0);
+                        copies_of(block) + right * deep, high - down, j + wide - right, deep, add,
+                        add || bias_ == nullptr ? nullptr : bias_ + right);
       }
     }
     done_[part] = block + 1;
@@ -201,6 +229,7 @@ class Product {
   float *const c_;
   const Matrix a_, b_;
   const bool add_;
+  const float *const bias_;
   float *const copies_;
   const Finish finish_;
   const int64_t parts_;
@@ -209,25 +238,24 @@ class Product {
   std::vector<std::atomic<int64_t>> done_;               // blocks of every part
 };
 
-// C (rows, columns) = A (rows, depth) B (depth, columns), or C += A B, by all threads. C lies row by
-// row. `finish(i, j, high, wide)` is called in some thread when that part of C is done. The order of
-// the sums depends neither on the number of threads nor on their speed.
-template <typename Finish>
-void multiply(float *c, Matrix a, Matrix b, int64_t rows, int64_t columns, int64_t depth, bool add,
-              Finish finish) {
+struct Nothing {
+  void operator()(int64_t, int64_t, int64_t, int64_t) const {}
+};
+
+// C (rows, columns) = A (rows, depth) B (depth, columns) + bias (columns), or C += A B, by all threads.
+// C lies row by row. `finish(i, j, high, wide)` is called in some thread when that part of C is done. The
+// order of the sums depends neither on the number of threads nor on their speed.
+template <typename Finish = Nothing>
+void multiply(float *c, Matrix a, Matrix b, int64_t rows, int64_t columns, int64_t depth, bool add = false,
+              const float *bias = nullptr, Finish finish = {}) {
   constexpr int64_t kOperationsPerElement = 64;  // of what parallel::kGrain counts
-  const int64_t tiles = groups(rows, product::kRows) * groups(columns, product::kColumns);
+  const int64_t tiles = groups(rows, kRows) * groups(columns, kColumns);
   const int threads =
       parallel::workers(tiles, rows * columns / kOperationsPerElement * std::max<int64_t>(1, depth));
   const Plan plan(rows, columns, depth, threads);
-  const Scratch copies(std::min<int64_t>(2, plan.blocks) * kDepth * product::padded(columns));
-  Product<Finish> product(plan, c, a, b, add, copies.get(), finish);
+  const Scratch copies(std::min<int64_t>(2, plan.blocks) * kDepth * padded(columns));
+  Product<Finish> product(plan, c, a, b, add, bias, copies.get(), finish);
   parallel::run(threads, threads, [&](int64_t, int64_t, int) { product.work(); });
-}
-
-inline void multiply(float *c, Matrix a, Matrix b, int64_t rows, int64_t columns, int64_t depth,
-                     bool add = false) {
-  multiply(c, a, b, rows, columns, depth, add, [](int64_t, int64_t, int64_t, int64_t) {});
 }
 
 }  // namespace gemm

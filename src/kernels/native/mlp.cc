@@ -49,7 +49,7 @@ KERNEL(mlp_forward, 7) {
       }
     };
     gemm::multiply(z, row_major(x + first * in, in), row_major(weight1, in).transposed(), count,
-                   hidden, in, false, activate);
+                   hidden, in, false, nullptr, activate);
     linear::forward(a.f32(5) + first * out, active, weight2, bias2, count, hidden, out);
   });
 }

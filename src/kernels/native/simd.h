@@ -68,14 +68,21 @@ inline void exchange(Vec &a, Vec &b, std::integer_sequence<int, kLanes...>) {
   a = low;
 }
 
-// Rows become columns.
-template <int kStep = 1>
-inline void transpose(Vec (&rows)[kWidth]) {
-  for (int i = 0; i < kWidth; ++i) {
+// Rows become columns, in every kSide columns by themselves.
+template <int kStep = 1, int kSide>
+inline void transpose(Vec (&rows)[kSide]) {
+  for (int i = 0; i < kSide; ++i) {
     if (i & kStep) continue;
     exchange<kStep>(rows[i], rows[i + kStep], std::make_integer_sequence<int, kWidth>{});
   }
-  if constexpr (2 * kStep < kWidth) transpose<2 * kStep>(rows);
+  if constexpr (2 * kStep < kSide) transpose<2 * kStep>(rows);
+}
+
+// The kSide elements of v that come after `which` times as many.
+template <int kSide>
+inline void store_side(float *to, Vec v, int64_t which) {
+  std::memcpy(to, reinterpret_cast<const char *>(&v) + which * kSide * sizeof(float),
+              kSide * sizeof(float));
 }
 
 inline float sum(Vec v) {
