@@ -55,10 +55,10 @@ def calls() -> List[str]:
         for k, activation in ((3, "gelu"), (9, "relu")):
             block = f"{c}x1x{k}x{k} {three} {c}x{c}x1x1 {three}"
             weights, statistics, maps = f"{c} {c} {block} {block}", f"10x{c}", f"2x{m}"
-            start, name = f"=1e-5,0.1 {m} 2x{b}", f"{activation}_conv_mixer_blocks"
+            start, name = f"=1e-5 {m} 2x{b}", f"{activation}_conv_mixer_blocks"
             lines += [
-                f"{name}_forward {start} {statistics} {weights} {m} {maps} {maps} {statistics} "
-                + statistics,
+                f"{name}_forward {start} {weights} {m} {maps} {maps} {statistics}",
+                f"follow_statistics =0.1 {m} {statistics}{10 * f' {c}'} 1",
                 f"{name}_backward {start} {m} {maps} {maps} {statistics} {weights} {m} {weights}",
             ]
         # w heads of c channels, h w and h tokens.
@@ -86,6 +86,13 @@ def calls() -> List[str]:
             f"relu_max_pool_forward {m} {pooled}",
             f"relu_max_pool_backward {pooled} {pooled} {m} {m}",
         ]
+        for k in (1, 2, 4):
+            patches = f"{b}x{h // k}x{w // k}x9"
+            weight = f"9x{c}x{k}x{k}"
+            lines += [
+                f"patch_conv_forward {m} {weight} 9 {patches}",
+                f"patch_conv_backward {patches} {m} {weight} {m} {weight} 9",
+            ]
         for k, stride, pad in ((7, 2, 3), (3, 1, 1)):
             high, wide = ((n + 2 * pad - k) // stride + 1 for n in (h, w))
             windows = f"{b}x{high}x{wide}x{k * k * c}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import platform
 from pathlib import Path
@@ -227,6 +228,9 @@ def test_cross_attention(library: Path, sizes: Tuple[int, ...]) -> None:
     y, dq, dkv = expected(function, (q, kv), dy)
     inputs = (np.array([heads]), q, kv)
     assert_close(call(library, "cross_attention_forward", inputs, [shape])[0], y)
+    maps = (inputs[0], q[:, :, None], kv[:, None])
+    (of_maps,) = call(library, "cross_attention_forward", maps, [maps[1].shape])
+    assert_close(of_maps[:, :, 0], y)
     ours = call(library, "cross_attention_backward", (dy, *inputs), [q.shape, kv.shape])
     assert_close(ours[0], dq)
     assert_close(ours[1], dkv)
@@ -350,7 +354,6 @@ def test_conv_mixer_blocks(library: Path, activation: str, size: Tuple[int, ...]
     shape, c = (batch, height, width, channels), (channels,)
     block_shapes = [(channels, 1, k, k), c, c, c, (channels, channels, 1, 1), c, c, c]
     x, dy, *weights = randoms(shape, shape, c, c, *block_shapes * depth)
-    (running,) = randoms((4 * depth + 2, channels))
     keep = np.resize(np.array([1.25, 0.0, 1.0], np.float32), (depth, batch))
     norms: List[Any] = []
 
@@ -375,28 +378,47 @@ def test_conv_mixer_blocks(library: Path, activation: str, size: Tuple[int, ...]
     _, *single = expected(network, (x, *weights), dy, torch.float32)
     norms.clear()
     y, *grads = expected(network, (x, *weights), dy)
-    settings = np.array([1e-5, 0.1], np.float32)
+    epsilon, statistics_shape = np.array([1e-5]), (4 * depth + 2, channels)
     name, maps = f"{activation}_conv_mixer_blocks", (depth, *shape)
-    ours, convolved, products, *statistics = call(
+    ours, convolved, products, statistics = call(
         library,
         f"{name}_forward",
-        (settings, x, keep, running, *weights),
-        [shape, maps, maps, running.shape, running.shape],
+        (epsilon, x, keep, *weights),
+        [shape, maps, maps, statistics_shape],
     )
     assert_close(ours, y)
-    for i, rows in enumerate(norms):
-        pair = slice(2 * i, 2 * i + 2)
-        following = [torch.tensor(values, dtype=torch.float64) for values in running[pair]]
-        functional.batch_norm(rows, *following, training=True)
-        theirs = (*(rows.mean(0), rows.var(0, correction=0)), *following)
-        for one, other in zip((*statistics[0][pair], *statistics[1][pair]), theirs):
-            assert_close(one, other.numpy())
-    inputs = (settings, x, keep, dy, convolved, products, statistics[0], *weights)
+    for mean, variance, rows in zip(statistics[::2], statistics[1::2], norms):
+        assert_close(mean, rows.mean(0).numpy())
+        assert_close(variance, rows.var(0, correction=0).numpy())
+    inputs = (epsilon, x, keep, dy, convolved, products, statistics, *weights)
     shapes = [array.shape for array in (x, *weights)]
     found = call(library, f"{name}_backward", inputs, shapes)
     for mine, theirs, float32 in zip(found, grads, single):
         # Rounding alone, in torch too, costs up to 5e-5 where much cancels.
         assert_close(mine, theirs, max(2e-5, 3 * relative_error(float32, theirs)))
+
+
+@pytest.mark.parametrize("shape", [(2, 3, 4, 17), (1, 5), (0, 7)], ids=str)
+def test_running_statistics(library: Path, shape: Tuple[int, ...]) -> None:
+    channels, norms = shape[-1], 3
+    x = np.zeros(shape, np.float32)
+    batches = randoms(*[(math.prod(shape[:-1]), channels)] * norms)
+    running = randoms(*[(channels,)] * 2 * norms)
+    theirs = [torch.tensor(values, dtype=torch.float64) for values in running]
+    statistics = np.zeros((2 * norms, channels), np.float32)
+    for i, rows in enumerate(batches):
+        if len(rows):
+            statistics[2 * i : 2 * i + 2] = rows.mean(0), rows.var(0)
+        mean, variance = theirs[2 * i : 2 * i + 2]
+        if len(rows) > 1:
+            rows64 = torch.tensor(rows, dtype=torch.float64)
+            functional.batch_norm(rows64, mean, variance, training=True, momentum=0.25)
+        elif len(rows):  # torch refuses; the variance of one row counts as it is
+            mean.lerp_(torch.tensor(rows[0], dtype=torch.float64), 0.25)
+            variance.mul_(0.75)
+    call(library, "follow_statistics", (np.array([0.25]), x, statistics, *running), [(1,)])
+    for mine, expected_values in zip(running, theirs):
+        assert_close(mine, expected_values.numpy())
 
 
 @pytest.mark.parametrize("shape", ROWS, ids=str)
@@ -435,6 +457,34 @@ def test_patches(library: Path, shape: Tuple[int, ...], k: int, stride: int, pad
     geometry = np.ones((k, stride, pad + 1))
     np.testing.assert_array_equal(call(library, "patches_forward", (x, geometry), [dy.shape])[0], y)
     assert_close(call(library, "patches_backward", (dy, geometry, x), [shape])[0], dx)
+
+
+# Map (B, H, W, C), kernel, channels of the output: whole patches, some left over, none.
+PATCHES = [
+    ((2, 8, 12, 20), 4, 17),
+    ((3, 7, 10, 5), 2, 9),
+    ((1, 3, 9, 4), 4, 6),
+    ((2, 28, 28, 64), 1, 40),
+]
+
+
+@pytest.mark.parametrize(("shape", "k", "out"), PATCHES)
+def test_patch_conv(library: Path, shape: Tuple[int, ...], k: int, out: int) -> None:
+    batch, height, width, channels = shape
+    sizes = (out, channels, k, k), (out,), (batch, height // k, width // k, out)
+    x, weight, bias, dy = randoms(shape, *sizes)
+
+    def convolve(x: Any, weight: Any, bias: Any) -> Any:
+        if not dy.size:
+            return (x.sum() + weight.sum() + bias.sum()) * torch.zeros(dy.shape, dtype=x.dtype)
+        return nhwc(lambda x: functional.conv2d(x, weight, bias, stride=k))(x)
+
+    y, *grads = expected(convolve, (x, weight, bias), dy)
+    assert_close(call(library, "patch_conv_forward", (x, weight, bias), [dy.shape])[0], y)
+    shapes = [array.shape for array in (x, weight, bias)]
+    ours = call(library, "patch_conv_backward", (dy, x, weight), shapes)
+    for mine, theirs in zip(ours, grads):
+        assert_close(mine, theirs)
 
 
 @pytest.mark.parametrize("shape", [(2, 9, 12, 5), (1, 1, 1, 3), (3, 32, 32, 64), (2, 2, 7, 9)])
@@ -484,9 +534,8 @@ def test_overflow_passes_through(library: Path, bad: float) -> None:
     assert not np.isfinite(y[..., 17]).any()
     assert np.isfinite(y[..., :17]).all()
     weights = one, one, w, *[one] * 3, square.reshape(c, c, 1, 1), *[one] * 3
-    running = np.ones((6, c))
-    inputs = (np.array([1e-6, 0.1]), x, np.ones((1, 1)), running, *weights)
-    outs = [shape, (1, *shape), (1, *shape), running.shape, running.shape]
+    inputs = (eps, x, np.ones((1, 1)), *weights)
+    outs = [shape, (1, *shape), (1, *shape), (6, c)]
     # The norm spoils the channel, the product all of them.
     y, *_ = call(library, "relu_conv_mixer_blocks_forward", inputs, outs)
     assert not np.isfinite(y).any()
@@ -538,11 +587,12 @@ def test_shapes_of_zero(library: Path) -> None:
         ("relu_max_pool_forward", (none,), [(0, 2, 2, 8)]),
         ("relu_max_pool_backward", (np.zeros((0, 2, 2, 8)), np.zeros((0, 2, 2, 8)), none), [s]),
         ("patches_forward", (none, np.ones((3, 1, 2))), [(0, 4, 4, 72)]),
+        ("patch_conv_forward", (none, np.ones((3, 8, 2, 2)), np.ones(3)), [(0, 2, 2, 3)]),
         ("gelu_batch_norm_forward", (none, c, c, c, c, np.ones(2)), [s, *[(8,)] * 4]),
         (
             "gelu_conv_mixer_blocks_forward",
-            (np.ones(2), none, np.ones((1, 0)), np.ones((6, 8)), *CONV_MIXER_WEIGHTS),
-            [s, (1, *s), (1, *s), (6, 8), (6, 8)],
+            (eps, none, np.ones((1, 0)), *CONV_MIXER_WEIGHTS),
+            [s, (1, *s), (1, *s), (6, 8)],
         ),
     ):
         call(library, name, inputs, outs)
@@ -556,7 +606,7 @@ def test_shapes_of_zero(library: Path) -> None:
         ),
         (
             "gelu_conv_mixer_blocks_backward",
-            (np.ones(2), none, np.ones((1, 0)), none, *[np.zeros((1, *s))] * 2, np.ones((6, 8)))
+            (eps, none, np.ones((1, 0)), none, *[np.zeros((1, *s))] * 2, np.ones((6, 8)))
             + CONV_MIXER_WEIGHTS,
             [s, *[weight.shape for weight in CONV_MIXER_WEIGHTS]],
         ),

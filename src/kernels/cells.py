@@ -166,7 +166,10 @@ class NativeSelfAttention(nn.Cell):
 
 
 class NativeCrossAttention(nn.Cell):
-    """The same from one tensor to another, without dropout: q (B, N, C), kv (B, M, 2 C)."""
+    """The same from one tensor or map to another, without dropout.
+
+    q (B, ..., C), kv (B, ..., 2 C) -> (B, ..., C).
+    """
 
     def __init__(self, num_heads: int) -> None:
         super().__init__()
@@ -275,75 +278,87 @@ class _BatchNormWithStatistics(nn.Cell):
         return dx, dgamma, dbeta, ops.zeros_like(mean), ops.zeros_like(variance)
 
 
+class NativeRunningStatistics(nn.Cell):
+    """Moves the running statistics of norms towards a batch's, in place -> (1,), unused.
+
+    Inputs: x (..., C), for its number of rows; batch (N, C), mean and biased variance of each norm;
+    running, N parameters (C,) in the same order. Running variances are unbiased.
+
+    Args:
+        momentum: share of the batch.
+    """
+
+    def __init__(self, momentum: float) -> None:
+        super().__init__()
+        self.momentum = Tensor([momentum], ms.float32)
+        self.follow = operator("follow_statistics", _one)
+        self.follow.add_prim_attr("side_effect_mem", True)
+
+    def construct(self, x: Tensor, batch: Tensor, running: Tuple[Tensor, ...]) -> Tensor:
+        return self.follow(self.momentum, x, batch, *running)
+
+    def bprop(
+        self, x: Tensor, batch: Tensor, running: Tuple[Tensor, ...], out: Tensor, dout: Tensor
+    ) -> Any:
+        return ops.zeros_like(x), ops.zeros_like(batch), ops.zeros_like(running)
+
+
 class NativeConvMixerBlocks(nn.Cell):
     """ConvMixer from the output of its patch convolution to its last map.
 
     x = BN(active(patches)), then in every block r = x + keep BN(active(depthwise(x))) and
     x = BN(active(W r + b)). All norms go by the batch.
 
-    Inputs: patches (B, H, W, C); keep (depth, B); running (4 depth + 2, C), mean and variance of
-    each norm; weights: gamma and beta of the first norm (C,), then of every block, for the
-    convolution and for the product, weight (C, 1, k, k) or (C, C, 1, 1), bias, gamma and beta (C,).
-    Returns (B, H, W, C) and the next running statistics, through which no gradient flows. None
-    flows to `keep` either, which is drawn.
+    Inputs: patches (B, H, W, C); keep (depth, B); weights: gamma and beta of the first norm (C,),
+    then of every block, for the convolution and for the product, weight (C, 1, k, k) or
+    (C, C, 1, 1), bias, gamma and beta (C,).
+    Returns (B, H, W, C) and the batch's statistics (4 depth + 2, C), mean and biased variance of
+    each norm, through which no gradient flows. None flows to `keep` either, which is drawn.
 
     Args:
-        momentum: share of the batch in the running statistics.
         activation: `gelu` is the exact one.
     """
 
-    def __init__(
-        self, depth: int, epsilon: float, momentum: float, *, activation: Literal["gelu", "relu"]
-    ) -> None:
+    def __init__(self, depth: int, epsilon: float, *, activation: Literal["gelu", "relu"]) -> None:
         super().__init__()
-        self.blocks = _ConvMixerBlocksWithMaps(depth, epsilon, momentum, activation)
+        self.blocks = _ConvMixerBlocksWithMaps(depth, epsilon, activation)
 
     def construct(
-        self, patches: Tensor, keep: Tensor, running: Tensor, weights: Tuple[Tensor, ...]
+        self, patches: Tensor, keep: Tensor, weights: Tuple[Tensor, ...]
     ) -> Tuple[Tensor, Tensor]:
-        y, _, _, _, following = self.blocks(patches, keep, running, weights)
-        return y, following
+        y, _, _, statistics = self.blocks(patches, keep, weights)
+        return y, statistics
 
 
 class _ConvMixerBlocksWithMaps(nn.Cell):
     """The same with what the gradient needs, after y.
 
-    That is the outputs of convolutions and products (depth, B, H, W, C) and the batch's statistics
-    (4 depth + 2, C). What norms give is computed again.
+    That is the outputs of convolutions and products (depth, B, H, W, C) and the batch's statistics.
+    What norms give is computed again.
     """
 
-    def __init__(self, depth: int, epsilon: float, momentum: float, activation: str) -> None:
+    def __init__(self, depth: int, epsilon: float, activation: str) -> None:
         super().__init__()
-        self.settings = Tensor([epsilon, momentum], ms.float32)
+        self.epsilon = Tensor([epsilon], ms.float32)
         name = f"{activation}_conv_mixer_blocks"
-        self.forward = operator(f"{name}_forward", _maps_and_statistics, 5)
+        self.forward = operator(f"{name}_forward", _maps_and_statistics, 4)
         self.backward = operator(f"{name}_backward", _conv_mixer_gradients, 3 + 8 * depth)
 
-    def construct(
-        self, patches: Tensor, keep: Tensor, running: Tensor, weights: Tuple[Tensor, ...]
-    ) -> Any:
-        return self.forward(self.settings, patches, keep, running, *weights)
+    def construct(self, patches: Tensor, keep: Tensor, weights: Tuple[Tensor, ...]) -> Any:
+        return self.forward(self.epsilon, patches, keep, *weights)
 
     def bprop(
-        self,
-        patches: Tensor,
-        keep: Tensor,
-        running: Tensor,
-        weights: Tuple[Tensor, ...],
-        out: Any,
-        dout: Any,
+        self, patches: Tensor, keep: Tensor, weights: Tuple[Tensor, ...], out: Any, dout: Any
     ) -> Any:
         grads = self.backward(
-            self.settings, patches, keep, dout[0], out[1], out[2], out[3], *weights
+            self.epsilon, patches, keep, dout[0], out[1], out[2], out[3], *weights
         )
-        return grads[0], ops.zeros_like(keep), ops.zeros_like(running), grads[1:]
+        return grads[0], ops.zeros_like(keep), grads[1:]
 
 
-def _maps_and_statistics(
-    _: Shape, patches: Shape, keep: Shape, running: Shape, *__: Shape
-) -> Tuple[Shape, ...]:
+def _maps_and_statistics(_: Shape, patches: Shape, keep: Shape, *__: Shape) -> Tuple[Shape, ...]:
     maps = [keep[0], *patches]
-    return patches, maps, maps, running, running
+    return patches, maps, maps, [4 * keep[0] + 2, patches[3]]
 
 
 def _conv_mixer_gradients(_: Shape, patches: Shape, *inputs: Shape) -> Tuple[Shape, ...]:
@@ -453,6 +468,35 @@ def _windows(x: Shape, geometry: Shape) -> Shape:
     kernel_size, stride, padding = geometry[0], geometry[1], geometry[2] - 1
     rows, columns = ((n + 2 * padding - kernel_size) // stride + 1 for n in x[1:3])
     return [x[0], rows, columns, kernel_size * kernel_size * x[3]]
+
+
+class NativePatchConv(nn.Cell):
+    """Convolution whose stride is its kernel: (B, H, W, C), weight (C', C, k, k), bias (C',).
+
+    Returns (B, H // k, W // k, C'). The gradient cuts the patches out again.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.forward = operator("patch_conv_forward", _patches)
+        self.backward = operator("patch_conv_backward", _patch_gradients, 3)
+
+    def construct(self, x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+        return self.forward(x, weight, bias)
+
+    def bprop(
+        self, x: Tensor, weight: Tensor, bias: Tensor, out: Tensor, dout: Tensor
+    ) -> Tuple[Tensor, Tensor, Tensor]:
+        dx, dweight, dbias = self.backward(dout, x, weight)
+        return dx, dweight, dbias
+
+
+def _patches(x: Shape, weight: Shape, _: Shape) -> Shape:
+    return [x[0], x[1] // weight[2], x[2] // weight[2], weight[0]]
+
+
+def _patch_gradients(_: Shape, x: Shape, weight: Shape) -> Tuple[Shape, Shape, Shape]:
+    return x, weight, weight[:1]
 
 
 class NativeDenseConv(nn.Cell):

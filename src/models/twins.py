@@ -56,12 +56,10 @@ class SubSampledAttention(nn.Cell):
             self.norm = LayerNorm(dim, epsilon=1e-5)
 
     def construct(self, x: Tensor) -> Tensor:
-        batch, height, width, dim = x.shape
-        q = self.q(x).reshape(batch, height * width, dim)  # (B, H, W, C) -> (B, N, C)
+        q = self.q(x)
         if self.sr_ratio > 1:
             x = self.norm(self.sr(x))  # (B, H, W, C) -> (B, H/sr, W/sr, C)
-        kv = self.kv(x).reshape(batch, -1, 2 * dim)  # -> (B, M, 2 C)
-        return self.proj(self.heads(q, kv)).reshape(batch, height, width, dim)
+        return self.proj(self.heads(q, self.kv(x)))
 
 
 class WindowAttention(Attention):

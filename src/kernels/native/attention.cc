@@ -300,10 +300,11 @@ Sizes packed_sizes(const kernels::Arguments &a, int i) {
   return {a.dim(i + 1, 0), heads, tokens, tokens, a.dim(i + 1, 2) / 3};
 }
 
-// The same: h, then q and kv.
+// The same: h, then q and kv, which may be maps.
 Sizes apart_sizes(const kernels::Arguments &a, int i) {
-  const int64_t heads = static_cast<int64_t>(a.f32(i)[0]);
-  return {a.dim(i + 1, 0), heads, a.dim(i + 1, 1), a.dim(i + 2, 1), a.dim(i + 1, 2)};
+  const int64_t heads = static_cast<int64_t>(a.f32(i)[0]), batch = a.dim(i + 1, 0);
+  const auto tokens = [&](int of) { return batch == 0 ? 0 : a.rows(of) / batch; };
+  return {batch, heads, tokens(i + 1), tokens(i + 2), a.columns(i + 1)};
 }
 
 }  // namespace
@@ -320,13 +321,13 @@ KERNEL(self_attention_backward, 6) {
   run_backward(s, packed(a.f32(2), s), Dropout(a, 3, s.keys), whole(a.f32(0), s), packed(a.f32(5), s));
 }
 
-// h (1), q (B, N, C), kv (B, M, 2 C) -> y (B, N, C)
+// h (1), q (B, ..., C), kv (B, ..., 2 C) -> y (B, ..., C)
 KERNEL(cross_attention_forward, 4) {
   const Sizes s = apart_sizes(a, 0);
   run_forward(s, apart(a.f32(1), a.f32(2), s), Dropout(), whole(a.f32(3), s));
 }
 
-// dy (B, N, C), then as forward -> dq (B, N, C), dkv (B, M, 2 C)
+// dy (B, ..., C), then as forward -> dq (B, ..., C), dkv (B, ..., 2 C)
 KERNEL(cross_attention_backward, 6) {
   const Sizes s = apart_sizes(a, 1);
   run_backward(s, apart(a.f32(2), a.f32(3), s), Dropout(), whole(a.f32(0), s),

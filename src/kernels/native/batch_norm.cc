@@ -10,9 +10,10 @@ namespace {
 template <typename Activation>
 void forward(const kernels::Arguments &a) {
   const float *settings = a.f32(5);
-  batch_norm::forward<Activation>(a.rows(0), a.columns(0), a.f32(0), a.f32(1), a.f32(2),
-                                  {a.f32(3), a.f32(4)}, {settings[0], settings[1]}, a.f32(6),
-                                  {a.f32(7), a.f32(8)}, {a.f32(9), a.f32(10)});
+  const int64_t rows = a.rows(0), columns = a.columns(0);
+  const batch_norm::Statistics batch{a.f32(7), a.f32(8)};
+  batch_norm::forward<Activation>(rows, columns, a.f32(0), a.f32(1), a.f32(2), settings[0], a.f32(6), batch);
+  batch_norm::follow({a.f32(3), a.f32(4)}, batch, rows, columns, settings[1], {a.f32(9), a.f32(10)});
 }
 
 // dy, x (..., C), gamma, mean, variance (C), epsilon (1) -> dx (..., C), dgamma, dbeta (C)

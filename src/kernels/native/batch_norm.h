@@ -60,15 +60,25 @@ struct Statistics {
   float *mean, *variance;
 };
 
-struct Settings {
-  double epsilon;
-  float momentum;  // share of the batch in the running statistics
-};
+// The running statistics after a batch of `rows`, of which `momentum` is the batch's: they hold the
+// unbiased variance. `next` may be `running`.
+inline void follow(Statistics running, Statistics batch, int64_t rows, int64_t columns, float momentum,
+                   Statistics next) {
+  const float correction = static_cast<float>(rows) / static_cast<float>(std::max<int64_t>(rows - 1, 1));
+  for (int64_t c = 0; c < columns; ++c) {
+    const float mean = running.mean[c], variance = running.variance[c];
+    next.mean[c] = mean;
+    next.variance[c] = variance;
+    if (rows == 0) continue;
+    next.mean[c] += momentum * (batch.mean[c] - mean);
+    next.variance[c] += momentum * (batch.variance[c] * correction - variance);
+  }
+}
 
-// x (rows, C) -> y (rows, C), the batch's statistics (biased variance) and the next running ones.
+// x (rows, C) -> y (rows, C) and the batch's statistics, with the biased variance.
 template <typename Activation>
 void forward(int64_t rows, int64_t columns, const float *x, const float *gamma, const float *beta,
-             Statistics running, Settings settings, float *y, Statistics batch, Statistics next) {
+             double epsilon, float *y, Statistics batch) {
   if (rows == 0) return;
   // Relative to the first row: nothing cancels when the mean is much larger than the deviation.
   std::vector<float> origins(columns), scales(columns);
@@ -84,8 +94,6 @@ void forward(int64_t rows, int64_t columns, const float *x, const float *gamma, 
       store(square + i, load(square + i) + d * d);
     });
   });
-  // Running statistics hold the unbiased variance.
-  const float correction = static_cast<float>(rows) / static_cast<float>(std::max<int64_t>(rows - 1, 1));
   for (int64_t c = 0; c < columns; ++c) {
     const double shift = sums.first[c] / rows;
     const double raw = sums.second[c] / rows - shift * shift;
@@ -93,10 +101,7 @@ void forward(int64_t rows, int64_t columns, const float *x, const float *gamma, 
     const double positive = raw < 0.0 ? 0.0 : raw;
     batch.mean[c] = static_cast<float>(origin[c] + shift);
     batch.variance[c] = static_cast<float>(positive);
-    scale[c] = static_cast<float>(gamma[c] / std::sqrt(positive + settings.epsilon));
-    const float mean = running.mean[c], variance = running.variance[c];
-    next.mean[c] = mean + settings.momentum * (batch.mean[c] - mean);
-    next.variance[c] = variance + settings.momentum * (batch.variance[c] * correction - variance);
+    scale[c] = static_cast<float>(gamma[c] / std::sqrt(positive + epsilon));
   }
   for_rows(rows, columns, [=](int64_t at) {
     simd::for_vectors(columns, [=](int64_t i, auto load, auto store) {

@@ -13,14 +13,14 @@ using batch_norm::Statistics;
 using gemm::row_major;
 using simd::Vec;
 
-// What both directions read: settings epsilon and momentum (2), patches (B, H, W, C), keep (depth, B), and
+// What both directions read: epsilon (1), patches (B, H, W, C), keep (depth, B), and
 // from `weights` on gamma and beta of the first norm (C), then of every block, for the convolution and
 // for the product, weight, bias, gamma and beta. The weights are (C, 1, k, k) and (C, C, 1, 1).
 // Layers are counted through, convolutions and products alike; norm 0 is that of the patches, norm
 // n + 1 follows layer n.
 struct Network {
   Network(const kernels::Arguments &a, int weights)
-      : a(a), weights(weights), settings{a.f32(0)[0], a.f32(0)[1]}, patches(a.f32(1)),
+      : a(a), weights(weights), epsilon(a.f32(0)[0]), patches(a.f32(1)),
         map{a.dim(1, 0), a.dim(1, 1), a.dim(1, 2), a.dim(1, 3)}, depth(static_cast<int>(a.dim(2, 0))),
         end(weights + 2 + 8 * depth), rows(a.rows(1)), columns(a.columns(1)), size(rows * columns),
         sample(map.height * map.width * columns) {}
@@ -42,7 +42,7 @@ struct Network {
 
   const kernels::Arguments &a;
   const int weights;
-  const batch_norm::Settings settings;
+  const double epsilon;
   const float *const patches;
   const depthwise::Map map;
   const int depth, end;
@@ -61,18 +61,17 @@ void add_kept(const Network &net, int block, const float *a, const float *b, flo
   });
 }
 
-// settings, patches, keep, running statistics, weights -> y (B, H, W, C), outputs of the convolutions and
-// of the products, the batch's statistics and the next running ones.
+// epsilon, patches, keep, weights -> y (B, H, W, C), outputs of the convolutions and of the products, and
+// the batch's statistics.
 template <typename Activation>
 void forward(const kernels::Arguments &a) {
-  const Network net(a, 4);
+  const Network net(a, 3);
   float *y = a.f32(net.end);
   const Scratch scratch(net.size);
   float *r = scratch.get();
   const auto norm = [&](int n, const float *from, float *to) {
     batch_norm::forward<Activation>(net.rows, net.columns, from, net.of(net.gamma(n)), net.of(net.beta(n)),
-                                    net.statistics(3, n), net.settings, to,
-                                    net.statistics(net.end + 3, n), net.statistics(net.end + 4, n));
+                                    net.epsilon, to, net.statistics(net.end + 3, n));
   };
   norm(0, net.patches, y);
   for (int block = 0; block < net.depth; ++block) {
@@ -88,7 +87,7 @@ void forward(const kernels::Arguments &a) {
   }
 }
 
-// settings, patches, keep, dy, outputs of the convolutions and of the products, the batch's statistics,
+// epsilon, patches, keep, dy, outputs of the convolutions and of the products, the batch's statistics,
 // weights -> dpatches, and the gradient of every weight
 template <typename Activation>
 void backward(const kernels::Arguments &a) {
@@ -101,12 +100,12 @@ void backward(const kernels::Arguments &a) {
   const auto again = [&](int n, const float *from, auto take) {
     const Statistics statistics = net.statistics(6, n);
     batch_norm::normalise<Activation>(rows, columns, from, net.of(net.gamma(n)), net.of(net.beta(n)),
-                                      statistics.mean, statistics.variance, net.settings.epsilon, take);
+                                      statistics.mean, statistics.variance, net.epsilon, take);
   };
   const auto norm_backward = [&](int n, const float *dy, const float *from, float *to) {
     const Statistics statistics = net.statistics(6, n);
     batch_norm::backward<Activation>(rows, columns, dy, from, net.of(net.gamma(n)), statistics.mean,
-                                     statistics.variance, net.settings.epsilon, to, grad(net.gamma(n)),
+                                     statistics.variance, net.epsilon, to, grad(net.gamma(n)),
                                      grad(net.beta(n)));
   };
   const float *dy = a.f32(3);

@@ -74,7 +74,10 @@ class AttentionWithin(nn.Cell):
 
 
 class AttentionToOthers(nn.Cell):
-    """Tokens attend to other tokens: q (B, N, C), k and v side by side (B, M, 2 C) -> (B, N, C)."""
+    """Tokens or places of a map attend to others.
+
+    q (B, ..., C), k and v side by side (B, ..., 2 C) -> (B, ..., C).
+    """
 
     def __init__(self, dim: int, num_heads: int) -> None:
         super().__init__()
@@ -85,8 +88,10 @@ class AttentionToOthers(nn.Cell):
     def construct(self, q: ms.Tensor, kv: ms.Tensor) -> ms.Tensor:
         if self.native is not None and q.dtype == ms.float32:
             return self.native(q, kv)
-        k, v = self.split_kv(kv)  # (B, M, 2 C) -> 2 x (B, h, M, d)
-        return self.attend(self.split_q(q), k, v)
+        batch, channels = q.shape[0], q.shape[-1]
+        k, v = self.split_kv(kv.reshape(batch, -1, 2 * channels))  # -> 2 x (B, h, M, d)
+        heads = self.split_q(q.reshape(batch, -1, channels))  # -> (B, h, N, d)
+        return self.attend(heads, k, v).reshape(q.shape)
 
 
 class Attention(nn.Cell):

@@ -74,12 +74,11 @@ class ConvMixerBlocks(nn.SequentialCell):
             weights += [layer.weight, layer.bias, norm.gamma, norm.beta]
         if first_norm.native is not None:
             name = kernel_name(first_norm.activation)
-            native = cells.NativeConvMixerBlocks(
-                len(blocks), first_norm.eps, MOMENTUM, activation=name
-            )
+            native = cells.NativeConvMixerBlocks(len(blocks), first_norm.eps, activation=name)
         _set(
             self,
             native=native,
+            follow=cells.NativeRunningStatistics(MOMENTUM) if native is not None else None,
             weights=tuple(weights),
             running=tuple(x for norm in norms for x in (norm.moving_mean, norm.moving_variance)),
             drop_paths=tuple(block.drop_path for block in blocks),
@@ -88,16 +87,14 @@ class ConvMixerBlocks(nn.SequentialCell):
     def with_first_norm(self, patches: Tensor) -> Tensor:
         """First norm and all blocks, in training on native kernels: (B, H, W, C) -> the same.
 
-        One operator, for `native` other than None. Norms go by the batch.
+        One operator, for `native` other than None. Norms go by the batch. Another moves the running
+        statistics; had these inputs and assignments of their own, the compiler would copy every
+        weight between the two, twice.
         """
         keep = ops.stack([drop_path.keep(patches) for drop_path in self.drop_paths])  # (depth, B)
-        y, running = self.native(patches, keep, ops.stack(self.running), self.weights)
-        _for_each(ops.assign, self.running, ops.unstack(running))
+        y, statistics = self.native(patches, keep, self.weights)
+        self.follow(y, statistics, self.running)
         return y
-
-
-# A loop over them would be compiled as calls within calls.
-_for_each = ops.HyperMap()
 
 
 def _set(cell: nn.SequentialCell, **attributes: Any) -> None:

@@ -54,9 +54,9 @@ class PatchConv(nn.Conv2d):
         # On a CPU cutting the patches out and multiplying is faster than the convolution.
         self.is_product = selection.is_fast()
         self.product = Product()
-        self.windows = None
+        self.native = None
         if in_layout == NHWC and selection.is_native():
-            self.windows = cells.NativeWindows(patch_size, patch_size, 0)
+            self.native = cells.NativePatchConv()
 
     def construct(self, x: Tensor) -> Tensor:
         if self.is_product and x.dtype == ms.float32:
@@ -66,14 +66,12 @@ class PatchConv(nn.Conv2d):
 
     def _multiply(self, x: Tensor) -> Tensor:
         """-> (B, H/p, W/p, C')."""
+        if self.native is not None:
+            return self.native(x, self.weight, self.bias)
         side, channels = self.patch_size, self.in_channels
         batch = x.shape[0]
         weight = self.weight
-        if self.windows is not None:
-            x = self.windows(x)
-            rows, columns = x.shape[1], x.shape[2]
-            weight = weight.transpose(0, 2, 3, 1)
-        elif self.in_layout == NCHW:
+        if self.in_layout == NCHW:
             rows, columns = x.shape[2] // side, x.shape[3] // side
             if x.shape[2:] != (rows * side, columns * side):
                 x = x[:, :, : rows * side, : columns * side]
