@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, List, Tuple
+from typing import Any, Callable, List, Tuple
 
 import mindspore as ms
 import numpy as np
@@ -13,6 +13,7 @@ from torch_oracle import torch
 from src.args import OptimConfig
 from src.data.augment.batch_transform import BatchTransform
 from src.data.imagenet import Batch
+from src.models.convmixer import ConvMixer
 from src.tools.amp import LossScale, apply_amp
 from src.tools.clipping import GradientClip
 from src.tools.criterion import DistillationLoss, SoftTargetCrossEntropy
@@ -331,9 +332,16 @@ class NetWithStatistics(TinyNet):
         self.norm = nn.BatchNorm1d(8)
 
 
+def conv_mixer() -> ConvMixer:
+    return ConvMixer(dim=8, depth=2, kernel_size=3, patch_size=2, img_size=4, num_classes=3)
+
+
 @pytest.mark.parametrize("accumulation_step", [1, 2])
-def test_overflow_leaves_running_statistics_alone(accumulation_step: int) -> None:
-    net = NetWithStatistics()
+@pytest.mark.parametrize("create", [NetWithStatistics, conv_mixer])
+def test_overflow_leaves_running_statistics_alone(
+    create: Callable[[], nn.Cell], accumulation_step: int
+) -> None:
+    net = create()
     transform = BatchTransform(6, 4, num_classes=3, mean=(0.5,) * 3, std=(0.2,) * 3)
     step = TrainOneStep(
         NetWithLoss(transform, net, SoftTargetCrossEntropy()),
@@ -347,6 +355,9 @@ def test_overflow_leaves_running_statistics_alone(accumulation_step: int) -> Non
     for _ in range(accumulation_step):
         run(step, (image, label, mix), 0.01)
     before = snapshot(step)
+    means = [value for name, value in before.items() if name.endswith("moving_mean")]
+    assert means
+    assert all(value.any() for value in means)
     mix[2, 0] = np.inf
     for _ in range(accumulation_step):
         outputs = run(step, (image, label, mix), 0.01)
