@@ -13,10 +13,7 @@ namespace {
 // x (B, H, W, C) and weight (C', C, k, k) are arguments number `map` and `weight`.
 struct PatchConv {
   PatchConv(const kernels::Arguments &a, int map, int weight)
-      : patches(a.dim(map, 0), a.dim(map, 1), a.dim(map, 2), a.dim(map, 3), a.dim(weight, 2),
-                a.dim(weight, 2), 0),
-        x(a.f32(map)), weight(a.f32(weight)), outputs(a.dim(weight, 0)), area(a.dim(weight, 2) * a.dim(weight, 2)),
-        channels(patches.channels) {}
+      : PatchConv(a, map, weight, a.dim(weight, 2)) {}
 
   // visit(offset in the weight, offset in the same as (C', k, k, C)) for all its elements.
   template <typename Visit>
@@ -35,6 +32,12 @@ struct PatchConv {
   const windows::Windows patches;
   const float *const x, *const weight;
   const int64_t outputs, area, channels;
+
+ private:
+  PatchConv(const kernels::Arguments &a, int map, int weight, int64_t side)
+      : patches(a.dim(map, 0), a.dim(map, 1), a.dim(map, 2), a.dim(map, 3), side, side, 0),
+        x(a.f32(map)), weight(a.f32(weight)), outputs(a.dim(weight, 0)), area(side * side),
+        channels(patches.channels) {}
 };
 
 }  // namespace
