@@ -165,7 +165,8 @@ def mindcv_call(side: int, batch: int, training: bool) -> Callable:
 def products(arch: str, batch: int, training: bool, batches: int) -> Dict[str, Any]:
     """As `timed`, of the network's multiply-adds and nothing else."""
     # NumPy's library takes processors that are newer than itself for very old ones.
-    if "avx512f" in Path("/proc/cpuinfo").read_text(encoding="utf-8"):
+    cpuinfo = Path("/proc/cpuinfo")
+    if cpuinfo.exists() and "avx512f" in cpuinfo.read_text(encoding="utf-8"):
         os.environ.setdefault("OPENBLAS_CORETYPE", "SkylakeX")
     import numpy as np
 

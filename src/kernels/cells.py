@@ -69,7 +69,7 @@ class NativeLinear(nn.Cell):
     def __init__(self) -> None:
         super().__init__()
         self.forward = operator("linear_forward", _with_last_of_third)
-        self.backward = operator("linear_backward", _linear_gradients, 3)
+        self.backward = operator("linear_backward", _input_weight_bias, 3)
 
     def construct(self, x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
         return self.forward(x, weight, bias)
@@ -85,7 +85,7 @@ def _with_last_of_third(x: Shape, _: Shape, bias: Shape) -> Shape:
     return [*x[:-1], *bias]
 
 
-def _linear_gradients(_: Shape, x: Shape, weight: Shape) -> Tuple[Shape, Shape, Shape]:
+def _input_weight_bias(_: Shape, x: Shape, weight: Shape) -> Tuple[Shape, Shape, Shape]:
     return x, weight, weight[:1]
 
 
@@ -479,7 +479,7 @@ class NativePatchConv(nn.Cell):
     def __init__(self) -> None:
         super().__init__()
         self.forward = operator("patch_conv_forward", _patches)
-        self.backward = operator("patch_conv_backward", _patch_gradients, 3)
+        self.backward = operator("patch_conv_backward", _input_weight_bias, 3)
 
     def construct(self, x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
         return self.forward(x, weight, bias)
@@ -493,10 +493,6 @@ class NativePatchConv(nn.Cell):
 
 def _patches(x: Shape, weight: Shape, _: Shape) -> Shape:
     return [x[0], x[1] // weight[2], x[2] // weight[2], weight[0]]
-
-
-def _patch_gradients(_: Shape, x: Shape, weight: Shape) -> Tuple[Shape, Shape, Shape]:
-    return x, weight, weight[:1]
 
 
 class NativeDenseConv(nn.Cell):
