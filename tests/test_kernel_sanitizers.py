@@ -44,6 +44,8 @@ def calls() -> List[str]:
                     f"{name}_backward {m} {m} {c} {c} {c} =1e-5,0.1 {m} {c} {c}",
                 )
             ),
+            f"keep {c} {b}x{h} {c + b * h}",
+            f"put_back {c + b * h} {c} {b}x{h} 1",
             f"scale_shift_forward {m} {c} {c} {m}",
             f"scale_shift_backward {m} {m} {c} {m} {c} {c}",
             f"add_kept_forward {m} {m} {b} {m}",

@@ -421,6 +421,18 @@ def test_running_statistics(library: Path, shape: Tuple[int, ...]) -> None:
         assert_close(mine, expected_values.numpy())
 
 
+def test_a_snapshot_brings_everything_back(library: Path) -> None:
+    tensors = randoms((7,), (), (2, 0), (3, 5))
+    before = [x.copy() for x in tensors]
+    (kept,) = call(library, "keep", tensors, [(23,)])
+    assert (kept == np.concatenate([x.ravel() for x in before])).all()
+    for x in tensors:
+        x.fill(np.nan)
+    call(library, "put_back", (kept, *tensors), [(1,)])
+    for mine, theirs in zip(tensors, before):
+        assert (mine == theirs).all()
+
+
 @pytest.mark.parametrize("shape", ROWS, ids=str)
 def test_scale_shift(library: Path, shape: Tuple[int, ...]) -> None:
     x, scale, shift, dy = randoms(shape, shape[-1:], shape[-1:], shape)

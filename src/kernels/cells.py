@@ -7,6 +7,7 @@ one kernel that have the same inputs.
 
 from __future__ import annotations
 
+import math
 from functools import cache
 from pathlib import Path
 from typing import Any, Callable, List, Literal, Sequence, Tuple
@@ -37,6 +38,10 @@ def _first(x: Shape, *_: Shape) -> Shape:
 
 def _one(*_: Shape) -> Shape:
     return [1]
+
+
+def _sizes(*shapes: Shape) -> Shape:
+    return [sum(math.prod(shape) for shape in shapes)]
 
 
 def _with_four_columns(x: Shape, *_: Shape) -> Tuple[Shape, ...]:
@@ -301,6 +306,24 @@ class NativeRunningStatistics(nn.Cell):
         self, x: Tensor, batch: Tensor, running: Tuple[Tensor, ...], out: Tensor, dout: Tensor
     ) -> Any:
         return ops.zeros_like(x), ops.zeros_like(batch), ops.zeros_like(running)
+
+
+class NativeSnapshot(nn.Cell):
+    """Copies parameters into one tensor, and puts them back in place."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.keep = operator("keep", _sizes)
+        self.put_back = operator("put_back", _one)
+        self.put_back.add_prim_attr("side_effect_mem", True)
+
+    def take(self, parameters: Tuple[Tensor, ...]) -> Tensor:
+        """Parameters of any shapes -> their values, (sum of sizes,)."""
+        return self.keep(*parameters)
+
+    def restore(self, parameters: Tuple[Tensor, ...], kept: Tensor) -> None:
+        """Sets the parameters that `take` was given."""
+        self.put_back(kept, *parameters)
 
 
 class NativeConvMixerBlocks(nn.Cell):

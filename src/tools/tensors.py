@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import Tuple
 
 import mindspore as ms
-from mindspore import Tensor, nn, ops
+from mindspore import ParameterTuple, Tensor, nn, ops
 
 from src.kernels import cells, selection
 
@@ -34,6 +34,29 @@ class GlobalNorm(nn.Cell):
         if self.native is not None and tensors[0].dtype == ms.float32:
             return self.native(tensors)
         return ops.sqrt(ops.addn(for_each(_square_sum, tensors)))
+
+
+class Snapshot(nn.Cell):
+    """The values of parameters at one moment, to go back to."""
+
+    def __init__(self, parameters: ParameterTuple) -> None:
+        super().__init__(auto_prefix=False)
+        self.parameters = parameters
+        native = selection.is_native() and all(p.dtype == ms.float32 for p in parameters)
+        self.native = cells.NativeSnapshot() if native and parameters else None
+
+    def take(self) -> Tensors:
+        """The present values: one of each parameter, or all in one."""
+        if self.native is not None:
+            return (self.native.take(self.parameters),)
+        return copies(self.parameters)
+
+    def restore(self, values: Tensors) -> None:
+        """Sets the parameters to what `take` gave."""
+        if self.native is not None:
+            self.native.restore(self.parameters, values[0])
+        else:
+            assign(self.parameters, values)
 
 
 def _product(factor: Tensor, x: Tensor) -> Tensor:

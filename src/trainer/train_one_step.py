@@ -10,7 +10,7 @@ from mindspore import Parameter, ParameterTuple, Tensor, nn, ops
 from src.tools.amp import LossScale
 from src.tools.clipping import GradientClip
 from src.tools.collectives import MeanOverRanks
-from src.tools.tensors import GlobalNorm, Tensors, add_to, assign, clear, copies, multiply
+from src.tools.tensors import GlobalNorm, Snapshot, Tensors, add_to, assign, clear, copies, multiply
 from src.trainer.ema import Ema
 
 _SUMS = "train.grad_sum"
@@ -114,6 +114,7 @@ class TrainOneStep(nn.Cell):
                 if not p.requires_grad and p is not calls
             ]
         )
+        self.before = Snapshot(self.statistics)
         self.value_and_grad = ms.value_and_grad(self._scaled_loss, None, weights, has_aux=True)
 
     def saved_parameters(self) -> List[Parameter]:
@@ -129,7 +130,7 @@ class TrainOneStep(nn.Cell):
         return self
 
     def construct(self, image: Tensor, label: Tensor, mix: Tensor, lr: Tensor) -> Tensors:
-        before = copies(self.statistics)
+        before = self.before.take()
         scale = self.loss_scale.present()
         (_, loss), grads = self.value_and_grad(image, label, mix, scale)
         if self.accumulation_step > 1 or not self.loss_scale.is_one:
@@ -138,7 +139,7 @@ class TrainOneStep(nn.Cell):
             norm, finite = self._update(grads, lr, before)
         else:
             if not ops.isfinite(loss):
-                assign(self.statistics, before)
+                self.before.restore(before)
             norm, finite = self._accumulate(grads, lr, before)
         ops.assign(self.calls, self.calls + 1)
         return loss, norm, finite, scale
@@ -171,7 +172,7 @@ class TrainOneStep(nn.Cell):
             if self.ema is not None:
                 self.ema()
         else:
-            assign(self.statistics, before)
+            self.before.restore(before)
         self.loss_scale(finite)
         return norm, finite
 
