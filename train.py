@@ -20,8 +20,8 @@ def train(config: Config) -> None:
     # tenth of a second.
     from src.data.imagenet import create_dataset
     from src.tools.settle import settle_by_data
-    from src.trainer.build import build_run, build_trainer
     from src.trainer.dry_run import dry_run, profile
+    from src.trainer.run import build_run, build_trainer
 
     config = settle_by_data(config)
     run = build_run(config, world)

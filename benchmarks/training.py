@@ -39,8 +39,9 @@ from src.data.imagenet import Batch
 from src.tools.checkpoint import load_parameters, read_checkpoint, save_checkpoint
 from src.tools.device import setup_device
 from src.tools.records import Records
-from src.trainer.build import build_network, build_run, build_train_step, build_trainer
+from src.trainer.build import build_network, build_train_step
 from src.trainer.loop import Trainer
+from src.trainer.run import build_run, build_trainer
 from src.trainer.train_one_step import TrainOneStep
 
 BATCH = 32

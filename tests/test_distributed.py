@@ -33,7 +33,7 @@ from src.models.layers.drop_path import SeededUniform
 from src.tools.checkpoint import Checkpoint, read_checkpoint
 from src.tools.collectives import StopVote, check_equal_over_ranks, gather_from_ranks
 from src.tools.device import ALONE, RankEnvironment, World, read_rank_environment
-from src.trainer.build import check_same_recipe
+from src.trainer.run import check_same_recipe
 
 # Python reads this file when it starts. What each rank holds is written when its trainer concludes.
 DUMP_STATE = """

@@ -1,53 +1,36 @@
-"""From a Config to the cells that train and evaluate, and to the loop that runs them."""
+"""From a Config to the cells that train and evaluate."""
 
 from __future__ import annotations
 
 import contextlib
-import logging
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Optional
 
 import mindspore as ms
 from mindspore import Parameter, Tensor, nn
 
-from src.args import Config, from_yaml_text, to_yaml
+from src.args import Config
 from src.data.augment.batch_transform import BatchTransform, EraseBoxes, ImageNormalize
-from src.data.imagenet import ImageDataset
 from src.errors import UserError
 from src.kernels import selection
 from src.models.layers.drop_path import seed_drop_paths
 from src.models.layers.dropout import seed_dropouts
 from src.models.registry import create_model
 from src.tools.amp import LossScale, apply_amp, resolve_amp
-from src.tools.checkpoint import (
-    Checkpoint,
-    CheckpointFolder,
-    load_parameters,
-    read_checkpoint,
-    run_folder,
-)
+from src.tools.checkpoint import Checkpoint, load_parameters, read_checkpoint
 from src.tools.clipping import GradientClip
-from src.tools.collectives import MeanOverRanks, check_equal_over_ranks
+from src.tools.collectives import MeanOverRanks
 from src.tools.criterion import DistillationLoss, create_criterion
 from src.tools.device import ALONE, World
-from src.tools.log import log_to_file
 from src.tools.optimizer import create_optimizer
-from src.tools.pretrained import start_from_file
-from src.tools.records import Records
-from src.tools.schedulers import create_lr_schedule
-from src.tools.tensorboard_events import TensorBoardEvents
 from src.trainer.ema import Ema
 from src.trainer.evaluate import EvalNet
-from src.trainer.loop import RunState, Trainer
 from src.trainer.train_one_step import (
     AnyNetWithLoss,
     DistilledNetWithLoss,
     NetWithLoss,
     TrainOneStep,
 )
-
-_LOGGER = logging.getLogger(__name__)
 
 
 def build_network(config: Config) -> nn.Cell:
@@ -186,140 +169,3 @@ def build_loss_scale(config: Config) -> LossScale:
 def build_eval_net(config: Config, network: nn.Cell) -> EvalNet:
     """Normalisation and network, for uint8 images."""
     return EvalNet(ImageNormalize(mean=config.data.mean, std=config.data.std), network)
-
-
-# Keys that change where or how long a run works, but not what it computes.
-_FREE_KEYS = frozenset(
-    "train_url resume allow_config_change data_url num_parallel_workers python_multiprocessing "
-    "device_target device_id "
-    "save_every save_steps keep_checkpoint_max eval_every log_interval max_overflows pretrained "
-    "ema debug cpu_kernels dry_run profile tensorboard run_modelarts cache_dir "
-    "obs_endpoint".split()
-)
-
-
-def check_same_recipe(config: Config, resumed: Checkpoint, world: World = ALONE) -> None:
-    """Refuses to continue a run under a recipe that would compute something else.
-
-    Another number of ranks is no other recipe while all ranks together have the same batch.
-
-    Raises:
-        UserError: listing every key that differs, with both values.
-    """
-    there = from_yaml_text(resumed.meta["config"], str(resumed.path)).flat()
-    batches = there["batch_size"] * resumed.meta.get("world_size", 1)
-    is_same_batch = batches == config.data.batch_size * world.size
-    if not is_same_batch and there["batch_size"] == config.data.batch_size:
-        raise UserError(
-            f"resume {str(resumed.path)!r}: batch_size {config.data.batch_size} on {world.size} "
-            f"rank(s) is another global batch than {batches}, the run's; give --batch_size "
-            f"{max(1, batches // world.size)}, or --allow_config_change"
-        )
-    changed = [
-        f"{key} {there[key]!r} -> {here!r}"
-        for key, here in config.flat().items()
-        if key not in _FREE_KEYS
-        and there[key] != here
-        and not (key == "batch_size" and is_same_batch)
-    ]
-    if changed:
-        raise UserError(
-            f"resume {str(resumed.path)!r}: the recipe has changed ({'; '.join(changed)}); give "
-            "the old values, or --allow_config_change"
-        )
-
-
-@dataclass(frozen=True)
-class Run:
-    """Where a run keeps its files, and what it continues from."""
-
-    checkpoints: CheckpointFolder
-    resumed: Optional[Checkpoint]
-    state: RunState
-    world: World = ALONE
-
-
-def build_run(config: Config, world: World = ALONE) -> Run:
-    """Looks for the checkpoint to continue from; writes nothing.
-
-    Raises:
-        UserError: as of `CheckpointFolder.find_resumed`.
-    """
-    train = config.train
-    checkpoints = CheckpointFolder(
-        run_folder(config), save_every=train.save_every, keep_max=train.keep_checkpoint_max
-    )
-    resumed = checkpoints.find_resumed(train.resume)
-    if resumed and not train.allow_config_change:
-        check_same_recipe(config, resumed, world)
-    state = RunState.from_meta(resumed.meta) if resumed else RunState()
-    check_equal_over_ranks(
-        "the step to go on from",
-        state.step,
-        world,
-        remedy="--train_url and --resume must be a folder all hosts share, or a URL",
-    )
-    return Run(checkpoints, resumed, state, world)
-
-
-def open_folder(config: Config, run: Run) -> Records:
-    """Creates the run's folder and opens its records.
-
-    Raises:
-        UserError: it cannot be written, or a package is missing.
-    """
-    folder, first_step = run.checkpoints.folder, run.state.step
-    try:
-        run.checkpoints.create(run.resumed)
-        log_to_file(folder / "train.log")
-        (folder / "config.yaml").write_text(to_yaml(config, with_origins=True), encoding="utf-8")
-        events = None
-        if config.train.tensorboard:
-            events = TensorBoardEvents(folder / "tensorboard", first_step=first_step)
-        return Records(folder / "metrics.csv", first_step=first_step, events=events)
-    except OSError as error:
-        raise UserError(
-            f"train_url {str(folder)!r}: cannot be written ({error}); give another --train_url"
-        ) from error
-
-
-def build_trainer(
-    config: Config, run: Run, *, train_set: ImageDataset, val_set: ImageDataset
-) -> Trainer:
-    """The loop with everything it runs; creates the run's folder once nothing else can fail.
-
-    Raises:
-        UserError: weights that do not fit, a setting that is not available.
-    """
-    network = build_network(config)
-    if config.model.pretrained and not run.resumed:
-        target = f"arch {config.model.arch} with image_size {config.model.image_size}"
-        start_from_file(network, Path(config.model.pretrained), target=target)
-    train_step = build_train_step(config, network, run.world)
-    if run.resumed:
-        load_parameters(train_step.saved_parameters(), run.resumed, target="this recipe")
-        _LOGGER.info("resumed from %s at step %d", run.resumed.path, run.state.step)
-    check_equal_over_ranks(
-        "the sum of all weights",
-        sum(float(p.asnumpy().sum(dtype="float64")) for p in network.get_parameters()),
-        run.world,
-        remedy="the ranks need the same recipe and the same weights",
-    )
-    records = open_folder(config, run) if run.world.is_main else None
-    return Trainer(
-        config,
-        train_step,
-        build_eval_net(config, network),
-        train_set=train_set,
-        val_set=val_set,
-        lr_schedule=create_lr_schedule(
-            config.optim,
-            epochs=config.train.epochs,
-            steps_per_epoch=train_set.steps_per_epoch,
-            global_batch=config.data.batch_size * config.train.accumulation_step * run.world.size,
-        ),
-        checkpoints=run.checkpoints,
-        records=records,
-        state=run.state,
-        world=run.world,
-    )

@@ -20,8 +20,8 @@ from src.data.imagenet import ImageDataset
 from src.errors import TrainingFailed, UserError
 from src.tools.checkpoint import CheckpointFolder, load_parameters, read_checkpoint, run_folder
 from src.tools.device import peak_memory_gib, trace_steps
-from src.trainer.build import Run, build_trainer
 from src.trainer.loop import Trainer
+from src.trainer.run import Run, build_trainer
 
 _LOGGER = logging.getLogger(__name__)
 

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from typing import Callable, Optional
+from typing import TYPE_CHECKING, Callable, Optional
 
 import mindspore as ms
 import numpy as np
 from mindspore import Tensor, nn
 
-from src.data.imagenet import ImageDataset
 from src.tools.collectives import sum_over_ranks
 from src.tools.device import ALONE, World
 from src.tools.metrics import EvalResult, EvalTotals
+
+if TYPE_CHECKING:
+    # Inference alone needs no pipeline, whose compiler takes 60 MB.
+    from src.data.imagenet import ImageDataset
 
 Watch = Callable[[np.ndarray, np.ndarray, np.ndarray], None]
 
