@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import os
-from typing import Any
+from typing import Any, Iterator
 
 os.environ.setdefault("GLOG_v", "3")  # read when MindSpore is imported
 
+import pytest
+
 from src.args import RunConfig
+from src.kernels import selection
 from src.tools.device import setup_device
 
 
@@ -32,3 +35,16 @@ def declare_torchvision_operators() -> Any:
 
 setup_device(RunConfig(), seed=1)
 _TORCHVISION_OPERATORS = declare_torchvision_operators()
+
+
+@pytest.fixture(params=["graph", "graph, standard form", "pynative"])
+def mode(request: pytest.FixtureRequest) -> Iterator[str]:
+    """Execution modes, with the fastest form of the cells where there is a choice."""
+    import mindspore as ms
+
+    before = ms.get_context("mode")
+    ms.set_context(mode=ms.PYNATIVE_MODE if request.param == "pynative" else ms.GRAPH_MODE)
+    is_standard = request.param != "graph"
+    with selection.using(selection.OFF) if is_standard else contextlib.nullcontext():
+        yield request.param
+    ms.set_context(mode=before)

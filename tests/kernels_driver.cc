@@ -1,7 +1,7 @@
 // Calls kernels as MindSpore would, on buffers of exactly their size, under a sanitizer.
 //
 // Each line of the input: a kernel's name, then its arguments, inputs first. `2x7x8` is a tensor of
-// that shape, `=7,2,3` a vector with those values, `#7` an int32.
+// that shape, `=7,2,3` a vector with those values, `#7` an int32, `%2x7` a tensor of uint8.
 #include <dlfcn.h>
 
 #include <cstdint>
@@ -19,6 +19,8 @@ struct Tensor {
   std::vector<int64_t> shape;
   std::vector<float> values;
   std::vector<int32_t> integers;
+  std::vector<uint8_t> bytes;
+  bool is_bytes = false;
 };
 
 std::vector<double> numbers(const std::string &text, char separator) {
@@ -39,10 +41,15 @@ Tensor tensor(const std::string &text) {
     made.integers = {std::stoi(text.substr(1))};
     return made;
   }
+  made.is_bytes = text[0] == '%';
   int64_t size = 1;
-  for (double length : numbers(text, 'x')) {
+  for (double length : numbers(made.is_bytes ? text.substr(1) : text, 'x')) {
     made.shape.push_back(static_cast<int64_t>(length));
     size *= made.shape.back();
+  }
+  if (made.is_bytes) {
+    made.bytes.assign(size, 7);
+    return made;
   }
   for (int64_t i = 0; i < size; ++i) made.values.push_back(0.1f + static_cast<float>(i % 13));
   made.values.shrink_to_fit();
@@ -55,9 +62,16 @@ int call(Kernel kernel, std::vector<Tensor> &tensors) {
   std::vector<int64_t *> shapes;
   std::vector<const char *> types;
   for (Tensor &each : tensors) {
-    const bool is_float = each.integers.empty();
-    types.push_back(is_float ? "float32" : "int32");
-    data.push_back(is_float ? static_cast<void *>(each.values.data()) : each.integers.data());
+    if (each.is_bytes) {
+      types.push_back("uint8");
+      data.push_back(each.bytes.data());
+    } else if (!each.integers.empty()) {
+      types.push_back("int32");
+      data.push_back(each.integers.data());
+    } else {
+      types.push_back("float32");
+      data.push_back(each.values.data());
+    }
     ranks.push_back(static_cast<int>(each.shape.size()));
     shapes.push_back(each.shape.data());
   }

@@ -18,9 +18,9 @@ def call(
 ) -> Tuple[np.ndarray, ...]:
     """Outputs of `shapes`, filled with NaN before the call so that a gap shows.
 
-    Inputs are float32, but for those of int32. `dtype`: what the kernel is told of all.
+    Inputs are float32, but for those of int32 and uint8. `dtype`: what the kernel is told of all.
     """
-    kinds = [np.int32 if x.dtype == np.int32 else np.float32 for x in inputs]
+    kinds = [x.dtype if x.dtype in (np.int32, np.uint8) else np.float32 for x in inputs]
     arrays = [np.ascontiguousarray(x, kind) for x, kind in zip(inputs, kinds)]
     arrays += [np.full(shape, np.nan, np.float32) for shape in shapes]
     status = call_status(library, name, arrays, dtype)

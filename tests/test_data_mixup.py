@@ -26,14 +26,6 @@ def draw(batch_size, mode="elem", seed=0, size=SIZE, **values):
     return draw_mix(Mixing(**{**BOTH, **values}, mixup_mode=mode), batch_size, size, rng=rng)
 
 
-@pytest.fixture(params=["graph", "pynative"])
-def mode(request):
-    before = ms.get_context("mode")
-    ms.set_context(mode=ms.GRAPH_MODE if request.param == "graph" else ms.PYNATIVE_MODE)
-    yield request.param
-    ms.set_context(mode=before)
-
-
 def random_batch(batch_size, seed=0):
     rng = np.random.default_rng(seed)
     image = rng.integers(0, 256, (batch_size, SIZE, SIZE, 3), dtype=np.uint8)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import mindspore as ms
 import numpy as np
 import pytest
 from mindspore import Tensor
@@ -20,14 +19,6 @@ from src.data.augment.random_erasing import RandomErasing
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 SIZE, NUM_DRAWS = 224, 20_000
 timm_erasing = timm.data.random_erasing
-
-
-@pytest.fixture(params=["graph", "pynative"])
-def mode(request):
-    before = ms.get_context("mode")
-    ms.set_context(mode=ms.GRAPH_MODE if request.param == "graph" else ms.PYNATIVE_MODE)
-    yield request.param
-    ms.set_context(mode=before)
 
 
 class Canvas:
@@ -138,11 +129,14 @@ def test_noise_passes_for_normal(mode):
 
 
 def run(mode_name, image, boxes):
-    normalize = ImageNormalize(mean=MEAN, std=STD)
-    erase = EraseBoxes(image.shape[1], max_count=boxes.shape[1], mode=mode_name)
-    flat = Tensor(boxes.reshape(len(boxes), -1))
-    plain = normalize(Tensor(image))
-    return plain.asnumpy(), erase(plain, Tensor(image), flat).asnumpy()
+    """Images normalised, and erased too; nothing is mixed."""
+    batch, side = image.shape[:2]
+    erase = EraseBoxes(side, max_count=boxes.shape[1], mode=mode_name)
+    transform = BatchTransform(batch, side, num_classes=2, mean=MEAN, std=STD, erase=erase)
+    draws = np.concatenate([[[1, 0, 0, 0, 0]] * batch, boxes.reshape(batch, -1)], axis=1)
+    label = Tensor(np.zeros(batch, np.int32))
+    erased, _ = transform(Tensor(image), label, Tensor(draws.astype(np.float32)))
+    return ImageNormalize(mean=MEAN, std=STD)(Tensor(image)).asnumpy(), erased.asnumpy()
 
 
 @pytest.mark.parametrize("mode_name", ["const", "rand", "pixel"])
@@ -167,7 +161,9 @@ def test_boxes_are_filled_as_in_timm(mode, monkeypatch, mode_name):
                 mode_name == "pixel", mode_name == "rand", (3, y1 - y0, x1 - x0), device="cpu"
             )
             monkeypatch.undo()
-    np.testing.assert_array_equal(erased, expected.numpy())
+    # The kernel's noise is a table made in float64; all else is the same to the bit.
+    tolerance = 2e-5 if mode_name == "pixel" else 0
+    np.testing.assert_allclose(erased, expected.numpy(), rtol=0, atol=tolerance)
 
 
 def test_erasing_comes_after_normalisation_and_before_mixing(mode):

@@ -18,6 +18,8 @@ from src.models.layers.activation import Gelu
 from src.models.layers.attention import Attention, AttentionWithin
 from src.models.layers.drop_path import SeededUniform
 from src.models.layers.dropout import seed_dropouts
+from src.models.layers.global_pool import GlobalAveragePool
+from src.models.layers.layout import NCHW, NHWC, Relayout
 from src.models.layers.mlp import Mlp
 from src.models.layers.norm import LayerNorm
 from src.models.registry import create_model
@@ -246,6 +248,9 @@ def test_half_precision_takes_the_standard_form() -> None:
             for parameter in cell.get_parameters():
                 parameter.set_data(Tensor(rng.normal(size=parameter.shape).astype(np.float32)))
         outputs.append([cell.to_float(ms.float16)(x).asnumpy() for cell in cells])
+        maps = Tensor(np.random.default_rng(7).normal(size=(2, 8, 6, 5)).astype(np.float16))
+        for cell in GlobalAveragePool(), Relayout(NCHW, NHWC), Relayout(NHWC, NCHW):
+            outputs[-1].append(cell(maps).asnumpy())
     for ours, expected in zip(*outputs):
         assert ours.dtype == expected.dtype
         np.testing.assert_array_equal(ours, expected)

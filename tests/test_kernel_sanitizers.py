@@ -46,8 +46,21 @@ def calls() -> List[str]:
             ),
             f"keep {c} {b}x{h} {c + b * h}",
             f"put_back {c + b * h} {c} {b}x{h} 1",
-            f"scale_shift_forward {m} {c} {c} {m}",
-            f"scale_shift_backward {m} {m} {c} {m} {c} {c}",
+            *(
+                line
+                for name in ("gelu_running_norm", "relu_running_norm")
+                for line in (
+                    f"{name}_forward {m} {c} {c} {c} {c} =1e-5 {m}",
+                    f"{name}_backward {m} {m} {c} {c} {c} =1e-5 {m} {c} {c}",
+                )
+            ),
+            f"to_channels_first {m} {b}x{c}x{h}x{w}",
+            f"to_channels_last {m} {b}x{w}x{c}x{h}",
+            f"mean_of_maps_forward {m} {b}x{h}",
+            f"mean_of_maps_backward {b}x{h} {m} {m}",
+            f"mix_images %{b}x{h}x{w}x3 3 3 1 {b}x12 {b}x3x{h}x{w}",
+            f"mix_images %{b}x{h}x{w}x3 3 3 256 {b}x19 {b}x3x{h}x{w}",
+            f"normalize_images %{b}x{h}x{w}x3 1x3x1x1 1x3x1x1 {b}x3x{h}x{w}",
             f"add_kept_forward {m} {m} {b} {m}",
             f"add_kept_backward {m} {b} {m}",
             f"residual_forward {m} {m} {c} {b} {m}",
@@ -93,14 +106,16 @@ def calls() -> List[str]:
             weight = f"9x{c}x{k}x{k}"
             lines += [
                 f"patch_conv_forward {m} {weight} 9 {patches}",
-                f"patch_conv_backward {patches} {m} {weight} {m} {weight} 9",
+                f"patch_conv_backward_input {patches} {weight} {m} {m}",
+                f"patch_conv_backward_weight {patches} {m} {weight} {weight} 9",
             ]
         for k, stride, pad in ((7, 2, 3), (3, 1, 1)):
             high, wide = ((n + 2 * pad - k) // stride + 1 for n in (h, w))
-            windows = f"{b}x{high}x{wide}x{k * k * c}"
+            weight, geometry = f"9x{k * k * c}", f"{k}x{stride}x{pad + 1}"
             lines += [
-                f"patches_forward {m} {k}x{stride}x{pad + 1} {windows}",
-                f"patches_backward {windows} {k}x{stride}x{pad + 1} {m} {m}",
+                f"dense_conv_forward {m} {weight} {geometry} {b}x{high}x{wide}x9",
+                f"dense_conv_backward_input {b}x{high}x{wide}x9 {weight} {geometry} {m} {m}",
+                f"dense_conv_backward_weight {b}x{high}x{wide}x9 {m} {geometry} {weight}",
             ]
     return lines
 
@@ -139,6 +154,6 @@ def test_every_kernel_is_called() -> None:
     defined = set()
     for source in build.SOURCES.glob("*.cc"):
         defined.update(
-            re.findall(r"^KERNEL(?:_OF_INTEGERS)?\((\w+),", source.read_text(), re.MULTILINE)
+            re.findall(r'^KERNEL(?:_FROM)?\((?:"\w+", )?(\w+),', source.read_text(), re.MULTILINE)
         )
     assert defined == {line.split()[0] for line in calls()}

@@ -434,41 +434,118 @@ def test_a_snapshot_brings_everything_back(library: Path) -> None:
 
 
 @pytest.mark.parametrize("shape", ROWS, ids=str)
-def test_scale_shift(library: Path, shape: Tuple[int, ...]) -> None:
-    x, scale, shift, dy = randoms(shape, shape[-1:], shape[-1:], shape)
-    y, dx, dscale, dshift = expected(lambda x, s, t: x * s + t, (x, scale, shift), dy)
-    assert_close(call(library, "scale_shift_forward", (x, scale, shift), [shape])[0], y)
-    shapes = [shape, scale.shape, shift.shape]
-    ours = call(library, "scale_shift_backward", (dy, x, scale), shapes)
-    for mine, theirs in zip(ours, (dx, dscale, dshift)):
+@pytest.mark.parametrize("activation", ["gelu", "relu"])
+def test_running_norm(library: Path, activation: str, shape: Tuple[int, ...]) -> None:
+    column = shape[-1:]
+    x, gamma, beta, mean, variance, dy = randoms(shape, *[column] * 4, shape)
+    variance = np.abs(variance) + 0.1
+    active = getattr(functional, activation)
+
+    def norm(x: Any, gamma: Any, beta: Any) -> Any:
+        rows = active(x).reshape(-1, *column)
+        running = (torch.tensor(statistic, dtype=x.dtype) for statistic in (mean, variance))
+        return functional.batch_norm(rows, *running, gamma, beta, eps=1e-5).reshape(shape)
+
+    y, *grads = expected(norm, (x, gamma, beta), dy)
+    settings = (mean, variance, np.array([1e-5]))
+    name = f"{activation}_running_norm"
+    assert_close(call(library, f"{name}_forward", (x, gamma, beta, *settings), [shape])[0], y)
+    shapes = [shape, column, column]
+    ours = call(library, f"{name}_backward", (dy, x, gamma, *settings), shapes)
+    for mine, theirs in zip(ours, grads):
         assert_close(mine, theirs)
 
 
-# Map (B, H, W, C), kernel, stride, padding.
+@pytest.mark.parametrize(
+    "shape", [(2, 9, 12, 5), (1, 1, 1, 3), (3, 32, 32, 64), (2, 2, 7, 33), (1, 16, 16, 16)]
+)
+def test_order_of_axes(library: Path, shape: Tuple[int, ...]) -> None:
+    (x,) = randoms(shape)
+    first = np.moveaxis(x, 3, 1)
+    (ours,) = call(library, "to_channels_first", (x,), [first.shape])
+    np.testing.assert_array_equal(ours, first)
+    (ours,) = call(library, "to_channels_last", (first,), [shape])
+    np.testing.assert_array_equal(ours, x)
+
+
+@pytest.mark.parametrize("shape", [(2, 9, 12, 5), (1, 1, 1, 1), (3, 70, 32, 32), (2, 2, 7, 33)])
+def test_mean_of_maps(library: Path, shape: Tuple[int, ...]) -> None:
+    x, dy = randoms(shape, shape[:2])
+    y, dx = expected(lambda x: functional.adaptive_avg_pool2d(x, 1).flatten(1), (x,), dy)
+    assert_close(call(library, "mean_of_maps_forward", (x,), [dy.shape])[0], y)
+    assert_close(call(library, "mean_of_maps_backward", (dy, x), [shape])[0], dx)
+
+
+def test_normalized_images(library: Path) -> None:
+    codes = np.random.default_rng(0).integers(0, 256, (3, 50, 70, 3), np.uint8)
+    centre, scale = np.array([110, 120, 130.5]), np.array([0.017, 0.016, 0.015])
+    inputs = (codes, centre.reshape(1, 3, 1, 1), scale.reshape(1, 3, 1, 1))
+    (ours,) = call(library, "normalize_images", inputs, [(3, 3, 50, 70)])
+    theirs = np.moveaxis((codes - centre) * scale, 3, 1)
+    assert_close(ours, theirs, 1e-7)
+
+
+def test_mixed_images(library: Path) -> None:
+    """No boxes, boxes of a colour, of noise; edges outside, empty ones, overlapping ones."""
+    rng = np.random.default_rng(1)
+    batch, height, width = 3, 20, 33
+    codes = rng.integers(0, 256, (batch, height, width, 3), np.uint8)
+    centre, scale = np.array([110, 120, 130.5]), np.array([0.017, 0.016, 0.015])
+    noise, empty = rng.normal(size=256).astype(np.float32), np.zeros(1, np.float32)
+    mix = np.array([[0.3, 0, 0, 0, 0], [0.9, 4, 2, 40, 9], [0.5, 7, 7, 7, 9]], np.float32)
+    boxes = np.zeros((batch, 2, 7), np.float32)
+    boxes[..., 4:] = rng.normal(size=(batch, 2, 3))
+    boxes[0, :, :4] = [[-3, 2, 9, 50], [5, 10, 30, 15]]
+    boxes[2, 1, :4] = [0, 0, 40, 1]
+    rows, columns = np.mgrid[:height, :width]
+
+    def inside(x0: float, y0: float, x1: float, y1: float) -> np.ndarray:
+        return (columns >= x0) & (columns < x1) & (rows >= y0) & (rows < y1)
+
+    for count, table in ((0, empty), (2, empty), (2, noise)):
+        images = np.moveaxis((codes - centre) * scale, 3, 1)
+        for image, code, draws in zip(images, codes, boxes[:, :count]):
+            for box in draws:
+                fill = np.moveaxis(table[code], 2, 0) if table.size > 1 else box[4:, None, None]
+                image[...] = np.where(inside(*box[:4]), fill, image)
+        expected = []
+        for image, partner, (lam, *box) in zip(images, images[::-1], mix.astype(np.float64)):
+            mixed = lam * image + (1 - lam) * partner
+            expected.append(np.where(inside(*box), partner, image) if inside(*box).any() else mixed)
+        draws = np.concatenate([mix, boxes[:, :count].reshape(batch, -1)], axis=1)
+        inputs = (codes, centre.reshape(1, 3, 1, 1), scale.reshape(1, 3, 1, 1), table, draws)
+        (ours,) = call(library, "mix_images", inputs, [(batch, 3, height, width)])
+        assert_close(ours, np.stack(expected), 1e-6)
+
+
+# Map (B, H, W, C), kernel, stride, padding: the last in several parts.
 WINDOWS = [
     ((2, 15, 13, 5), 7, 2, 3),
     ((3, 8, 8, 16), 3, 1, 1),
     ((2, 12, 9, 3), 4, 4, 0),
     ((1, 2, 3, 4), 7, 2, 3),
     ((2, 40, 40, 20), 3, 1, 1),
+    ((5, 64, 66, 10), 7, 1, 3),
 ]
 
 
 @pytest.mark.parametrize(("shape", "k", "stride", "pad"), WINDOWS)
-def test_patches(library: Path, shape: Tuple[int, ...], k: int, stride: int, pad: int) -> None:
+def test_dense_conv(library: Path, shape: Tuple[int, ...], k: int, stride: int, pad: int) -> None:
     batch, height, width, channels = shape
     rows, columns = ((n + 2 * pad - k) // stride + 1 for n in (height, width))
-    x, dy = randoms(shape, (batch, rows, columns, k * k * channels))
+    x, weight, dy = randoms(shape, (9, k * k * channels), (batch, rows, columns, 9))
 
-    def unfold(x: Any) -> Any:
-        found = functional.unfold(x.permute(0, 3, 1, 2), k, padding=pad, stride=stride)
-        found = found.reshape(batch, channels, k * k, rows, columns)
-        return found.permute(0, 3, 4, 2, 1).reshape(dy.shape)
+    def convolve(x: Any, weight: Any) -> Any:
+        kernel = weight.reshape(9, k, k, channels).permute(0, 3, 1, 2)
+        return nhwc(lambda x: functional.conv2d(x, kernel, stride=stride, padding=pad))(x)
 
-    y, dx = expected(unfold, (x,), dy)
+    y, dx, dweight = expected(convolve, (x, weight), dy)
     geometry = np.ones((k, stride, pad + 1))
-    np.testing.assert_array_equal(call(library, "patches_forward", (x, geometry), [dy.shape])[0], y)
-    assert_close(call(library, "patches_backward", (dy, geometry, x), [shape])[0], dx)
+    assert_close(call(library, "dense_conv_forward", (x, weight, geometry), [dy.shape])[0], y)
+    inputs = (dy, weight, geometry, x)
+    assert_close(call(library, "dense_conv_backward_input", inputs, [shape])[0], dx)
+    inputs = (dy, x, geometry)
+    assert_close(call(library, "dense_conv_backward_weight", inputs, [weight.shape])[0], dweight)
 
 
 # Map (B, H, W, C), kernel, channels of the output: whole patches, some left over, none.
@@ -493,8 +570,10 @@ def test_patch_conv(library: Path, shape: Tuple[int, ...], k: int, out: int) -> 
 
     y, *grads = expected(convolve, (x, weight, bias), dy)
     assert_close(call(library, "patch_conv_forward", (x, weight, bias), [dy.shape])[0], y)
-    shapes = [array.shape for array in (x, weight, bias)]
-    ours = call(library, "patch_conv_backward", (dy, x, weight), shapes)
+    ours = (
+        *call(library, "patch_conv_backward_input", (dy, weight, x), [shape]),
+        *call(library, "patch_conv_backward_weight", (dy, x, weight), [weight.shape, bias.shape]),
+    )
     for mine, theirs in zip(ours, grads):
         assert_close(mine, theirs)
 
@@ -531,6 +610,19 @@ def test_overflow_passes_through(library: Path, bad: float) -> None:
         ("residual_forward", (x, x, one, np.ones(1)), [shape], t + t),
         ("linear_forward", (x, square, one), [shape], linear(t)),
         ("mlp_forward", (x, square, one, square, one), [shape, shape], mlp(t)),
+        ("mean_of_maps_forward", (x,), [(1, 4)], t.mean(dim=(2, 3))),
+        (
+            "gelu_running_norm_forward",
+            (x, one, zero, zero, one, eps),
+            [shape],
+            functional.gelu(t),
+        ),
+        (
+            "dense_conv_forward",
+            (x, np.ones((2, 9 * c)), np.ones((3, 1, 2))),
+            [(1, 4, 5, 2)],
+            nhwc(lambda x: functional.conv2d(x, torch.ones(2, c, 3, 3), padding=1))(t),
+        ),
         (
             "relu_max_pool_forward",
             (x,),
@@ -598,7 +690,17 @@ def test_shapes_of_zero(library: Path) -> None:
         ("add_kept_backward", (none, np.ones(0)), [s]),
         ("relu_max_pool_forward", (none,), [(0, 2, 2, 8)]),
         ("relu_max_pool_backward", (np.zeros((0, 2, 2, 8)), np.zeros((0, 2, 2, 8)), none), [s]),
-        ("patches_forward", (none, np.ones((3, 1, 2))), [(0, 4, 4, 72)]),
+        ("dense_conv_forward", (none, np.ones((3, 72)), np.ones((3, 1, 2))), [(0, 4, 4, 3)]),
+        ("to_channels_first", (none,), [(0, 8, 4, 4)]),
+        ("to_channels_last", (none,), [(0, 4, 8, 4)]),
+        ("mean_of_maps_forward", (none,), [(0, 4)]),
+        ("normalize_images", (none[..., :3].astype(np.uint8), c[:3], c[:3]), [(0, 3, 4, 4)]),
+        (
+            "mix_images",
+            (none[..., :3].astype(np.uint8), c[:3], c[:3], eps, np.zeros((0, 5))),
+            [(0, 3, 4, 4)],
+        ),
+        ("relu_running_norm_forward", (none, c, c, c, c, eps), [s]),
         ("patch_conv_forward", (none, np.ones((3, 8, 2, 2)), np.ones(3)), [(0, 2, 2, 3)]),
         ("gelu_batch_norm_forward", (none, c, c, c, c, np.ones(2)), [s, *[(8,)] * 4]),
         (
@@ -624,6 +726,17 @@ def test_shapes_of_zero(library: Path) -> None:
         ),
         ("global_norm", (none, none), [(1,)]),
         ("layer_norm_backward", (none, none, c, eps), [s, (8,), (8,)]),
+        ("gelu_running_norm_backward", (none, none, c, c, c, eps), [s, (8,), (8,)]),
+        (
+            "dense_conv_backward_weight",
+            (np.zeros((0, 4, 4, 3)), none, np.ones((3, 1, 2))),
+            [(3, 72)],
+        ),
+        (
+            "patch_conv_backward_weight",
+            (np.zeros((0, 2, 2, 3)), none, np.ones((3, 8, 2, 2))),
+            [(3, 8, 2, 2), (3,)],
+        ),
         ("depthwise_conv_backward_weight", (none, none, w), [(8, 1, 3, 3), (8,)]),
         ("residual_backward", (none, none, c, np.ones(0)), [s, (8,)]),
     ):
@@ -641,3 +754,4 @@ def test_other_types_are_refused(library: Path) -> None:
     assert call_status(library, "gelu_forward", [*arrays, arrays[0]], "float16") != 0
     assert call_status(library, "gelu_forward", arrays, "float32") != 0
     assert call_status(library, "draw_keys", [*arrays, arrays[0]], "float32") != 0
+    assert call_status(library, "normalize_images", [*arrays, *arrays], "float32") != 0

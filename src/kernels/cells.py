@@ -283,6 +283,38 @@ class _BatchNormWithStatistics(nn.Cell):
         return dx, dgamma, dbeta, ops.zeros_like(mean), ops.zeros_like(variance)
 
 
+class NativeRunningNorm(nn.Cell):
+    """Normalises an activation by the running statistics, which get no gradient and stay.
+
+    Inputs as of `NativeBatchNorm`; returns (..., C).
+    """
+
+    def __init__(self, epsilon: float, *, activation: Literal["gelu", "relu"]) -> None:
+        super().__init__()
+        self.epsilon = Tensor([epsilon], ms.float32)
+        name = f"{activation}_running_norm"
+        self.forward = operator(f"{name}_forward", _first)
+        self.backward = operator(f"{name}_backward", _scale_and_shift_gradients, 3)
+
+    def construct(
+        self, x: Tensor, gamma: Tensor, beta: Tensor, mean: Tensor, variance: Tensor
+    ) -> Tensor:
+        return self.forward(x, gamma, beta, mean, variance, self.epsilon)
+
+    def bprop(
+        self,
+        x: Tensor,
+        gamma: Tensor,
+        beta: Tensor,
+        mean: Tensor,
+        variance: Tensor,
+        out: Tensor,
+        dout: Tensor,
+    ) -> Tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+        dx, dgamma, dbeta = self.backward(dout, x, gamma, mean, variance, self.epsilon)
+        return dx, dgamma, dbeta, ops.zeros_like(mean), ops.zeros_like(variance)
+
+
 class NativeRunningStatistics(nn.Cell):
     """Moves the running statistics of norms towards a batch's, in place -> (1,), unused.
 
@@ -388,24 +420,6 @@ def _conv_mixer_gradients(_: Shape, patches: Shape, *inputs: Shape) -> Tuple[Sha
     return (patches, *inputs[5:])
 
 
-class NativeScaleShift(nn.Cell):
-    """x scale + shift: (..., C), (C,), (C,) -> (..., C)."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.forward = operator("scale_shift_forward", _first)
-        self.backward = operator("scale_shift_backward", _scale_and_shift_gradients, 3)
-
-    def construct(self, x: Tensor, scale: Tensor, shift: Tensor) -> Tensor:
-        return self.forward(x, scale, shift)
-
-    def bprop(
-        self, x: Tensor, scale: Tensor, shift: Tensor, out: Tensor, dout: Tensor
-    ) -> Tuple[Tensor, Tensor, Tensor]:
-        dx, dscale, dshift = self.backward(dout, x, scale)
-        return dx, dscale, dshift
-
-
 class NativeResidual(nn.Cell):
     """x + branch gamma keep: 2 x (B, ..., C), gamma (C,), keep (B,) -> (B, ..., C).
 
@@ -467,32 +481,6 @@ def _weight_and_bias(_: Shape, __: Shape, weight: Shape) -> Tuple[Shape, Shape]:
     return weight, weight[:1]
 
 
-class NativeWindows(nn.Cell):
-    """Windows as rows: (B, H, W, C) -> (B, H', W', k k C), zero padding on all sides.
-
-    Multiplied with weights (C', k k C) they give a convolution.
-    """
-
-    def __init__(self, kernel_size: int, stride: int, padding: int) -> None:
-        super().__init__()
-        # Only its shape is read.
-        self.geometry = Tensor(np.zeros((kernel_size, stride, padding + 1)), ms.float32)
-        self.forward = operator("patches_forward", _windows)
-        self.backward = operator("patches_backward", _third)
-
-    def construct(self, x: Tensor) -> Tensor:
-        return self.forward(x, self.geometry)
-
-    def bprop(self, x: Tensor, out: Tensor, dout: Tensor) -> Tuple[Tensor]:
-        return (self.backward(dout, self.geometry, x),)
-
-
-def _windows(x: Shape, geometry: Shape) -> Shape:
-    kernel_size, stride, padding = geometry[0], geometry[1], geometry[2] - 1
-    rows, columns = ((n + 2 * padding - kernel_size) // stride + 1 for n in x[1:3])
-    return [x[0], rows, columns, kernel_size * kernel_size * x[3]]
-
-
 class NativePatchConv(nn.Cell):
     """Convolution whose stride is its kernel: (B, H, W, C), weight (C', C, k, k), bias (C',).
 
@@ -502,7 +490,9 @@ class NativePatchConv(nn.Cell):
     def __init__(self) -> None:
         super().__init__()
         self.forward = operator("patch_conv_forward", _patches)
-        self.backward = operator("patch_conv_backward", _input_weight_bias, 3)
+        # Apart, for nothing asks for the gradient of images.
+        self.backward_input = operator("patch_conv_backward_input", _third)
+        self.backward_weight = operator("patch_conv_backward_weight", _weight_and_bias, 2)
 
     def construct(self, x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
         return self.forward(x, weight, bias)
@@ -510,8 +500,8 @@ class NativePatchConv(nn.Cell):
     def bprop(
         self, x: Tensor, weight: Tensor, bias: Tensor, out: Tensor, dout: Tensor
     ) -> Tuple[Tensor, Tensor, Tensor]:
-        dx, dweight, dbias = self.backward(dout, x, weight)
-        return dx, dweight, dbias
+        dweight, dbias = self.backward_weight(dout, x, weight)
+        return self.backward_input(dout, weight, x), dweight, dbias
 
 
 def _patches(x: Shape, weight: Shape, _: Shape) -> Shape:
@@ -521,24 +511,137 @@ def _patches(x: Shape, weight: Shape, _: Shape) -> Shape:
 class NativeDenseConv(nn.Cell):
     """Convolution without bias, (B, H, W, C), weight (C', k k C) -> (B, H', W', C').
 
-    The gradient cuts out the overlapping windows again: kept, they would take more memory than
-    all other maps.
+    Zero padding on all sides. The gradient cuts the overlapping windows out again.
     """
 
-    def __init__(self, out_channels: int, kernel_size: int, stride: int, padding: int) -> None:
+    def __init__(self, kernel_size: int, stride: int, padding: int) -> None:
         super().__init__()
-        self.windows = NativeWindows(kernel_size, stride, padding)
-        self.product = NativeLinear()
-        self.no_bias = ops.zeros(out_channels, ms.float32)
+        # Only its shape is read.
+        self.geometry = Tensor(np.zeros((kernel_size, stride, padding + 1)), ms.float32)
+        self.forward = operator("dense_conv_forward", _windows)
+        # Apart, for nothing asks for the gradient of images.
+        self.backward_input = operator("dense_conv_backward_input", _fourth)
+        self.backward_weight = operator("dense_conv_backward_weight", _flat_weight)
 
     def construct(self, x: Tensor, weight: Tensor) -> Tensor:
-        return self.product(self.windows(x), weight, self.no_bias)
+        return self.forward(x, weight, self.geometry)
 
     def bprop(self, x: Tensor, weight: Tensor, out: Tensor, dout: Tensor) -> Tuple[Tensor, Tensor]:
-        # Else they would be cut out as soon as x is there, and wait for dout.
-        windows = self.windows(ops.depend(x, dout))
-        dwindows, dweight, _ = self.product.backward(dout, windows, weight)
-        return self.windows.backward(dwindows, self.windows.geometry, x), dweight
+        dx = self.backward_input(dout, weight, self.geometry, x)
+        return dx, self.backward_weight(dout, x, self.geometry)
+
+
+def _windows(x: Shape, weight: Shape, geometry: Shape) -> Shape:
+    kernel_size, stride, padding = geometry[0], geometry[1], geometry[2] - 1
+    rows, columns = ((n + 2 * padding - kernel_size) // stride + 1 for n in x[1:3])
+    return [x[0], rows, columns, weight[0]]
+
+
+def _flat_weight(dy: Shape, x: Shape, geometry: Shape) -> Shape:
+    return [dy[3], geometry[0] * geometry[0] * x[3]]
+
+
+def _fourth(_: Shape, __: Shape, ___: Shape, x: Shape) -> Shape:
+    return x
+
+
+class NativeRelayout(nn.Cell):
+    """A map in the other order of axes, (B, H, W, C) -> (B, C, H, W) or back.
+
+    MindSpore's own operator keeps a table of 8 bytes for every element.
+
+    Args:
+        channels_first: the order of the result.
+    """
+
+    def __init__(self, *, channels_first: bool) -> None:
+        super().__init__()
+        first = operator("to_channels_first", _with_channels_first)
+        last = operator("to_channels_last", _with_channels_last)
+        self.forward, self.backward = (first, last) if channels_first else (last, first)
+
+    def construct(self, x: Tensor) -> Tensor:
+        return self.forward(x)
+
+    def bprop(self, x: Tensor, out: Tensor, dout: Tensor) -> Tuple[Tensor]:
+        return (self.backward(dout),)
+
+
+def _with_channels_first(x: Shape, *_: Shape) -> Shape:
+    return [x[0], x[3], x[1], x[2]]
+
+
+def _with_channels_last(x: Shape) -> Shape:
+    return [x[0], x[2], x[3], x[1]]
+
+
+class NativeMeanOfMaps(nn.Cell):
+    """(B, C, H, W) -> (B, C)."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.forward = operator("mean_of_maps_forward", _first_two)
+        self.backward = operator("mean_of_maps_backward", _second)
+
+    def construct(self, x: Tensor) -> Tensor:
+        return self.forward(x)
+
+    def bprop(self, x: Tensor, out: Tensor, dout: Tensor) -> Tuple[Tensor]:
+        return (self.backward(dout, x),)
+
+
+def _first_two(x: Shape) -> Shape:
+    return x[:2]
+
+
+class NativeImageNormalize(nn.Cell):
+    """(codes - centre) scale: codes (B, H, W, 3) uint8, the others (1, 3, 1, 1) -> (B, 3, H, W).
+
+    No input has a gradient. MindSpore's own operators keep a table of 8 bytes for every element of
+    every input.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.normalize = operator("normalize_images", _with_channels_first)
+
+    def construct(self, codes: Tensor, centre: Tensor, scale: Tensor) -> Tensor:
+        return self.normalize(codes, centre, scale)
+
+    def bprop(
+        self, codes: Tensor, centre: Tensor, scale: Tensor, out: Tensor, dout: Tensor
+    ) -> Tuple[Tensor, Tensor, Tensor]:
+        return ops.zeros_like(codes), ops.zeros_like(centre), ops.zeros_like(scale)
+
+
+class NativeImageMix(nn.Cell):
+    """The same, then boxes erased and every image mixed with its partner.
+
+    Inputs: as of `NativeImageNormalize`; the noise of every code (256,), or (1,) for boxes of one
+    colour; draws (B, 5 + 7 boxes) of src/data/augment. No input has a gradient.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.mix = operator("mix_images", _with_channels_first)
+
+    def construct(
+        self, codes: Tensor, centre: Tensor, scale: Tensor, noise: Tensor, draws: Tensor
+    ) -> Tensor:
+        return self.mix(codes, centre, scale, noise, draws)
+
+    def bprop(
+        self,
+        codes: Tensor,
+        centre: Tensor,
+        scale: Tensor,
+        noise: Tensor,
+        draws: Tensor,
+        out: Tensor,
+        dout: Tensor,
+    ) -> Tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+        zeros = ops.zeros_like
+        return zeros(codes), zeros(centre), zeros(scale), zeros(noise), zeros(draws)
 
 
 def _pooled(x: Shape) -> Shape:

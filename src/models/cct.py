@@ -18,7 +18,7 @@ from .layers.attention import Attention
 from .layers.conv_pool import DenseConv, ReluMaxPool
 from .layers.drop_path import DropPath
 from .layers.dropout import Dropout
-from .layers.layout import NCHW, NHWC, preferred_layout, relayout
+from .layers.layout import NCHW, NHWC, Relayout, preferred_layout, relayout
 from .layers.linear import create_linear
 from .layers.mlp import native_mlp
 from .layers.norm import LayerNorm
@@ -37,6 +37,7 @@ class Tokenizer(nn.Cell):
         super().__init__()
         self.kernel_size, self.stride, self.pool = kernel_size, stride, pool
         self.layout = preferred_layout()
+        self.from_image = Relayout(NCHW, self.layout)
         self.padding = max(1, kernel_size // 2) if pool else 0
         layers = [self._layer(wide_in, wide_out) for wide_in, wide_out in zip(widths, widths[1:])]
         self.conv_layers = nn.SequentialCell(layers)
@@ -67,7 +68,7 @@ class Tokenizer(nn.Cell):
         return image_side
 
     def construct(self, x: Tensor) -> Tensor:
-        x = self.conv_layers(relayout(x, NCHW, self.layout))
+        x = self.conv_layers(self.from_image(x))
         x = relayout(x, self.layout, NHWC)  # (B, H', W', C)
         return x.reshape(x.shape[0], -1, x.shape[3])  # -> (B, N, C)
 

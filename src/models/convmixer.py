@@ -12,7 +12,8 @@ from mindspore import Tensor, nn
 
 from .classifier import Classifier, check_img_size
 from .layers.conv_mixer_block import ConvMixerBlock, ConvMixerBlocks, uniform_init
-from .layers.layout import NCHW, preferred_layout, relayout
+from .layers.global_pool import GlobalAveragePool
+from .layers.layout import NCHW, Relayout, preferred_layout
 from .layers.norm import create_activation_and_norm
 from .layers.patch_embed import PatchConv
 
@@ -45,7 +46,7 @@ class ConvMixer(Classifier):
         super().__init__()
         check_img_size(img_size, patch_size)
         self.dim, self.depth = dim, depth
-        self.layout = layout = preferred_layout()
+        layout = preferred_layout()
         fan_in = in_chans * patch_size**2
         patches = PatchConv(
             in_chans,
@@ -71,6 +72,8 @@ class ConvMixer(Classifier):
             ],
             first_norm=norm,
         )
+        self.to_map = Relayout(layout, NCHW)
+        self.pool = GlobalAveragePool()
         self._create_head(num_classes)
 
     def forward_features(self, x: Tensor) -> Tensor:
@@ -79,11 +82,11 @@ class ConvMixer(Classifier):
             x = self.blocks.with_first_norm(self.stem[0](x))
         else:
             x = self.blocks(self.stem(x))
-        return relayout(x, self.layout, NCHW)
+        return self.to_map(x)
 
     def forward_head(self, x: Tensor) -> Tensor:
         """(B, C, H/p, W/p) -> (B, num_classes)."""
-        return self.head(x.mean(axis=(2, 3)))  # (B, C, H/p, W/p) -> (B, C)
+        return self.head(self.pool(x))  # (B, C, H/p, W/p) -> (B, C)
 
     def _create_head(self, num_classes: int) -> None:
         self.head = nn.Dense(

@@ -15,7 +15,8 @@ from mindspore.common.initializer import Initializer, TruncatedNormal, Zero
 
 from .classifier import Classifier, check_img_size
 from .layers.depthwise_conv import DepthwiseConv
-from .layers.layout import NCHW, NHWC, relayout
+from .layers.global_pool import GlobalAveragePool
+from .layers.layout import NCHW, NHWC, Relayout
 from .layers.linear import create_linear
 from .layers.mlp import Mlp
 from .layers.norm import LayerNorm
@@ -143,15 +144,17 @@ class ConvNeXt(Classifier):
                 for in_dim, dim, stage_rates in zip([dims[0], *dims], dims, rates)
             ]
         )
+        self.to_map = Relayout(NHWC, NCHW)
+        self.pool = GlobalAveragePool()
         self.head = Head(dims[-1], num_classes, init_scale=head_init_scale)
 
     def forward_features(self, x: Tensor) -> Tensor:
         """(B, in_chans, H, W) -> (B, C, H/32, W/32)."""
-        return relayout(self.stages(self.stem(x)), NHWC, NCHW)
+        return self.to_map(self.stages(self.stem(x)))
 
     def forward_head(self, x: Tensor) -> Tensor:
         """(B, C, H/32, W/32) -> (B, num_classes)."""
-        return self.head(x.mean(axis=(2, 3)))  # (B, C, H/32, W/32) -> (B, C)
+        return self.head(self.pool(x))  # (B, C, H/32, W/32) -> (B, C)
 
     def _create_head(self, num_classes: int) -> None:
         self.head.reset(num_classes)

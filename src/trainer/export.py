@@ -141,9 +141,9 @@ def _build_served(config: ExportRun) -> nn.Cell:
     # Files hold no operators of this package: none of their readers knows them.
     with selection.using(selection.OFF):
         network = build_network(config).set_train(False)
-    normalize: nn.Cell = nn.Identity()
-    if config.input.input == "uint8_nhwc":
-        normalize = ImageNormalize(mean=config.data.mean, std=config.data.std)
+        normalize: nn.Cell = nn.Identity()
+        if config.input.input == "uint8_nhwc":
+            normalize = ImageNormalize(mean=config.data.mean, std=config.data.std)
     return EvalNet(normalize, network).set_train(False)
 
 

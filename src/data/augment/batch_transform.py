@@ -13,6 +13,7 @@ import numpy as np
 from mindspore import Tensor, nn, ops
 
 from src.data.augment.random_erasing import BOX_COLUMNS
+from src.kernels import cells, selection
 
 MIX_COLUMNS = 5
 
@@ -33,8 +34,11 @@ class ImageNormalize(nn.Cell):
         # instead of a quotient, which is slow on some devices.
         self.mean = Tensor(255.0 * np.reshape(mean, (1, 3, 1, 1)), ms.float32)
         self.inverse_std = Tensor(1.0 / (255.0 * np.reshape(std, (1, 3, 1, 1))), ms.float32)
+        self.native = cells.NativeImageNormalize() if selection.is_native() else None
 
     def construct(self, image: Tensor) -> Tensor:
+        if self.native is not None:
+            return self.native(image, self.mean, self.inverse_std)
         # Moves bytes, not floats; and MindSpore Lite 2.0 refuses a graph that casts first.
         image = ops.transpose(image, (0, 3, 1, 2))  # -> (B, 3, H, W)
         return (ops.cast(image, ms.float32) - self.mean) * self.inverse_std
@@ -83,7 +87,12 @@ class NormalNoise(nn.Cell):
         u = (codes - 127.5) / 128.0
         log = np.log(1.0 - u * u)
         middle = 2.0 / (math.pi * self._A) + log / 2.0
-        return np.sign(u) * np.sqrt(2.0 * (np.sqrt(middle * middle - log / self._A) - middle))
+        root = np.sqrt(middle * middle - log / self._A) - middle
+        return self.scale * np.sign(u) * np.sqrt(2.0 * root)
+
+    def table(self) -> np.ndarray:
+        """The result for the codes 0 to 255, (256,) float32."""
+        return self._quantile(np.arange(256.0)).astype(np.float32)
 
     def construct(self, codes: Tensor) -> Tensor:
         u = (ops.cast(codes, ms.float32) - 127.5) * (1.0 / 128.0)
@@ -171,19 +180,29 @@ class BatchTransform(nn.Cell):
         self.classes = Tensor(np.arange(num_classes).reshape(1, num_classes), ms.int32)
         self.off_value = label_smoothing / num_classes
         self.on_value = 1.0 - label_smoothing + self.off_value
+        self.native = cells.NativeImageMix() if selection.is_native() else None
+        # Without a table boxes have a colour of their own.
+        noise = erase.noise.table() if erase is not None and erase.is_noise else np.zeros(1)
+        self.noise = Tensor(noise, ms.float32)
 
     def construct(self, image: Tensor, label: Tensor, mix: Tensor) -> Tuple[Tensor, Tensor]:
-        codes = image
-        image = self.normalize(image)  # (B, H, W, 3) -> (B, 3, H, W)
-        if self.erase is not None:
-            image = self.erase(image, codes, mix[:, MIX_COLUMNS:])
-        mix = mix[:, :MIX_COLUMNS]
-        own = self.own_share(mix)  # (B, 1, H, W)
-        image = image * own + ops.gather(image, self.partner, 0) * (1.0 - own)
+        if self.native is not None:
+            mean, inverse_std = self.normalize.mean, self.normalize.inverse_std
+            image = self.native(image, mean, inverse_std, self.noise, mix)
+        else:
+            image = self.mixed(image, mix)
         target = self.one_hot(label)  # (B,) -> (B, K)
         lam = mix[:, 0:1]  # (B, 1)
         target = target * lam + ops.gather(target, self.partner, 0) * (1.0 - lam)
         return image, target
+
+    def mixed(self, codes: Tensor, mix: Tensor) -> Tensor:
+        """(B, H, W, 3) uint8 -> (B, 3, H, W) float32, the standard form of `NativeImageMix`."""
+        image = self.normalize(codes)  # (B, H, W, 3) -> (B, 3, H, W)
+        if self.erase is not None:
+            image = self.erase(image, codes, mix[:, MIX_COLUMNS:])
+        own = self.own_share(mix[:, :MIX_COLUMNS])  # (B, 1, H, W)
+        return image * own + ops.gather(image, self.partner, 0) * (1.0 - own)
 
     def own_share(self, mix: Tensor) -> Tensor:
         """Share of each pixel that is the item's own: lam everywhere, or 0 in the box, else 1."""

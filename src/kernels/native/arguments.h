@@ -23,6 +23,7 @@ struct Arguments {
 
   float *f32(int i) const { return static_cast<float *>(data[i]); }
   int32_t *i32(int i) const { return static_cast<int32_t *>(data[i]); }
+  uint8_t *u8(int i) const { return static_cast<uint8_t *>(data[i]); }
 
   int64_t dim(int i, int axis) const {
     return shapes[i][axis < 0 ? ranks[i] + axis : axis];
@@ -38,11 +39,11 @@ struct Arguments {
   int64_t columns(int i) const { return ranks[i] == 0 ? 1 : dim(i, -1); }
   int64_t rows(int i) const { return columns(i) == 0 ? 0 : size(i) / columns(i); }
 
-  // The first `integers` are int32, all others float32.
-  int check(int expected, int integers) const {
+  // The first is of type `first`, all others are float32.
+  int check(int expected, const char *first) const {
     if (expected != kAnyCount && count != expected) return kWrongCount;
     for (int i = 0; i < count; ++i) {
-      if (std::strcmp(types[i], i < integers ? "int32" : "float32") != 0) return kWrongType;
+      if (std::strcmp(types[i], i == 0 ? first : "float32") != 0) return kWrongType;
     }
     return kOk;
   }
@@ -50,17 +51,18 @@ struct Arguments {
 
 }  // namespace kernels
 
-// Defines the C function `name` that MindSpore calls, around the code that follows.
-#define KERNEL_OF_INTEGERS(name, expected, integers)                                           \
+// Defines the C function `name` that MindSpore calls, around the code that follows; `first` is the type of
+// its first input.
+#define KERNEL_FROM(first, name, expected)                                                     \
   static void name##_body(const kernels::Arguments &a);                                        \
   extern "C" int name(int count, void **data, int *ranks, int64_t **shapes, const char **types, \
                       void *, void *) {                                                        \
     const kernels::Arguments a{count, data, ranks, shapes, types};                             \
-    const int status = a.check(expected, integers);                                            \
+    const int status = a.check(expected, first);                                               \
     if (status == kernels::kOk) name##_body(a);                                                \
     return status;                                                                             \
   }                                                                                            \
   static void name##_body(const kernels::Arguments &a)
 
 // The same for float32 alone.
-#define KERNEL(name, expected) KERNEL_OF_INTEGERS(name, expected, 0)
+#define KERNEL(name, expected) KERNEL_FROM("float32", name, expected)

@@ -1,4 +1,4 @@
-// Batch normalisation of channels-last maps in training (Ioffe and Szegedy 2015, algorithm 1), of an
+// Batch normalisation of channels-last maps (Ioffe and Szegedy 2015, algorithm 1), of an
 // activation, which is computed again wherever it is needed, and kept nowhere.
 #pragma once
 

@@ -18,7 +18,7 @@ int32_t sample_key(int32_t layer, float position) {
 }  // namespace
 
 // step () int32, seed and layer and positions (2 + B) -> keys of layer and samples (1 + B)
-KERNEL_OF_INTEGERS(draw_keys, 3, 1) {
+KERNEL_FROM("int32", draw_keys, 3) {
   const float *place = a.f32(1);
   float *keys = a.f32(2);
   const int32_t layer = layer_key(a.i32(0)[0], place);
@@ -29,7 +29,7 @@ KERNEL_OF_INTEGERS(draw_keys, 3, 1) {
 }
 
 // The same -> numbers in [0, 1) (B)
-KERNEL_OF_INTEGERS(draw_uniform, 3, 1) {
+KERNEL_FROM("int32", draw_uniform, 3) {
   const float *place = a.f32(1);
   float *drawn = a.f32(2);
   const int32_t layer = layer_key(a.i32(0)[0], place);

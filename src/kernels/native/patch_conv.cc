@@ -53,18 +53,26 @@ KERNEL(patch_conv_forward, 4) {
   linear::forward(a.f32(3), patches.get(), to, a.f32(2), count, size, conv.outputs);
 }
 
-// dy (B, H/k, W/k, C'), x, weight -> dx (B, H, W, C), dweight (C', C, k, k), dbias (C')
-KERNEL(patch_conv_backward, 6) {
+// dy (B, H/k, W/k, C'), weight (C', C, k, k), x for its shape -> dx (B, H, W, C)
+KERNEL(patch_conv_backward_input, 4) {
+  const PatchConv conv(a, 2, 1);
+  const int64_t count = conv.patches.count(), size = conv.patches.size(), outputs = conv.outputs;
+  const Scratch patches(count * size), ordered(outputs * size);
+  float *rows = patches.get(), *weights = ordered.get();
+  conv.each_weight([=, weight = conv.weight](int64_t from, int64_t at) { weights[at] = weight[from]; });
+  gemm::multiply(rows, row_major(a.f32(0), outputs), row_major(weights, size), count, size, outputs);
+  windows::add_up(conv.patches, rows, a.f32(3));
+}
+
+// dy, x (B, H, W, C), weight for its shape -> dweight (C', C, k, k), dbias (C')
+KERNEL(patch_conv_backward_weight, 5) {
   const PatchConv conv(a, 1, 2);
   const int64_t count = conv.patches.count(), size = conv.patches.size(), outputs = conv.outputs;
   const Scratch patches(count * size), ordered(outputs * size);
-  float *rows = patches.get(), *weights = ordered.get(), *dweight = a.f32(4);
-  const gemm::Matrix dy = row_major(a.f32(0), outputs);
+  float *rows = patches.get(), *weights = ordered.get(), *dweight = a.f32(3);
   windows::cut(conv.patches, conv.x, rows);
+  const gemm::Matrix dy = row_major(a.f32(0), outputs);
   gemm::multiply(weights, dy.transposed(), row_major(rows, size), outputs, size, count);
   conv.each_weight([=](int64_t to, int64_t at) { dweight[to] = weights[at]; });
-  conv.each_weight([=, weight = conv.weight](int64_t from, int64_t at) { weights[at] = weight[from]; });
-  gemm::multiply(rows, dy, row_major(weights, size), count, size, outputs);
-  windows::add_up(conv.patches, rows, a.f32(3));
-  kernels::sum_rows(a.f32(5), a.f32(0), count, outputs);
+  kernels::sum_rows(a.f32(4), a.f32(0), count, outputs);
 }

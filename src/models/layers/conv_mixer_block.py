@@ -72,7 +72,7 @@ class ConvMixerBlocks(nn.SequentialCell):
         for layer, norm in [half for block in blocks for half in block.halves]:
             norms.append(norm)
             weights += [layer.weight, layer.bias, norm.gamma, norm.beta]
-        if first_norm.native is not None:
+        if first_norm.by_batch is not None:
             name = kernel_name(first_norm.activation)
             native = cells.NativeConvMixerBlocks(len(blocks), first_norm.eps, activation=name)
         _set(

@@ -38,7 +38,7 @@ class DenseConv(nn.Conv2d):
         self.layout = layout
         self.native = None
         if layout == NHWC and selection.is_native():
-            self.native = cells.NativeDenseConv(out_channels, kernel_size, stride, padding)
+            self.native = cells.NativeDenseConv(kernel_size, stride, padding)
 
     def construct(self, x: Tensor) -> Tensor:
         if self.native is not None and x.dtype == ms.float32:

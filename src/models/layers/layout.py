@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from mindspore import Tensor
+import mindspore as ms
+from mindspore import Tensor, nn
 
-from src.kernels import selection
+from src.kernels import cells, selection
 
 NCHW, NHWC = "NCHW", "NHWC"
 
@@ -22,3 +23,19 @@ def relayout(x: Tensor, source: str, target: str) -> Tensor:
     if source == target:
         return x
     return x.transpose(0, 2, 3, 1) if target == NHWC else x.transpose(0, 3, 1, 2)
+
+
+class Relayout(nn.Cell):
+    """`relayout` for large maps."""
+
+    def __init__(self, source: str, target: str) -> None:
+        super().__init__()
+        self.source, self.target = source, target
+        self.native = None
+        if source != target and selection.is_native():
+            self.native = cells.NativeRelayout(channels_first=target == NCHW)
+
+    def construct(self, x: Tensor) -> Tensor:
+        if self.native is not None and x.dtype == ms.float32:
+            return self.native(x)
+        return relayout(x, self.source, self.target)

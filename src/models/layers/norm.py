@@ -44,34 +44,29 @@ class BatchNorm(nn.BatchNorm2d):
     ) -> None:
         super().__init__(channels)
         self.layout = layout
-        self.activation, self.native, self.scale_shift = activation, None, None
+        self.activation, self.by_batch, self.by_running = activation, None, None
         if activation is not None:
             name = kernel_name(activation)
-            self.native = cells.NativeBatchNorm(self.eps, MOMENTUM, activation=name)
-            self.scale_shift = cells.NativeScaleShift()
+            self.by_batch = cells.NativeBatchNorm(self.eps, MOMENTUM, activation=name)
+            self.by_running = cells.NativeRunningNorm(self.eps, activation=name)
 
     def construct(self, x: Tensor) -> Tensor:
-        is_native = self.native is not None and x.dtype == ms.float32
-        if is_native and self.training:
-            return self._by_batch(x)
+        if self.by_batch is not None and x.dtype == ms.float32:
+            return self._native(x)
         if self.activation is not None:
             x = self.activation(x)
-        if is_native:
-            return self._by_running_statistics(x)
         x = super().construct(relayout(x, self.layout, NCHW))
         return relayout(x, NCHW, self.layout)
 
-    def _by_batch(self, x: Tensor) -> Tensor:
-        y, mean, variance = self.native(
+    def _native(self, x: Tensor) -> Tensor:
+        if not self.training:
+            return self.by_running(x, self.gamma, self.beta, self.moving_mean, self.moving_variance)
+        y, mean, variance = self.by_batch(
             x, self.gamma, self.beta, self.moving_mean, self.moving_variance
         )
         ops.assign(self.moving_mean, mean)
         ops.assign(self.moving_variance, variance)
         return y
-
-    def _by_running_statistics(self, x: Tensor) -> Tensor:
-        scale = self.gamma / ops.sqrt(self.moving_variance + self.eps)
-        return self.scale_shift(x, scale, self.beta - self.moving_mean * scale)
 
 
 def create_activation_and_norm(

@@ -13,7 +13,7 @@ from mindspore.common.initializer import Initializer
 
 from src.kernels import cells, selection
 
-from .layout import NCHW, NHWC, relayout
+from .layout import NCHW, NHWC, Relayout, relayout
 from .linear import Product
 from .norm import LayerNorm
 
@@ -54,20 +54,20 @@ class PatchConv(nn.Conv2d):
         # On a CPU cutting the patches out and multiplying is faster than the convolution.
         self.is_product = selection.is_fast()
         self.product = Product()
-        self.native = None
-        if in_layout == NHWC and selection.is_native():
-            self.native = cells.NativePatchConv()
+        self.native = cells.NativePatchConv() if selection.is_native() else None
+        self.to_channels_last = Relayout(in_layout, NHWC)
+        self.from_channels_last = Relayout(NHWC, out_layout)
 
     def construct(self, x: Tensor) -> Tensor:
         if self.is_product and x.dtype == ms.float32:
-            return relayout(self._multiply(x), NHWC, self.out_layout)
+            return self.from_channels_last(self._multiply(x))
         x = super().construct(relayout(x, self.in_layout, NCHW))
         return relayout(x, NCHW, self.out_layout)
 
     def _multiply(self, x: Tensor) -> Tensor:
         """-> (B, H/p, W/p, C')."""
         if self.native is not None:
-            return self.native(x, self.weight, self.bias)
+            return self.native(self.to_channels_last(x), self.weight, self.bias)
         side, channels = self.patch_size, self.in_channels
         batch = x.shape[0]
         weight = self.weight
