@@ -13,11 +13,11 @@ from pathlib import Path
 from typing import Any, Optional, Sequence, Tuple
 
 from src.args import EvalRun
-from src.data.data_utils.staging import localize_output, stage_inputs, uploads
 from src.errors import UserError
-from src.tools.device import setup_device
-from src.tools.entry import run_entry_point
-from src.tools.files import write_whole
+from src.runtime.device import setup_device
+from src.runtime.entry import run_entry_point
+from src.runtime.files import write_whole
+from src.storage.staging import localize_output, stage_inputs, uploads
 
 
 def evaluate_network(config: EvalRun) -> None:
@@ -28,8 +28,8 @@ def evaluate_network(config: EvalRun) -> None:
     config = localize_output(stage_inputs(config), continues=False)
     world = setup_device(config.run, seed=config.train.seed)
     from src.data.imagenet import create_dataset
+    from src.serving.served import open_mindir
     from src.trainer.evaluate import evaluate
-    from src.trainer.served import open_mindir
 
     checkpoint = None
     if config.evaluation.mindir:
@@ -52,8 +52,8 @@ def evaluate_network(config: EvalRun) -> None:
 
 def _open_checkpoint(config: EvalRun) -> Tuple[Any, EvalRun, Any]:
     """The network of `pretrained`, the settled recipe, and the checkpoint."""
-    from src.tools.checkpoint import read_checkpoint
-    from src.tools.settle import settle_by_weights
+    from src.checkpoints.checkpoint import read_checkpoint
+    from src.checkpoints.settle import settle_by_weights
     from src.trainer.build import build_eval_net, build_network, load_network
 
     checkpoint = read_checkpoint(Path(config.model.pretrained or ""))
@@ -68,7 +68,7 @@ def _source(config: EvalRun) -> str:
 
 
 def _write_result(config: EvalRun, result: Any) -> None:
-    from src.tools.checkpoint import run_folder
+    from src.checkpoints.checkpoint import run_folder
 
     source = _source(config)
     print(
@@ -91,10 +91,10 @@ def _write_result(config: EvalRun, result: Any) -> None:
 
 def _write_report(config: EvalRun, checkpoint: Any, eval_net: Any, dataset: Any) -> Any:
     """Evaluates `eval_net`, and after it the averaged weights where the checkpoint has both."""
+    from src.checkpoints.checkpoint import STATE_PREFIX
     from src.report.class_names import imagenet_names
     from src.report.outcomes import Collector
     from src.report.page import MISTAKES, create_folder, write_report
-    from src.tools.checkpoint import STATE_PREFIX
     from src.trainer.build import load_network
     from src.trainer.evaluate import evaluate
 

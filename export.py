@@ -6,10 +6,10 @@ import sys
 from typing import Optional, Sequence
 
 from src.args import ExportRun
-from src.data.data_utils.staging import stage_inputs
 from src.errors import UserError
-from src.tools.device import setup_device
-from src.tools.entry import run_entry_point
+from src.runtime.device import setup_device
+from src.runtime.entry import run_entry_point
+from src.storage.staging import stage_inputs
 
 
 def export(config: ExportRun) -> None:
@@ -18,7 +18,7 @@ def export(config: ExportRun) -> None:
         raise UserError("pretrained null: export.py needs --pretrained FILE.ckpt")
     config = stage_inputs(config)
     setup_device(config.run, seed=config.train.seed)
-    from src.trainer.export import check_export, export_checkpoint
+    from src.serving.export import check_export, export_checkpoint
 
     check_export(config)
     export_checkpoint(config)

@@ -11,9 +11,9 @@ from typing import Optional, Sequence
 
 from src.args import DATASET_NAMES
 from src.errors import UserError
-from src.tools.entry import CommandParser, run_command
-from src.tools.files import write_whole
-from src.tools.inference_results import read_labels, score_results
+from src.runtime.entry import CommandParser, run_command
+from src.runtime.files import write_whole
+from src.serving.inference_results import read_labels, score_results
 
 
 def create_parser() -> CommandParser:

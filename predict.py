@@ -11,12 +11,12 @@ from typing import List, Optional, Sequence
 from tqdm import tqdm
 
 from src.args import Config, parse_args
-from src.data.data_utils.staging import stage_inputs
 from src.errors import UserError
 from src.report.image_files import ImageStream, find_images
 from src.report.predictions import FORMATS, Prediction, check_format, top_k, write_predictions
-from src.tools.device import setup_device
-from src.tools.entry import CommandParser, run_parsed
+from src.runtime.device import setup_device
+from src.runtime.entry import CommandParser, run_parsed
+from src.storage.staging import stage_inputs
 
 _LOGGER = logging.getLogger(__name__)
 
@@ -33,8 +33,8 @@ def predict(arguments: argparse.Namespace, config: Config) -> None:
     root, files = find_images(arguments.input)
     setup_device(config.run, seed=config.train.seed)
     from src.report.class_names import class_names
-    from src.report.predictor import open_predictor
     from src.report.sheets import PredictionSheets
+    from src.serving.predictor import open_predictor
 
     predictor = open_predictor(config)
     names = class_names(

@@ -10,12 +10,12 @@ from pathlib import Path
 from typing import Optional, Sequence, Tuple
 
 from src.args import DATASET_NAMES, PreprocessRun, replace
-from src.tools.entry import run_entry_point
+from src.runtime.entry import run_entry_point
 
 
 def settings_of(config: PreprocessRun) -> Tuple[PreprocessRun, int]:
     """The recipe of the inputs, and how many images each file has."""
-    from src.tools.export_record import read_record
+    from src.serving.export_record import read_record
 
     batch_size = config.serving_batch()
     options = config.preprocess
@@ -33,13 +33,13 @@ def settings_of(config: PreprocessRun) -> Tuple[PreprocessRun, int]:
 
 def preprocess(config: PreprocessRun) -> None:
     """Writes inputs, labels and manifest, and prints where."""
-    from src.data.data_utils.staging import stage_inputs
-    from src.data.inference_inputs import write_inputs
+    from src.serving.inference_inputs import write_inputs
+    from src.storage.staging import stage_inputs
 
     config, batch_size = settings_of(config)
     config = stage_inputs(config)
     if not (config.model.num_classes and config.model.image_size):
-        from src.tools.settle import settle_by_data
+        from src.checkpoints.settle import settle_by_data
 
         config = settle_by_data(config)
     count = write_inputs(config, batch_size=batch_size)

@@ -6,9 +6,9 @@ import sys
 from typing import Optional, Sequence
 
 from src.args import Config
-from src.data.data_utils.staging import localize_output, stage_inputs, uploads
-from src.tools.device import setup_device
-from src.tools.entry import run_entry_point
+from src.runtime.device import setup_device
+from src.runtime.entry import run_entry_point
+from src.storage.staging import localize_output, stage_inputs, uploads
 
 
 def train(config: Config) -> None:
@@ -18,8 +18,8 @@ def train(config: Config) -> None:
     world = setup_device(config.run, seed=config.train.seed)
     # MindSpore is imported here, after the arguments are known to be good: a misspelt key costs a
     # tenth of a second.
+    from src.checkpoints.settle import settle_by_data
     from src.data.imagenet import create_dataset
-    from src.tools.settle import settle_by_data
     from src.trainer.dry_run import dry_run, profile
     from src.trainer.run import build_run, build_trainer
 

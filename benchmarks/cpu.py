@@ -65,7 +65,7 @@ def timed(call: Callable[[], Any], batches: int) -> Dict[str, Any]:
 
 def mindspore_call(arch: str, side: int, batch: int, form: str, training: bool) -> Callable:
     from src.args import Config, RunConfig, replace
-    from src.tools.device import setup_device
+    from src.runtime.device import setup_device
 
     setup_device(RunConfig(cpu_kernels=form), seed=1)
     import mindspore as ms

@@ -115,7 +115,7 @@ def torch_layers() -> Dict[str, Any]:
 
 def mindspore_calls(name: str, form: str) -> Tuple[Callable, Callable]:
     from src.args import RunConfig
-    from src.tools.device import setup_device
+    from src.runtime.device import setup_device
 
     setup_device(RunConfig(cpu_kernels=form), seed=1)
     import mindspore as ms

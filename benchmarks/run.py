@@ -31,7 +31,7 @@ sys.path.insert(0, str(ROOT))
 
 from src.args import Config, parse_args
 from src.errors import UserError
-from src.tools.entry import CommandParser, run_parsed
+from src.runtime.entry import CommandParser, run_parsed
 
 PHASES = ("training", "inference")
 HERE, TIMM = "here", "timm"
@@ -74,8 +74,8 @@ def timed(batches: Iterator[Any], run: Callable[[Any], Any], steps: int) -> Time
 
 def settled(config: Config, in_memory: bool) -> Config:
     """With sizes where the recipe leaves them open: of the data, or else of the architecture."""
+    from src.checkpoints.settle import settle_by_data, settle_sizes
     from src.models.registry import resolve
-    from src.tools.settle import settle_by_data, settle_sizes
 
     if in_memory:
         return settle_sizes(config, num_classes=int(resolve(config.model.arch)[1]["num_classes"]))
@@ -100,7 +100,7 @@ def in_memory_batch(config: Config) -> Any:
 
 def measure_here(config: Config, phase: str, steps: int, in_memory: bool) -> Times:
     """This repository on this machine."""
-    from src.tools.device import describe_device, peak_memory_gib, setup_device
+    from src.runtime.device import describe_device, peak_memory_gib, setup_device
 
     setup_device(config.run, seed=config.train.seed)
     import mindspore as ms

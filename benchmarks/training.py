@@ -35,10 +35,10 @@ import numpy as np
 from mindspore import Tensor
 
 from src.args import Config, RunConfig, replace
+from src.checkpoints.checkpoint import load_parameters, read_checkpoint, save_checkpoint
 from src.data.imagenet import Batch
-from src.tools.checkpoint import load_parameters, read_checkpoint, save_checkpoint
-from src.tools.device import setup_device
-from src.tools.records import Records
+from src.runs.records import Records
+from src.runtime.device import setup_device
 from src.trainer.build import build_network, build_train_step
 from src.trainer.loop import Trainer
 from src.trainer.run import build_run, build_trainer

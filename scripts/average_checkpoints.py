@@ -15,7 +15,7 @@ import numpy as np
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from src.errors import UserError
-from src.tools.entry import CommandParser, run_command
+from src.runtime.entry import CommandParser, run_command
 
 DESCRIPTION = """\
 The mean of the weights, computed in float64 and written for --pretrained. A folder stands for its
@@ -51,12 +51,12 @@ def _files(path: Path) -> List[Path]:
 
 def _average(paths: Sequence[Path], output: Path, *, ema: bool) -> None:
     from src.args import RunConfig
-    from src.tools.device import setup_device
+    from src.runtime.device import setup_device
 
     setup_device(RunConfig(), seed=1)
     from mindspore import Parameter, Tensor
 
-    from src.tools.checkpoint import STATE_PREFIX, read_checkpoint, save_checkpoint
+    from src.checkpoints.checkpoint import STATE_PREFIX, read_checkpoint, save_checkpoint
 
     totals: Dict[str, Any] = {}
     first: Any = None

@@ -12,7 +12,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from src.errors import UserError
 from src.report.outcomes import read_outcomes
-from src.tools.entry import CommandParser, run_command
+from src.runtime.entry import CommandParser, run_command
 
 DESCRIPTION = """\
 A and B are folders of eval.py --report over the same images. McNemar's test asks whether the images

@@ -14,7 +14,7 @@ from typing import Any, Dict, Optional, Sequence
 # A script's own folder is on the path, the repository is not.
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from src.tools.entry import CommandParser, run_command
+from src.runtime.entry import CommandParser, run_command
 
 DESCRIPTION = """\
 PyTorch -> MindSpore: reads .pth, .pth.tar, .pt, .bin (with torch, weights only), .safetensors and
@@ -54,7 +54,7 @@ def convert(arguments: argparse.Namespace) -> None:
     """One direction or the other, after checks that cost nothing."""
     from src.args import RunConfig
     from src.errors import UserError
-    from src.tools.device import setup_device
+    from src.runtime.device import setup_device
 
     suffix = SUFFIXES[arguments.to]
     if arguments.output.suffix != suffix:
@@ -75,10 +75,10 @@ def convert(arguments: argparse.Namespace) -> None:
 def _to_mindspore(arguments: argparse.Namespace) -> None:
     from mindspore import Tensor
 
+    from src.checkpoints.checkpoint import Checkpoint, save_checkpoint
+    from src.checkpoints.pretrained import num_classes_of, reset_classifiers, settle_sine_tables
+    from src.checkpoints.weight_conversion import read_weights, to_network_names
     from src.models.registry import create_model
-    from src.tools.checkpoint import Checkpoint, save_checkpoint
-    from src.tools.pretrained import num_classes_of, reset_classifiers, settle_sine_tables
-    from src.tools.weight_conversion import read_weights, to_network_names
 
     arch, path = arguments.arch, arguments.input
     network = create_model(arch, num_classes=arguments.num_classes, img_size=arguments.image_size)
@@ -101,8 +101,8 @@ def _to_mindspore(arguments: argparse.Namespace) -> None:
 
 
 def _to_torch(arguments: argparse.Namespace) -> None:
-    from src.tools.checkpoint import read_checkpoint
-    from src.tools.weight_conversion import to_reference_names, write_safetensors
+    from src.checkpoints.checkpoint import read_checkpoint
+    from src.checkpoints.weight_conversion import to_reference_names, write_safetensors
 
     checkpoint = read_checkpoint(arguments.input)
     if arguments.ema:
@@ -136,7 +136,7 @@ def _network_of(meta: Dict[str, Any], arguments: argparse.Namespace) -> Any:
 
 def _load(network: Any, checkpoint: Any, arch: str) -> None:
     """Sets every weight; lists every tensor that does not fit, when one does not."""
-    from src.tools.checkpoint import find_mismatches, load_parameters
+    from src.checkpoints.checkpoint import find_mismatches, load_parameters
 
     parameters = list(network.get_parameters())
     for title, tensors in find_mismatches(parameters, checkpoint.tensors).items():

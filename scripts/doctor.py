@@ -11,8 +11,8 @@ from typing import Optional, Sequence
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from src.report.doctor import Machine, diagnose
-from src.tools.entry import CommandParser, run_command
+from src.doctor import Machine, diagnose
+from src.runtime.entry import CommandParser, run_command
 
 DESCRIPTION = """\
 Looks at Python, packages, devices, limits and the rank table, and trains three steps on each device

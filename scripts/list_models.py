@@ -13,7 +13,7 @@ from src.args import Config
 from src.configs.parser import keys_of, read_files
 from src.errors import UserError
 from src.models.catalogue import CatalogueEntry, read_catalogue
-from src.tools.entry import CommandParser, run_command
+from src.runtime.entry import CommandParser, run_command
 
 RECIPES = Path(__file__).resolve().parents[1] / "src" / "configs"
 DESCRIPTION = """\

@@ -10,8 +10,8 @@ from typing import Dict, List, Optional, Sequence
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from src.errors import UserError
-from src.tools.entry import CommandParser, run_command
-from src.tools.records import COLUMNS, draw_runs, read_records
+from src.runs.records import COLUMNS, draw_runs, read_records
+from src.runtime.entry import CommandParser, run_command
 
 DESCRIPTION = """\
 One colour per run: training and validation loss, learning rate, and top-1 (dashed: of the averaged

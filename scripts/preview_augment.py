@@ -32,7 +32,7 @@ from src.data.imagenet import (
 from src.data.samples import Source
 from src.data.workers import Key
 from src.errors import UserError
-from src.tools.device import setup_device
+from src.runtime.device import setup_device
 from src.trainer.build import build_batch_transform
 
 _ROWS, _TILE, _GAP, _TEXT = 8, 160, 6, 14
@@ -117,7 +117,7 @@ def main(argv: Optional[List[str]] = None) -> int:
     try:
         setup_device(config.run, seed=config.train.seed)
         if not (config.model.num_classes and config.model.image_size):
-            from src.tools.settle import settle_by_data
+            from src.checkpoints.settle import settle_by_data
 
             config = settle_by_data(config)
         sheet = contact_sheet(draw_rows(config))

@@ -13,8 +13,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from src.args import Config
 from src.errors import UserError
-from src.tools.device import setup_device
-from src.tools.entry import run_entry_point
+from src.runtime.device import setup_device
+from src.runtime.entry import run_entry_point
 
 
 def replay(config: Config) -> None:
@@ -22,7 +22,7 @@ def replay(config: Config) -> None:
     if not config.train.resume or config.train.resume == "auto":
         raise UserError("resume: replay_step.py needs --resume RUN/overflow.ckpt")
     setup_device(config.run, seed=config.train.seed)
-    from src.tools.checkpoint import load_parameters, read_checkpoint
+    from src.checkpoints.checkpoint import load_parameters, read_checkpoint
     from src.trainer import forensics
     from src.trainer.build import build_network, build_train_step
 

@@ -12,9 +12,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar, Dict, List, NoReturn, Optional, Sequence, Tuple, Type, TypeVar
 
-from src.configs import parser
-from src.configs.parser import Entry, FieldError, check_choices, check_ranges, check_types
-from src.errors import UserError
+from .configs import parser
+from .configs.parser import Entry, FieldError, check_choices, check_ranges, check_types
+from .errors import UserError
 
 # Other spellings on the command line: the model zoo's, and the customary short ones.
 _ALIASES = {
@@ -682,7 +682,7 @@ def _recipe(words: Dict[str, List[str]], given: Dict[str, Entry]) -> Dict[str, E
 
     def fetch(url: str) -> bytes:
         # Imported here: a recipe on the disk needs none of it.
-        from src.data.data_utils.moxing_adapter import read_small_file
+        from .storage.moxing_adapter import read_small_file
 
         return read_small_file(url, endpoint=endpoint)
 

@@ -12,7 +12,7 @@ import pytest
 
 from src.args import RunConfig
 from src.kernels import selection
-from src.tools.device import setup_device
+from src.runtime.device import setup_device
 
 
 def declare_torchvision_operators() -> Any:

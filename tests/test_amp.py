@@ -15,10 +15,10 @@ from src.data.augment.batch_transform import BatchTransform
 from src.errors import UserError
 from src.models.layers.dropout import Dropout
 from src.models.registry import create_model
-from src.tools.amp import LossScale, apply_amp, precision_table, resolve_amp
-from src.tools.clipping import GradientClip
-from src.tools.criterion import SoftTargetCrossEntropy
-from src.tools.optimizer import create_optimizer
+from src.optim.amp import LossScale, apply_amp, precision_table, resolve_amp
+from src.optim.clipping import GradientClip
+from src.optim.criterion import SoftTargetCrossEntropy
+from src.optim.optimizer import create_optimizer
 from src.trainer.train_one_step import NetWithLoss, TrainOneStep
 
 TINY: Dict[str, Dict[str, Any]] = {

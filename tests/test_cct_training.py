@@ -12,7 +12,7 @@ from weight_rule import bright_batches, fill
 
 from src.args import Config, replace
 from src.models.weights import reference_names
-from src.tools.schedulers import create_lr_schedule
+from src.optim.schedulers import create_lr_schedule
 from src.trainer.build import build_network, build_train_step
 from src.trainer.forensics import GradientProbe
 from src.trainer.train_one_step import TrainOneStep

@@ -10,14 +10,14 @@ import numpy as np
 import pytest
 from mindspore import Parameter, Tensor
 
-from src.errors import UserError
-from src.tools import checkpoint
-from src.tools.checkpoint import (
+from src.checkpoints import checkpoint
+from src.checkpoints.checkpoint import (
     CheckpointFolder,
     load_parameters,
     read_checkpoint,
     save_checkpoint,
 )
+from src.errors import UserError
 
 
 def parameters(value: float) -> List[Parameter]:

@@ -11,7 +11,7 @@ from mindspore import Parameter, Tensor
 from torch_oracle import timm, torch
 
 from src.models.registry import create_model
-from src.tools.clipping import GradientClip
+from src.optim.clipping import GradientClip
 
 SHAPES = [(7, 5), (5,), (3, 4, 2, 2), (1, 6, 8), (6,), (4, 7), (4,)]
 

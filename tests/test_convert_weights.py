@@ -22,10 +22,10 @@ from weight_rule import fill, images
 
 import eval as eval_program
 from scripts import convert_weights
+from src.checkpoints.checkpoint import load_parameters, read_checkpoint
 from src.models import convmixer, convnext, deit, twins
 from src.models.layers.positions import sinusoidal_embedding
 from src.models.registry import create_model
-from src.tools.checkpoint import load_parameters, read_checkpoint
 
 ROOT = Path(__file__).resolve().parent.parent
 CCT_LOGITS = np.load(ROOT / "tests" / "fixtures" / "cct_logits.npz")

@@ -13,7 +13,7 @@ from torch_oracle import torch
 from src.args import OptimConfig
 from src.data.augment.batch_transform import BatchTransform
 from src.errors import UserError
-from src.tools.criterion import DistillationLoss, SoftTargetCrossEntropy, create_criterion
+from src.optim.criterion import DistillationLoss, SoftTargetCrossEntropy, create_criterion
 
 functional = torch.nn.functional
 

@@ -28,11 +28,11 @@ from test_launch import environ_of, living
 
 import train as train_program
 from src.args import Config, parse_args, to_yaml
+from src.checkpoints.checkpoint import Checkpoint, read_checkpoint
 from src.errors import UserError
 from src.models.layers.drop_path import SeededUniform
-from src.tools.checkpoint import Checkpoint, read_checkpoint
-from src.tools.collectives import StopVote, check_equal_over_ranks, gather_from_ranks
-from src.tools.device import ALONE, RankEnvironment, World, read_rank_environment
+from src.runtime.collectives import StopVote, check_equal_over_ranks, gather_from_ranks
+from src.runtime.device import ALONE, RankEnvironment, World, read_rank_environment
 from src.trainer.run import check_same_recipe
 
 # Python reads this file when it starts. What each rank holds is written when its trainer concludes.

@@ -9,7 +9,7 @@ import pytest
 from mindspore import Parameter, Tensor, nn
 from torch_oracle import torch
 
-from src.trainer.ema import Ema
+from src.optim.ema import Ema
 
 
 @pytest.mark.parametrize(("decay", "warmup"), [(0.9, False), (0.999, True), (0.5, True)])

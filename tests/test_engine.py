@@ -30,9 +30,9 @@ from mindspore import Tensor
 
 import eval as eval_program
 import train as train_program
+from src.checkpoints.checkpoint import read_checkpoint
 from src.data.imagenet import Batch, ImageDataset
 from src.models.registry import create_model
-from src.tools.checkpoint import read_checkpoint
 
 
 @pytest.fixture(scope="module")

@@ -23,9 +23,9 @@ from weight_rule import bright_batches
 import eval as eval_program
 import export as export_program
 from src.args import parse_args
+from src.checkpoints.checkpoint import STATE_PREFIX, read_checkpoint
 from src.data.augment.batch_transform import ImageNormalize, normalize_pixels
-from src.tools import compat
-from src.tools.checkpoint import STATE_PREFIX, read_checkpoint
+from src.runtime import compat
 from src.trainer.build import build_network, load_network
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
@@ -163,7 +163,7 @@ def test_a_file_that_computes_something_else_is_not_kept(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("src.tools.onnx_export.math.sqrt", lambda x: 0.9)
+    monkeypatch.setattr("src.serving.onnx_export.math.sqrt", lambda x: 0.9)
     arch = "convmixer_768_32"
     arguments = [*words(arch), "--pretrained", str(checkpoints[arch]), "--file_format", "ONNX"]
     assert "differ" in failure(capsys, export_program, arguments)

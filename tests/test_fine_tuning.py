@@ -15,11 +15,11 @@ from weight_rule import fill
 
 import eval as eval_program
 import train as train_program
+from src.checkpoints.checkpoint import Checkpoint, read_checkpoint, save_checkpoint
+from src.checkpoints.pretrained import start_from_weights
 from src.errors import UserError
 from src.models.layers.positions import sinusoidal_embedding
 from src.models.registry import create_model
-from src.tools.checkpoint import Checkpoint, read_checkpoint, save_checkpoint
-from src.tools.pretrained import start_from_weights
 
 CCT_TINY = {"num_layers": 1, "n_conv_layers": 1, "attention_dropout": 0.0}
 

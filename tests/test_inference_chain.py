@@ -28,7 +28,7 @@ import export as export_program
 import postprocess as postprocess_program
 import preprocess as preprocess_program
 from src.models.registry import create_model
-from src.tools.metrics import EvalTotals
+from src.trainer.metrics import EvalTotals
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 BATCH = 7  # does not divide the 360 images

@@ -23,7 +23,7 @@ from src.models.layers.layout import NCHW, NHWC, Relayout
 from src.models.layers.mlp import Mlp
 from src.models.layers.norm import LayerNorm
 from src.models.registry import create_model
-from src.tools.device import select_kernels
+from src.runtime.device import select_kernels
 from src.trainer.build import build_network, build_train_step
 
 HAS_COMPILER = build.find_compiler(os.environ) is not None

@@ -7,7 +7,7 @@ import pytest
 from sklearn.metrics import top_k_accuracy_score
 from torch_oracle import torch
 
-from src.tools.metrics import EvalTotals
+from src.trainer.metrics import EvalTotals
 
 
 def test_scores_equal_sklearn_and_torch_over_uneven_batches() -> None:

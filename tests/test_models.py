@@ -36,7 +36,7 @@ from src.models.layers.drop_path import DropPath
 from src.models.layers.positions import resize_positions
 from src.models.registry import create_model, list_models
 from src.models.weights import reference_names
-from src.tools.optimizer import decays
+from src.optim.optimizer import decays
 
 PUBLISHED = json.loads((Path(__file__).parent / "data" / "params.json").read_text())
 ALIASES = {

@@ -16,18 +16,19 @@ import numpy as np
 import pytest
 from s3_server import Proxy, Server, files_below, first, free_port, is_content, run_server
 
-from src.data.data_utils import moxing_adapter, storage
-from src.data.data_utils.moxing_adapter import local_copy, read_small_file, real_moxing, stage
-from src.data.data_utils.staging_owner import StagingOwner
-from src.data.data_utils.uploads import RunMirror
 from src.errors import UserError
+from src.storage import moxing_adapter
+from src.storage import remote_files as storage
+from src.storage.moxing_adapter import local_copy, read_small_file, real_moxing, stage
+from src.storage.staging_owner import StagingOwner
+from src.storage.uploads import RunMirror
 
 ROOT = Path(__file__).resolve().parent.parent
 
 # stage(url) in a process of its own: URL CACHE ENDPOINT
 STAGE = """
 import sys, pathlib
-from src.data.data_utils.moxing_adapter import stage
+from src.storage.moxing_adapter import stage
 print(stage(sys.argv[1], cache=pathlib.Path(sys.argv[2]), endpoint=sys.argv[3]))
 """
 

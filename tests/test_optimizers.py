@@ -13,7 +13,7 @@ from torch_oracle import torch
 from src.args import OptimConfig
 from src.models.registry import create_model
 from src.models.weights import reference_names
-from src.tools.optimizer import AdamW, AdamWeightDecay, Optimizer, create_optimizer, layer_scales
+from src.optim.optimizer import AdamW, AdamWeightDecay, Optimizer, create_optimizer, layer_scales
 
 # Names, shapes, whether they decay, and groups from the stem to the head.
 SHAPES = {"stem": (3, 4, 2, 2), "position": (1, 6, 8), "norm": (5,), "mid": (7, 5), "head": (4, 7)}

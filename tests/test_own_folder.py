@@ -14,9 +14,9 @@ import eval as eval_program
 import predict as predict_program
 import train as train_program
 from src.args import from_yaml_text, parse_args
+from src.checkpoints.checkpoint import read_checkpoint, save_checkpoint
+from src.checkpoints.settle import settle_by_data, settle_by_weights
 from src.models.registry import create_model, default_image_size, list_models
-from src.tools.checkpoint import read_checkpoint, save_checkpoint
-from src.tools.settle import settle_by_data, settle_by_weights
 
 ROOT = Path(__file__).resolve().parent.parent
 RECIPE = ["--config", str(ROOT / "src" / "configs" / "finetune.yaml")]

@@ -22,13 +22,13 @@ from PIL import Image
 import export as export_program
 import predict as program
 from src.args import parse_args, to_yaml
+from src.checkpoints.checkpoint import save_checkpoint
 from src.data.augment.batch_transform import ImageNormalize
 from src.models.registry import create_model
 from src.report.class_names import class_names, imagenet_names
 from src.report.heat_maps import create_heat_maps
 from src.report.pictures import Tile, contact_sheet, overlay
 from src.report.predictions import top_k
-from src.tools.checkpoint import save_checkpoint
 
 NAMES = ["ant", "bee", "cat"]
 TINY = {"num_layers": 1, "n_conv_layers": 1, "embedding_dim": 16, "num_heads": 2}

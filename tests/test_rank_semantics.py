@@ -47,7 +47,7 @@ def test_accumulation_on_two_ranks_equals_one_rank(images: Path, tmp_path: Path)
     run = train_on(2, images, tmp_path, *more)
     assert len(losses(run)) == len(losses(alone)) == STEPS
     np.testing.assert_allclose(losses(run), losses(alone), rtol=0, atol=1e-5)
-    from src.tools.checkpoint import read_checkpoint
+    from src.checkpoints.checkpoint import read_checkpoint
 
     first, second = held_by(0, tmp_path), held_by(1, tmp_path)
     for name, tensor in read_checkpoint(alone / "last.ckpt").tensors.items():

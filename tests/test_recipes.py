@@ -139,7 +139,7 @@ AUTHORS = {
 
 @pytest.mark.parametrize("name", list(AUTHORS))
 def test_the_authors_numbers(name: str) -> None:
-    from src.tools.schedulers import peak_lr
+    from src.optim.schedulers import peak_lr
 
     optim, train = config(name).optim, config(name).train
     batch = re.search(r"Global batch: (\d+)", header(name))

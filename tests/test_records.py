@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pytest
 
+from src.checkpoints.checkpoint import CheckpointFolder, read_checkpoint
 from src.errors import TrainingFailed
-from src.tools.callback import Pace
-from src.tools.checkpoint import CheckpointFolder, read_checkpoint
-from src.tools.log import log_to_file
-from src.tools.records import Records, read_records
+from src.runs.progress import Pace
+from src.runs.records import Records, read_records
+from src.runtime.log import log_to_file
 
 
 def test_a_torn_last_line_and_later_steps_are_dropped(tmp_path: Path) -> None:

@@ -22,7 +22,7 @@ import eval as eval_program
 import train as train_program
 from src.report.outcomes import Collector, Outcomes, real_accuracy, write_outcomes
 from src.report.page import write_report
-from src.tools.metrics import EvalResult
+from src.trainer.metrics import EvalResult
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 RESULT = EvalResult(50.0, 90.0, 1.0, 400)

@@ -16,10 +16,10 @@ from mindspore import Parameter, Tensor
 from model_parity import HAS_TIMM
 from PIL import Image
 
+from src.checkpoints.checkpoint import read_checkpoint, save_checkpoint
 from src.models.catalogue import read_catalogue
 from src.models.registry import list_models
-from src.tools.checkpoint import read_checkpoint, save_checkpoint
-from src.tools.records import COLUMNS, draw_runs
+from src.runs.records import COLUMNS, draw_runs
 
 ROOT = Path(__file__).resolve().parent.parent
 PARAMS = json.loads((ROOT / "tests" / "data" / "params.json").read_text())

@@ -19,7 +19,7 @@ from digits_run import ROOT, STEPS_PER_EPOCH, failure, rows, start, steps, wait_
 import eval as eval_program
 import train as train_program
 from src.args import from_yaml_text
-from src.tools.checkpoint import read_checkpoint
+from src.checkpoints.checkpoint import read_checkpoint
 
 
 @pytest.fixture(scope="module")

@@ -14,12 +14,12 @@ from src.args import OptimConfig
 from src.data.augment.batch_transform import BatchTransform
 from src.data.imagenet import Batch
 from src.models.convmixer import ConvMixer
-from src.tools.amp import LossScale, apply_amp
-from src.tools.clipping import GradientClip
-from src.tools.criterion import DistillationLoss, SoftTargetCrossEntropy
-from src.tools.optimizer import AdamW, Momentum, create_optimizer
-from src.tools.tensors import GlobalNorm, multiply
-from src.trainer.ema import Ema
+from src.optim.amp import LossScale, apply_amp
+from src.optim.clipping import GradientClip
+from src.optim.criterion import DistillationLoss, SoftTargetCrossEntropy
+from src.optim.ema import Ema
+from src.optim.optimizer import AdamW, Momentum, create_optimizer
+from src.optim.tensors import GlobalNorm, multiply
 from src.trainer.forensics import find_suspect
 from src.trainer.train_one_step import DistilledNetWithLoss, NetWithLoss, TrainOneStep
 

@@ -12,10 +12,10 @@ from model_parity import CLASSES, Case, convmixer, convnext, load_rule_weights_o
 from torch_oracle import torch
 
 from src.args import Config, replace
+from src.checkpoints.weight_conversion import to_network_names, to_reference_names
 from src.models.registry import create_model
 from src.models.weights import reference_names
-from src.tools.schedulers import create_lr_schedule
-from src.tools.weight_conversion import to_network_names, to_reference_names
+from src.optim.schedulers import create_lr_schedule
 from src.trainer.build import build_train_step
 
 # As shallow as they get: most of the time goes into compiling the training step.

@@ -15,11 +15,11 @@ from s3_server import Call, Proxy, Server, files_below, run_server
 import eval as eval_program
 import train as train_program
 from src.args import parse_args
-from src.data.data_utils import storage
-from src.data.data_utils.moxing_adapter import local_copy
-from src.data.data_utils.staging import cache_folder
+from src.checkpoints.checkpoint import read_checkpoint
 from src.errors import UserError
-from src.tools.checkpoint import read_checkpoint
+from src.storage import remote_files as storage
+from src.storage.moxing_adapter import local_copy
+from src.storage.staging import cache_folder
 
 DATA, RUN = "s3://runs/images", "s3://runs/out"
 

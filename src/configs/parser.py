@@ -34,7 +34,7 @@ from typing import (
 
 import yaml
 
-from src.errors import UserError
+from ..errors import UserError
 
 T = TypeVar("T")
 

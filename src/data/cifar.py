@@ -15,7 +15,7 @@ from typing import Any, Callable, Dict, List, NamedTuple, Tuple
 
 import numpy as np
 
-from src.errors import UserError
+from ..errors import UserError
 
 _SIDE = 32
 _PIXELS = 3 * _SIDE * _SIDE

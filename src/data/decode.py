@@ -15,7 +15,7 @@ import numpy as np
 import simplejpeg
 from PIL import Image, ImageOps
 
-from src.errors import UserError
+from ..errors import UserError
 
 # The limit at which Pillow itself refuses an image.
 LARGEST_MAX_PIXELS = 178_956_970

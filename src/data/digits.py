@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from src.errors import UserError
+from ..errors import UserError
 
 _SOURCE = Path(__file__).with_name("digits.npz")
 # Written into a finished folder, so that no other folder is taken for ours.

@@ -12,15 +12,15 @@ from typing import Iterator, List
 
 import numpy as np
 
-from src.data.decode import BadImageError, Decoder
-from src.data.folder_index import (
+from ..errors import UserError
+from .decode import BadImageError, Decoder
+from .folder_index import (
     Listing,
     images_by_class,
     list_class_folders,
     scan_classes,
     to_listing,
 )
-from src.errors import UserError
 
 EXTENSIONS = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".ppm", ".tif", ".tiff")
 _SPLITS = ("train", "val")

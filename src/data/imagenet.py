@@ -11,20 +11,20 @@ from typing import Callable, Iterable, Iterator, List, NamedTuple, Optional
 
 import numpy as np
 
-from src.args import Config, DataConfig
-from src.data import sampler
-from src.data.augment.mixup import Mixing, draw_mix
-from src.data.augment.random_erasing import BOX_COLUMNS, RandomErasing
-from src.data.augment.transforms import ResizeCenterCrop, Transform, create_train_transforms
-from src.data.cifar import NUM_CLASSES, open_cifar
-from src.data.decode import Decoder
-from src.data.digits import prepare_digits
-from src.data.image_folder import list_classes, scan_image_folder
-from src.data.packed import open_packed, read_manifest
-from src.data.samples import EvalSample, Source, TrainSample
-from src.data.workers import BadSample, Fill, Key, Rows, Shape, batches_of
-from src.errors import UserError
-from src.tools.schedulers import schedule_epochs
+from ..args import Config, DataConfig
+from ..errors import UserError
+from ..optim.schedulers import schedule_epochs
+from . import sampler
+from .augment.mixup import Mixing, draw_mix
+from .augment.random_erasing import BOX_COLUMNS, RandomErasing
+from .augment.transforms import ResizeCenterCrop, Transform, create_train_transforms
+from .cifar import NUM_CLASSES, open_cifar
+from .decode import Decoder
+from .digits import prepare_digits
+from .image_folder import list_classes, scan_image_folder
+from .packed import open_packed, read_manifest
+from .samples import EvalSample, Source, TrainSample
+from .workers import BadSample, Fill, Key, Rows, Shape, batches_of
 
 logger = logging.getLogger(__name__)
 

@@ -24,8 +24,8 @@ from typing import Any, Dict, List
 
 import numpy as np
 
-from src.data.decode import BadImageError, Decoder
-from src.errors import UserError
+from ..errors import UserError
+from .decode import BadImageError, Decoder
 
 MANIFEST = "manifest.json"
 FORMAT = 1

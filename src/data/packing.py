@@ -20,11 +20,11 @@ from mindspore.mindrecord import FileWriter
 from PIL import Image
 from tqdm import tqdm
 
-from src.data.augment.resampling import resize_box
-from src.data.decode import BadImageError
-from src.data.image_folder import ImageFolder, paths_of
-from src.data.packed import FORMAT, MANIFEST, index_file
-from src.errors import UserError
+from ..errors import UserError
+from .augment.resampling import resize_box
+from .decode import BadImageError
+from .image_folder import ImageFolder, paths_of
+from .packed import FORMAT, MANIFEST, index_file
 
 _PLAN, _STAGING = "plan.json", "unfinished"
 # MindRecord's default; offsets of its index count in pages.

@@ -16,7 +16,7 @@ from typing import Iterator
 
 import numpy as np
 
-from src.errors import UserError
+from ..errors import UserError
 
 _EPOCH_STREAM = 1
 _SAMPLE_STREAM = 2

@@ -11,11 +11,11 @@ from typing import Dict, List, Optional, Protocol, Tuple
 
 import numpy as np
 
-from src.data import sampler
-from src.data.augment.random_erasing import RandomErasing
-from src.data.augment.transforms import ResizeCenterCrop, Transform
-from src.data.decode import BadImageError
-from src.data.workers import BadSample, Key
+from . import sampler
+from .augment.random_erasing import RandomErasing
+from .augment.transforms import ResizeCenterCrop, Transform
+from .decode import BadImageError
+from .workers import BadSample, Key
 
 # Readable images are looked for this far behind a damaged one.
 _MAX_REPLACEMENTS = 100

@@ -11,7 +11,7 @@ import tempfile
 from pathlib import Path
 from typing import List, Mapping, Optional, Sequence
 
-from src.errors import UserError
+from ..errors import UserError
 
 SOURCES = Path(__file__).resolve().parent / "native"
 COMPILERS = ("g++", "clang++", "c++")

@@ -9,8 +9,7 @@ from typing import Any, Dict, List, Optional, Tuple, Type
 
 from mindspore import nn
 
-from src.errors import UserError
-
+from ..errors import UserError
 from . import cct, convmixer, convnext, deit, twins
 
 Variant = Tuple[Type[nn.Cell], Dict[str, Any]]
@@ -66,7 +65,7 @@ def create_model(
         raise UserError(f"arch {name!r}: {error}") from error
     if pretrained is not None:
         # Only here do models call tools, which know the models: at run time, and when asked.
-        from src.tools.pretrained import start_from_file
+        from ..checkpoints.pretrained import start_from_file
 
         start_from_file(model, Path(pretrained), target=f"arch {name}")
     return model

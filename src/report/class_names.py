@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 from typing import Any, Dict, List, Optional
 
-from src.errors import UserError
+from ..errors import UserError
 
 _IMAGENET = Path(__file__).with_name("imagenet_classes.txt")
 

@@ -11,10 +11,10 @@ import mindspore as ms
 import numpy as np
 from mindspore import Tensor, nn, ops
 
-from src.errors import UserError
-from src.models.cct import CCT
-from src.models.classifier import Classifier
-from src.models.deit import DeiT
+from ..errors import UserError
+from ..models.cct import CCT
+from ..models.classifier import Classifier
+from ..models.deit import DeiT
 
 
 class _ClassScore(nn.Cell):

@@ -12,11 +12,11 @@ from urllib.parse import unquote, urlparse
 
 import numpy as np
 
-from src.args import Config
-from src.data.augment.transforms import ResizeCenterCrop
-from src.data.decode import BadImageError, Decoder
-from src.data.image_folder import EXTENSIONS
-from src.errors import UserError
+from ..args import Config
+from ..data.augment.transforms import ResizeCenterCrop
+from ..data.decode import BadImageError, Decoder
+from ..data.image_folder import EXTENSIONS
+from ..errors import UserError
 
 # Batches that are prepared ahead of the one in use.
 _BATCHES_AHEAD = 2

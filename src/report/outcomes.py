@@ -11,9 +11,9 @@ from typing import Any, Callable, Dict, List, NamedTuple, Optional, Tuple
 
 import numpy as np
 
-from src.errors import UserError
-from src.report.predictions import top_k
-from src.tools.metrics import EvalResult
+from ..errors import UserError
+from ..trainer.metrics import EvalResult
+from .predictions import top_k
 
 _COLUMNS = ("image", "label", "predicted", "confidence", "correct")
 _BINS = 15

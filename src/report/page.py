@@ -11,9 +11,9 @@ from typing import Any, Dict, List, Optional, Sequence, Tuple
 
 import numpy as np
 
-from src.errors import UserError
-from src.report.outcomes import Collector, Outcomes, real_accuracy, summary, write_outcomes
-from src.report.pictures import Tile, contact_sheet
+from ..errors import UserError
+from .outcomes import Collector, Outcomes, real_accuracy, summary, write_outcomes
+from .pictures import Tile, contact_sheet
 
 MISTAKES = 25
 _MATRIX_CLASSES = 100

@@ -11,8 +11,8 @@ from typing import Any, Dict, List, Optional, Sequence, Tuple
 
 import numpy as np
 
-from src.errors import UserError
-from src.tools.files import write_whole
+from ..errors import UserError
+from ..runtime.files import write_whole
 
 FORMATS = ("table", "csv", "json", "parquet")
 _COLUMNS = ("image", "rank", "label", "name", "probability")

@@ -7,9 +7,9 @@ from typing import Any, List, Sequence
 
 import numpy as np
 
-from src.errors import UserError
-from src.report.pictures import Tile, contact_sheet, overlay
-from src.report.predictions import Prediction
+from ..errors import UserError
+from .pictures import Tile, contact_sheet, overlay
+from .predictions import Prediction
 
 _PER_SHEET = 25
 

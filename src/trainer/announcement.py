@@ -9,11 +9,11 @@ import mindspore as ms
 import numpy as np
 from mindspore import nn
 
-from src.args import Config
-from src.data.imagenet import ImageDataset
-from src.models.macs import count_macs
-from src.tools.amp import precision_table, resolve_amp
-from src.tools.device import describe_device
+from ..args import Config
+from ..data.imagenet import ImageDataset
+from ..models.macs import count_macs
+from ..optim.amp import precision_table, resolve_amp
+from ..runtime.device import describe_device
 
 
 def describe_run(

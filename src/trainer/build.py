@@ -9,23 +9,23 @@ from typing import Optional
 import mindspore as ms
 from mindspore import Parameter, Tensor, nn
 
-from src.args import Config
-from src.data.augment.batch_transform import BatchTransform, EraseBoxes, ImageNormalize
-from src.errors import UserError
-from src.kernels import selection
-from src.models.layers.drop_path import seed_drop_paths
-from src.models.layers.dropout import seed_dropouts
-from src.models.registry import create_model
-from src.tools.amp import LossScale, apply_amp, resolve_amp
-from src.tools.checkpoint import Checkpoint, load_parameters, read_checkpoint
-from src.tools.clipping import GradientClip
-from src.tools.collectives import MeanOverRanks
-from src.tools.criterion import DistillationLoss, create_criterion
-from src.tools.device import ALONE, World
-from src.tools.optimizer import create_optimizer
-from src.trainer.ema import Ema
-from src.trainer.evaluate import EvalNet
-from src.trainer.train_one_step import (
+from ..args import Config
+from ..checkpoints.checkpoint import Checkpoint, load_parameters, read_checkpoint
+from ..data.augment.batch_transform import BatchTransform, EraseBoxes, ImageNormalize
+from ..errors import UserError
+from ..kernels import selection
+from ..models.layers.drop_path import seed_drop_paths
+from ..models.layers.dropout import seed_dropouts
+from ..models.registry import create_model
+from ..optim.amp import LossScale, apply_amp, resolve_amp
+from ..optim.clipping import GradientClip
+from ..optim.criterion import DistillationLoss, create_criterion
+from ..optim.ema import Ema
+from ..optim.optimizer import create_optimizer
+from ..runtime.collectives import MeanOverRanks
+from ..runtime.device import ALONE, World
+from .evaluate import EvalNet
+from .train_one_step import (
     AnyNetWithLoss,
     DistilledNetWithLoss,
     NetWithLoss,

@@ -15,13 +15,13 @@ from typing import Any, Callable, Dict, List, Tuple
 import numpy as np
 from mindspore import Tensor
 
-from src.args import Config
-from src.data.imagenet import ImageDataset
-from src.errors import TrainingFailed, UserError
-from src.tools.checkpoint import CheckpointFolder, load_parameters, read_checkpoint, run_folder
-from src.tools.device import peak_memory_gib, trace_steps
-from src.trainer.loop import Trainer
-from src.trainer.run import Run, build_trainer
+from ..args import Config
+from ..checkpoints.checkpoint import CheckpointFolder, load_parameters, read_checkpoint, run_folder
+from ..data.imagenet import ImageDataset
+from ..errors import TrainingFailed, UserError
+from ..runtime.device import peak_memory_gib, trace_steps
+from .loop import Trainer
+from .run import Run, build_trainer
 
 _LOGGER = logging.getLogger(__name__)
 

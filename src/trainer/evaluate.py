@@ -8,13 +8,13 @@ import mindspore as ms
 import numpy as np
 from mindspore import Tensor, nn
 
-from src.tools.collectives import sum_over_ranks
-from src.tools.device import ALONE, World
-from src.tools.metrics import EvalResult, EvalTotals
+from ..runtime.collectives import sum_over_ranks
+from ..runtime.device import ALONE, World
+from .metrics import EvalResult, EvalTotals
 
 if TYPE_CHECKING:
     # Inference alone needs no pipeline, whose compiler takes 60 MB.
-    from src.data.imagenet import ImageDataset
+    from ..data.imagenet import ImageDataset
 
 Watch = Callable[[np.ndarray, np.ndarray, np.ndarray], None]
 

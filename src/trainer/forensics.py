@@ -11,10 +11,10 @@ import mindspore as ms
 import numpy as np
 from mindspore import Tensor, nn, ops
 
-from src.data.imagenet import Batch
-from src.errors import UserError
-from src.tools.tensors import for_each
-from src.trainer.train_one_step import AnyNetWithLoss, TrainOneStep
+from ..data.imagenet import Batch
+from ..errors import UserError
+from ..optim.tensors import for_each
+from .train_one_step import AnyNetWithLoss, TrainOneStep
 
 CHECKPOINT = "overflow.ckpt"
 _BATCH = "overflow.npz"

@@ -13,20 +13,20 @@ import mindspore as ms
 import numpy as np
 from mindspore import Tensor
 
-from src.args import Config, to_yaml
-from src.data.imagenet import Batch, ImageDataset
-from src.errors import StoppedBySignal, TrainingFailed
-from src.tools.callback import Pace, ProgressDisplay, StepClock
-from src.tools.checkpoint import CheckpointFolder, save_checkpoint
-from src.tools.collectives import StopVote, gather_from_ranks, sum_over_ranks
-from src.tools.device import ALONE, World
-from src.tools.metrics import EvalResult
-from src.tools.records import Records, draw_curves, read_records
-from src.tools.stop_signal import StopSignal
-from src.trainer import forensics
-from src.trainer.announcement import describe_run
-from src.trainer.evaluate import EvalNet, evaluate
-from src.trainer.train_one_step import TrainOneStep
+from ..args import Config, to_yaml
+from ..checkpoints.checkpoint import CheckpointFolder, save_checkpoint
+from ..data.imagenet import Batch, ImageDataset
+from ..errors import StoppedBySignal, TrainingFailed
+from ..runs.progress import Pace, ProgressDisplay, StepClock
+from ..runs.records import Records, draw_curves, read_records
+from ..runtime.collectives import StopVote, gather_from_ranks, sum_over_ranks
+from ..runtime.device import ALONE, World
+from ..runtime.stop_signal import StopSignal
+from . import forensics
+from .announcement import describe_run
+from .evaluate import EvalNet, evaluate
+from .metrics import EvalResult
+from .train_one_step import TrainOneStep
 
 _LOGGER = logging.getLogger(__name__)
 

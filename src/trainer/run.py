@@ -7,19 +7,19 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Optional
 
-from src.args import Config, from_yaml_text, to_yaml
-from src.data.imagenet import ImageDataset
-from src.errors import UserError
-from src.tools.checkpoint import Checkpoint, CheckpointFolder, load_parameters, run_folder
-from src.tools.collectives import check_equal_over_ranks
-from src.tools.device import ALONE, World
-from src.tools.log import log_to_file
-from src.tools.pretrained import start_from_file
-from src.tools.records import Records
-from src.tools.schedulers import create_lr_schedule
-from src.tools.tensorboard_events import TensorBoardEvents
-from src.trainer.build import build_eval_net, build_network, build_train_step
-from src.trainer.loop import RunState, Trainer
+from ..args import Config, from_yaml_text, to_yaml
+from ..checkpoints.checkpoint import Checkpoint, CheckpointFolder, load_parameters, run_folder
+from ..checkpoints.pretrained import start_from_file
+from ..data.imagenet import ImageDataset
+from ..errors import UserError
+from ..optim.schedulers import create_lr_schedule
+from ..runs.records import Records
+from ..runs.tensorboard_events import TensorBoardEvents
+from ..runtime.collectives import check_equal_over_ranks
+from ..runtime.device import ALONE, World
+from ..runtime.log import log_to_file
+from .build import build_eval_net, build_network, build_train_step
+from .loop import RunState, Trainer
 
 _LOGGER = logging.getLogger(__name__)
 

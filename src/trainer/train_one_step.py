@@ -7,11 +7,11 @@ from typing import List, Optional, Tuple, Union
 import mindspore as ms
 from mindspore import Parameter, ParameterTuple, Tensor, nn, ops
 
-from src.tools.amp import LossScale
-from src.tools.clipping import GradientClip
-from src.tools.collectives import MeanOverRanks
-from src.tools.tensors import GlobalNorm, Snapshot, Tensors, add_to, assign, clear, copies, multiply
-from src.trainer.ema import Ema
+from ..optim.amp import LossScale
+from ..optim.clipping import GradientClip
+from ..optim.ema import Ema
+from ..optim.tensors import GlobalNorm, Snapshot, Tensors, add_to, assign, clear, copies, multiply
+from ..runtime.collectives import MeanOverRanks
 
 _SUMS = "train.grad_sum"
 _TEACHER = "teacher."

@@ -11,8 +11,8 @@ from typing import List, NamedTuple, Optional
 import numpy as np
 from PIL import Image
 
-from src.data.augment.op_levels import OpCall, Surroundings, apply_calls, draw_op_call
-from src.data.augment.policy_tables import AUGMIX_OPS
+from .op_levels import OpCall, Surroundings, apply_calls, draw_op_call
+from .policy_tables import AUGMIX_OPS
 
 _DEPTHS = (1, 3)
 

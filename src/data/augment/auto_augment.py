@@ -13,9 +13,10 @@ from typing import Any, Callable, Dict, List, NamedTuple, Optional, Tuple
 
 import numpy as np
 
-from src.data.augment.augmix import AugMix
-from src.data.augment.image_ops import Rgb8
-from src.data.augment.op_levels import (
+from ...errors import UserError
+from .augmix import AugMix
+from .image_ops import Rgb8
+from .op_levels import (
     MAX_MAGNITUDE,
     OpCall,
     Surroundings,
@@ -23,9 +24,8 @@ from src.data.augment.op_levels import (
     draw_op_call,
     draw_warp,
 )
-from src.data.augment.policy_grammar import parse_policy
-from src.data.augment.policy_tables import AUTO_AUGMENT_POLICIES, RAND_AUGMENT_SETS, SubPolicy
-from src.errors import UserError
+from .policy_grammar import parse_policy
+from .policy_tables import AUTO_AUGMENT_POLICIES, RAND_AUGMENT_SETS, SubPolicy
 
 # (H, W, 3) uint8, generator of this image -> the same.
 Policy = Callable[[np.ndarray, np.random.Generator], np.ndarray]

@@ -12,8 +12,8 @@ import mindspore as ms
 import numpy as np
 from mindspore import Tensor, nn, ops
 
-from src.data.augment.random_erasing import BOX_COLUMNS
-from src.kernels import cells, selection
+from ...kernels import cells, selection
+from .random_erasing import BOX_COLUMNS
 
 MIX_COLUMNS = 5
 

@@ -12,7 +12,7 @@ import numpy as np
 from PIL import Image
 from scipy import ndimage
 
-from src.data.augment import image_ops
+from . import image_ops
 
 # timm's choice; the standard deviation is torchvision's default range.
 _BLUR_RADIUS = 11

@@ -12,7 +12,7 @@ from typing import Callable, Dict, NamedTuple, Tuple
 import numpy as np
 from PIL import Image, ImageFilter
 
-from src.data.augment import colour_kernels, kernels
+from . import colour_kernels, kernels
 
 Rgb8 = Tuple[int, int, int]
 _NUM_VALUES = 256

@@ -11,8 +11,8 @@ from typing import Callable, Dict, NamedTuple, Optional, Sequence
 
 import numpy as np
 
-from src.data.augment.image_ops import WARP_OPS, Rgb8, Warp, apply_op
-from src.data.augment.resampling import draw_filter
+from .image_ops import WARP_OPS, Rgb8, Warp, apply_op
+from .resampling import draw_filter
 
 MAX_MAGNITUDE = 10.0
 

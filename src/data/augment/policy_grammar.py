@@ -11,7 +11,7 @@ import math
 import re
 from typing import Any, Callable, Dict, NamedTuple, NoReturn, Optional, Sequence, Tuple
 
-from src.errors import UserError
+from ...errors import UserError
 
 OP_SETS = ("weights", "3a", "3aw")
 

@@ -8,7 +8,7 @@ import numpy as np
 import PIL
 from PIL import Image
 
-from src.data.augment import kernels
+from . import kernels
 
 # (top, left, height, width), pixels
 CropBox = Tuple[int, int, int, int]

@@ -13,11 +13,11 @@ from typing import Callable, List, Optional, Tuple
 import numpy as np
 from PIL import Image
 
-from src.data.augment.auto_augment import create_policy
-from src.data.augment.colour import ColorJitter, RandomGaussianBlur, RandomGrayscale
-from src.data.augment.image_ops import Rgb8
-from src.data.augment.kernels import mirrored
-from src.data.augment.resampling import FILTERS, CropBox, draw_filter, resize_box
+from .auto_augment import create_policy
+from .colour import ColorJitter, RandomGaussianBlur, RandomGrayscale
+from .image_ops import Rgb8
+from .kernels import mirrored
+from .resampling import FILTERS, CropBox, draw_filter, resize_box
 
 Transform = Callable[[np.ndarray, np.random.Generator], np.ndarray]
 

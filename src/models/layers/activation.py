@@ -7,7 +7,7 @@ from typing import Union
 import mindspore as ms
 from mindspore import Tensor, nn, ops
 
-from src.kernels import cells, selection
+from ...kernels import cells, selection
 
 
 class Gelu(nn.GELU):

@@ -10,8 +10,7 @@ from typing import Any
 import mindspore as ms
 from mindspore import nn, ops
 
-from src.kernels import cells, selection
-
+from ...kernels import cells, selection
 from .dropout import Dropout
 from .linear import create_linear
 

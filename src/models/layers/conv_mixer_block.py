@@ -7,8 +7,7 @@ from typing import Any, Sequence
 from mindspore import Tensor, nn, ops
 from mindspore.common.initializer import Uniform
 
-from src.kernels import cells
-
+from ...kernels import cells
 from .depthwise_conv import DepthwiseConv
 from .drop_path import DropPath
 from .norm import MOMENTUM, BatchNorm, create_activation_and_norm, kernel_name

@@ -8,8 +8,7 @@ import mindspore as ms
 from mindspore import Tensor, nn, ops
 from mindspore.common.initializer import HeNormal, Initializer, Uniform
 
-from src.kernels import cells, selection
-
+from ...kernels import cells, selection
 from .layout import NCHW, NHWC, Relayout, preferred_layout, relayout
 from .patch_embed import PatchConv
 

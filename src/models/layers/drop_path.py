@@ -5,7 +5,7 @@ from __future__ import annotations
 import mindspore as ms
 from mindspore import Parameter, Tensor, nn, ops
 
-from src.kernels import cells, selection
+from ...kernels import cells, selection
 
 # A prime below sqrt(2^31): products of residues fit in int32 on every backend. 3 does not divide
 # PRIME - 1, so cubing is a bijection of the residues and a round loses nothing.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import mindspore as ms
 from mindspore import Tensor, nn
 
-from src.kernels import cells, selection
+from ...kernels import cells, selection
 
 
 class GlobalAveragePool(nn.Cell):

@@ -8,7 +8,7 @@ import mindspore as ms
 from mindspore import Tensor, nn, ops
 from mindspore.common.initializer import TruncatedNormal
 
-from src.kernels import cells, selection
+from ...kernels import cells, selection
 
 
 class Dense(nn.Dense):

@@ -7,8 +7,7 @@ from typing import Optional
 import mindspore as ms
 from mindspore import Tensor, nn
 
-from src.kernels import cells, selection
-
+from ...kernels import cells, selection
 from .activation import Gelu, create_activation
 from .linear import create_linear
 

@@ -10,8 +10,7 @@ from typing import Literal, Tuple, Union
 import mindspore as ms
 from mindspore import Tensor, nn, ops
 
-from src.kernels import cells, selection
-
+from ...kernels import cells, selection
 from .activation import Gelu, create_activation
 from .layout import NCHW, NHWC, relayout
 

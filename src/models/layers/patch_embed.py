@@ -11,8 +11,7 @@ import mindspore as ms
 from mindspore import Tensor, nn
 from mindspore.common.initializer import Initializer
 
-from src.kernels import cells, selection
-
+from ...kernels import cells, selection
 from .layout import NCHW, NHWC, Relayout, relayout
 from .linear import Product
 from .norm import LayerNorm

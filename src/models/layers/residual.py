@@ -6,8 +6,7 @@ import mindspore as ms
 from mindspore import Parameter, Tensor, nn
 from mindspore.common.initializer import Constant, initializer
 
-from src.kernels import cells, selection
-
+from ...kernels import cells, selection
 from .drop_path import DropPath
 
 

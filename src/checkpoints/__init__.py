@@ -1,0 +1,1 @@
+"""Checkpoint files: read, written, fitted to a network, converted."""

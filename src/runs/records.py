@@ -1,0 +1,169 @@
+"""The history of a run: metrics.csv and its picture."""
+
+from __future__ import annotations
+
+import contextlib
+import csv
+import os
+from pathlib import Path
+from typing import Any, Dict, List, Mapping, Optional, TextIO, Tuple
+
+from ..errors import TrainingFailed
+from .tensorboard_events import TensorBoardEvents
+
+COLUMNS = (
+    "step",  # steps done, from 1
+    "epoch",  # epochs done, fractional
+    "loss",  # mean training loss since the last row
+    "lr",
+    "grad_norm",  # global norm before clipping
+    "loss_scale",
+    "images_per_s",
+    "data_wait",  # share of the time spent waiting for data
+    "val_loss",
+    "top1",  # percent
+    "top5",  # percent
+    "ema_val_loss",  # the same of the averaged weights
+    "ema_top1",
+    "ema_top5",
+)
+
+# Of the legend below the curves of several runs.
+_LEGEND_COLUMNS = 5
+
+
+class Records:
+    """Appends rows to `metrics.csv`; each is on its way to the disk when `write` returns.
+
+    Rows of steps after `first_step` are dropped on opening: a resumed run does them again.
+
+    Args:
+        events: a TensorBoard writer that gets every row too; None: off.
+    """
+
+    def __init__(
+        self, path: Path, *, first_step: int, events: Optional[TensorBoardEvents] = None
+    ) -> None:
+        rows = [row for row in read_records(path) if int(row["step"]) <= first_step]
+        temporary = path.with_name(f".{path.name}.tmp")
+        with temporary.open("w", newline="", encoding="utf-8") as file:
+            writer = csv.DictWriter(file, COLUMNS)
+            writer.writeheader()
+            writer.writerows(rows)
+        os.replace(temporary, path)
+        self._file: TextIO = path.open("a", newline="", encoding="utf-8")
+        self._writer = csv.DictWriter(self._file, COLUMNS)
+        self._events = events
+
+    def write(self, **values: Any) -> None:
+        """One row; columns not given stay empty.
+
+        Raises:
+            TrainingFailed: the disk is full.
+        """
+        try:
+            self._writer.writerow(values)
+            self._file.flush()
+            if self._events is not None:
+                self._events.write(values)
+        except OSError as error:
+            raise TrainingFailed(
+                f"step {values.get('step')}: {self._file.name} cannot be written ({error}); the "
+                "last checkpoint is whole: make room, then continue with --resume auto"
+            ) from error
+
+    def close(self) -> None:
+        """What could not be written before is lost."""
+        with contextlib.suppress(OSError):
+            self._file.close()
+            if self._events is not None:
+                self._events.close()
+
+
+def read_records(path: Path) -> List[Dict[str, str]]:
+    """Rows of a metrics.csv, oldest first; none where there is no file.
+
+    A last line without its end, which a full disk leaves behind, is not read.
+    """
+    if not path.exists():
+        return []
+    text = path.read_text(encoding="utf-8")
+    return list(csv.DictReader(text[: text.rfind("\n") + 1].splitlines()))
+
+
+def draw_curves(rows: List[Dict[str, str]], picture: Path, *, title: str) -> None:
+    """Loss, learning rate and top-1 against epochs, as a PNG."""
+    lines = (
+        (0, "loss", "-", "training"),
+        (0, "val_loss", "o-", "validation"),
+        (1, "lr", "-", "learning rate"),
+        (2, "top1", "o-", "validation top-1"),
+        (2, "ema_top1", "o-", "the same, averaged weights"),
+    )
+    figure, panels = _panels()
+    for panel, key, style, label in lines:
+        _draw(panels[panel], _points(rows, key), style, label=label)
+    figure.suptitle(title)
+    _save(figure, panels, picture, against="epoch")
+
+
+def draw_runs(
+    runs: Mapping[str, List[Dict[str, str]]], picture: Path, *, against: str = "epoch"
+) -> None:
+    """The curves of several runs, a colour each, as a PNG.
+
+    Args:
+        runs: label -> rows of its metrics.csv.
+        against: the column of the horizontal axis, `epoch` or `step`.
+    """
+    from matplotlib.lines import Line2D
+
+    legend_rows = -(-len(runs) // _LEGEND_COLUMNS)
+    figure, panels = _panels(height=4 + 0.2 * legend_rows)
+    for index, rows in enumerate(runs.values()):
+        colour = f"C{index % 10}"
+        lines = ((0, "loss", "-"), (0, "val_loss", "o--"), (1, "lr", "-"), (2, "top1", "o-"))
+        for panel, key, style in (*lines, (2, "ema_top1", "s--")):
+            _draw(panels[panel], _points(rows, key, against), style, color=colour)
+    panels[0].set_title("loss (dashed: validation)", fontsize=10)
+    panels[1].set_title("learning rate", fontsize=10)
+    panels[2].set_title("validation top-1 (dashed: averaged weights)", fontsize=10)
+    keys = [Line2D([], [], color=f"C{index % 10}") for index in range(len(runs))]
+    figure.legend(keys, list(runs), loc="outside lower center", ncol=_LEGEND_COLUMNS, fontsize=8)
+    _save(figure, panels, picture, against=against)
+
+
+def _points(
+    rows: List[Dict[str, str]], key: str, against: str = "epoch"
+) -> List[Tuple[float, float]]:
+    return [(float(row[against]), float(row[key])) for row in rows if row.get(key)]
+
+
+def _panels(height: float = 4.0) -> Tuple[Any, Any]:
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    figure, panels = pyplot.subplots(1, 3, figsize=(13, height), layout="constrained")
+    panels[0].set_ylabel("cross entropy")
+    panels[2].set_ylabel("percent")
+    return figure, panels
+
+
+def _draw(axes: Any, points: List[Tuple[float, float]], style: str, **line: Any) -> None:
+    if points:
+        axes.plot([x for x, _ in points], [y for _, y in points], style, ms=3, **line)
+
+
+def _save(figure: Any, panels: Any, picture: Path, *, against: str) -> None:
+    from matplotlib import pyplot
+
+    for axes in panels:
+        if axes.lines:
+            axes.set_xlabel(against)
+            axes.grid(alpha=0.3)
+        if axes.get_legend_handles_labels()[1]:
+            axes.legend()
+    figure.savefig(picture, dpi=110)
+    pyplot.close(figure)

@@ -1,0 +1,1 @@
+"""The process: device, versions, ranks, signals, log, exit codes."""

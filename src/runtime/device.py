@@ -1,0 +1,236 @@
+"""The device, its context and the environment of the process. No other module touches them."""
+
+from __future__ import annotations
+
+import logging
+import os
+import resource
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Dict, Mapping, Optional
+
+from ..args import RunConfig
+from ..errors import UserError
+from ..kernels import build, selection
+from .log import log_problems_only
+
+_LOGGER = logging.getLogger(__name__)
+
+# What each launcher sets: MindSpore's dynamic cluster (msrun, or scripts/launch.py on 2.0), a rank
+# table, OpenMPI. MindSpore reads the number of the process itself.
+_ROLE, _CLUSTER_SIZE = "MS_ROLE", "MS_WORKER_NUM"
+_RANK, _SIZE = "RANK_ID", "RANK_SIZE"
+_MPI_RANK, _MPI_SIZE = "OMPI_COMM_WORLD_RANK", "OMPI_COMM_WORLD_SIZE"
+_MPI_LOCAL_RANK = "OMPI_COMM_WORLD_LOCAL_RANK"
+
+
+@dataclass(frozen=True)
+class World:
+    """The processes that train together: `size` of them, this one has number `rank`."""
+
+    rank: int = 0
+    size: int = 1
+
+    @property
+    def is_main(self) -> bool:
+        """This process writes the files of the run."""
+        return self.rank == 0
+
+
+ALONE = World()
+
+
+@dataclass(frozen=True)
+class RankEnvironment:
+    """What the launcher said: how many processes, and the device of this one (None: nothing)."""
+
+    size: int
+    device_id: Optional[int]
+
+
+def read_rank_environment(environ: Mapping[str, str]) -> Optional[RankEnvironment]:
+    """What launcher started this process, by its variables; None: one process alone.
+
+    Raises:
+        UserError: a variable that is missing or no number.
+    """
+    if _ROLE in environ:
+        size = _integer(environ, _CLUSTER_SIZE)
+    elif _MPI_SIZE in environ:
+        size = _integer(environ, _MPI_SIZE)
+        _integer(environ, _MPI_RANK)
+    elif _SIZE in environ:
+        size = _integer(environ, _SIZE)
+        if size > 1 and environ.get("RANK_TABLE_FILE", "") == "":
+            raise UserError(
+                f"{_SIZE} {size}: neither RANK_TABLE_FILE nor {_ROLE} is set; start several "
+                "processes with scripts/launch.py, msrun or mpirun"
+            )
+        if size > 1 and _integer(environ, _RANK) >= size:
+            raise UserError(f"{_RANK} {environ[_RANK]}: must be below {_SIZE} {size}")
+    else:
+        return None
+    if size == 1 and environ.get(_ROLE) != "MS_SCHED":
+        return None
+    name = "DEVICE_ID" if "DEVICE_ID" in environ else _MPI_LOCAL_RANK
+    return RankEnvironment(size, _integer(environ, name) if name in environ else None)
+
+
+def _integer(environ: Mapping[str, str], name: str) -> int:
+    text = environ.get(name, "")
+    if not text.isdecimal():
+        raise UserError(
+            f"{name} {text!r}: the launcher must set it to a number; start several processes with "
+            "scripts/launch.py, msrun or mpirun"
+        )
+    return int(text)
+
+
+def setup_device(run: RunConfig, *, seed: int) -> World:
+    """Selects device, execution mode and kernels, seeds the weights, joins the other processes.
+
+    With several processes the device is the launcher's, not `device_id`; the call returns when all
+    of them are there. In a scheduler of MindSpore's cluster it does not return.
+
+    Raises:
+        UserError: the device is not usable with the installed MindSpore, the processes do not
+            find each other, or `cpu_kernels` native cannot be compiled.
+    """
+    # Read by MindSpore's logger at import, before which nothing of it has run: 3 shows errors only.
+    os.environ.setdefault("GLOG_v", "3")
+    if run.device_target == "CPU":
+        # The convolutions in MindSpore's oneDNN fall back to reference kernels above AVX2, which
+        # take a hundred times longer (docs/design.md).
+        os.environ.setdefault("ONEDNN_MAX_CPU_ISA", "AVX2")
+        # Threads of the native kernels sleep between calls instead of spinning: MindSpore's own
+        # need the cores meanwhile.
+        os.environ.setdefault("GOMP_SPINCOUNT", "0")
+    environment = read_rank_environment(os.environ)
+    device_id = run.device_id
+    # A CPU has one device, however many processes share it.
+    if environment and environment.device_id is not None and run.device_target != "CPU":
+        device_id = environment.device_id
+    import mindspore as ms
+
+    from .compat import set_device
+
+    try:
+        set_device(run.device_target, device_id)
+    except (RuntimeError, ValueError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise UserError(
+            f"device_target {run.device_target!r} with device_id {device_id}: not usable here "
+            f"({reason}); on this machine try --device_target CPU"
+        ) from error
+    ms.set_context(mode=ms.GRAPH_MODE if run.mode == "graph" else ms.PYNATIVE_MODE)
+    world = _join(environment.size) if environment else World()
+    if not world.is_main:
+        log_problems_only()
+    ms.set_seed(seed)
+    select_kernels(run)
+    return world
+
+
+def _join(size: int) -> World:
+    from mindspore import communication
+
+    try:
+        communication.init()
+    except (RuntimeError, ValueError, TypeError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise UserError(
+            f"the {size} processes did not find each other ({reason}); see the logs of the other "
+            "ranks, and docs/distributed.md"
+        ) from error
+    return World(communication.get_rank(), communication.get_group_size())
+
+
+def select_kernels(run: RunConfig) -> None:
+    """Sets the form that hot cells take from now on; says so when `auto` cannot be the fastest.
+
+    Raises:
+        UserError: `cpu_kernels` native, and they cannot be compiled.
+    """
+    from .compat import has_cpu_kernels
+
+    # PyNative infers a custom operator's shapes once for all that share a kernel and input shapes,
+    # whatever their attributes: wrong for kernels of different sizes.
+    is_graph = run.mode == "graph"
+    is_usable = run.device_target == "CPU" and is_graph and has_cpu_kernels()
+    if not is_usable or run.cpu_kernels == "off":
+        selection.select(selection.OFF)
+    elif run.cpu_kernels == "pure":
+        selection.select(selection.PURE)
+    else:
+        _select_native(is_required=run.cpu_kernels == "native")
+
+
+def _select_native(*, is_required: bool) -> None:
+    try:
+        selection.select(selection.NATIVE, build.library(os.environ))
+    except UserError as error:
+        if is_required:
+            raise UserError(
+                f"cpu_kernels 'native': {error}; install one, or use cpu_kernels: auto"
+            ) from error
+        _LOGGER.info("cpu_kernels auto: %s; slower without", error)
+        selection.select(selection.PURE)
+
+
+def process_environment() -> Dict[str, str]:
+    """The variables of this process, to look at."""
+    return dict(os.environ)
+
+
+def describe_device(run: RunConfig) -> str:
+    """`CPU (2 cores, kernels native)` or `Ascend 0`."""
+    if run.device_target == "CPU":
+        return f"CPU ({os.cpu_count()} cores, kernels {selection.selected()})"
+    return f"{run.device_target} {run.device_id}"
+
+
+def peak_memory_gib(run: RunConfig) -> float:
+    """Most memory used so far: of the process on a CPU, else of the device; GiB."""
+    if run.device_target == "CPU":
+        kibibytes = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        return kibibytes / 2**20
+    from .compat import max_device_memory
+
+    return max_device_memory() / 2**30
+
+
+class _Trace:
+    """Records the framework's own profile while entered, where it works.
+
+    Attributes:
+        verdict: `written`, or why there is none.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.verdict = "not started"
+        self._folder = folder
+        self._profiler: Any = None
+
+    def __enter__(self) -> _Trace:
+        from .compat import start_profiler
+
+        try:
+            self._profiler = start_profiler(self._folder)
+        except (RuntimeError, ValueError, TypeError, ImportError, OSError) as error:
+            self.verdict = f"does not work here ({' '.join(str(error).split())[:120]})"
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._profiler is None:
+            return
+        try:
+            self._profiler.stop()
+            self._profiler.analyse()
+            self.verdict = "written"
+        except (RuntimeError, ValueError, TypeError, OSError) as error:
+            self.verdict = f"does not work here ({' '.join(str(error).split())[:120]})"
+
+
+def trace_steps(folder: Path) -> _Trace:
+    """The framework's profile of what runs within `with`, into `folder`."""
+    return _Trace(folder)

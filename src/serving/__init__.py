@@ -1,0 +1,1 @@
+"""Networks in files: export, records, inputs and scores of the C++ program, one predictor."""

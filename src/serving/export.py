@@ -1,0 +1,220 @@
+"""From a checkpoint to a file that serves: MINDIR, ONNX or AIR, compared with the network."""
+
+from __future__ import annotations
+
+import logging
+import os
+import shutil
+import tempfile
+from pathlib import Path
+from typing import Any, Callable, List, Optional
+
+import mindspore as ms
+import numpy as np
+from mindspore import Tensor, nn
+from PIL import Image
+
+from ..args import ExportRun, replace
+from ..checkpoints.checkpoint import read_checkpoint
+from ..checkpoints.settle import settle_by_weights
+from ..data.augment.batch_transform import ImageNormalize, normalize_pixels
+from ..data.digits import read_digits
+from ..errors import UserError
+from ..kernels import selection
+from ..runtime import compat
+from ..trainer.build import build_network, load_network
+from ..trainer.evaluate import EvalNet
+from .converter_config import write_converter_configs
+from .export_record import (
+    ExportRecord,
+    file_sha256,
+    record_path,
+    transform_of,
+    write_record,
+)
+from .onnx_export import INPUT, build_onnx, prepare_for_onnx
+from .served import load_mindir
+
+_LOGGER = logging.getLogger(__name__)
+
+# Largest difference of a logit, as a share of the largest logit.
+_TOLERANCE = 1e-4
+_SUFFIXES = {"MINDIR": ".mindir", "ONNX": ".onnx", "AIR": ".air"}
+# A cell over numpy batches: what a file computes.
+Predict = Callable[[np.ndarray], np.ndarray]
+
+
+def check_export(config: ExportRun) -> None:
+    """Refuses what cannot work, before any weight is read.
+
+    Raises:
+        UserError: AIR away from an Ascend, or a free batch where it does not run.
+    """
+    form, target = config.export.file_format, config.run.device_target
+    if form == "AIR" and target != "Ascend":
+        raise UserError(
+            f"file_format AIR: MindSpore writes it on an Ascend only, device_target is {target}; "
+            "give --file_format MINDIR, which every device writes and MindSpore Lite reads"
+        )
+    if form == "AIR" and config.export.dynamic_batch:
+        raise UserError("dynamic_batch True: AIR files have a fixed batch; give --batch_size N")
+    is_free = form == "MINDIR" and config.export.dynamic_batch
+    if is_free and not compat.loads_mindir_of_any_batch():
+        raise UserError(
+            f"dynamic_batch True: MindSpore {compat.version()} crashes on such MINDIR files; give "
+            "--batch_size N"
+        )
+
+
+def export_checkpoint(config: ExportRun) -> None:
+    """Writes the file and its record, and prints how far it is from the network.
+
+    Raises:
+        UserError: weights that do not fit, a file that cannot be written.
+    """
+    assert config.model.pretrained is not None
+    checkpoint = read_checkpoint(Path(config.model.pretrained))
+    config = settle_by_weights(config, checkpoint.meta, path=str(checkpoint.path))
+    if config.train.ema:
+        checkpoint = checkpoint.averaged()
+    config = replace(config, amp_level="O0")
+    cell = _build_served(config)
+    load_network(_network_of(cell), checkpoint, config)
+    suffix = _SUFFIXES[config.export.file_format]
+    path = Path(config.export.output or f"{config.model.arch}{suffix}")
+    if path.suffix != suffix:
+        raise UserError(
+            f"output {str(path)!r}: a {config.export.file_format} file ends in {suffix}"
+        )
+    try:
+        with tempfile.TemporaryDirectory(prefix=".export-", dir=path.parent) as beside:
+            draft = _write_draft(config, cell, path, Path(beside))
+            write_record(draft, _record_of(config, draft, checkpoint.meta.get("class_names")))
+            record_path(path).unlink(missing_ok=True)  # it may be of an older file
+            for file in (draft, record_path(draft)):
+                os.replace(file, path.with_name(file.name))
+        print(f"wrote {path} and {record_path(path).name}")
+        if config.export.write_converter_config:
+            for written in write_converter_configs(config, path):
+                print(f"wrote {written}")
+    except OSError as error:
+        raise UserError(f"output {str(path)!r}: cannot be written ({error})") from error
+
+
+def _write_draft(config: ExportRun, cell: nn.Cell, path: Path, beside: Path) -> Path:
+    """A file in the folder `beside` that was compared with the network, to be renamed to `path`."""
+    images = example_images(config)
+    expected = cell(Tensor(images)).asnumpy()
+    # MindSpore 2.0 exports to no path with a space or a letter beyond ASCII.
+    with tempfile.TemporaryDirectory() as folder:
+        exported = Path(folder) / f"draft{path.suffix}"
+        predict = _EXPORTERS[config.export.file_format](config, cell, images, exported)
+        if not exported.is_file():
+            raise UserError(
+                f"output {str(path)!r}: the framework splits networks of this size over several "
+                "files, which is not supported"
+            )
+        _compare(predict, images, expected, path)
+        draft = beside / path.name
+        shutil.copyfile(exported, draft)  # not its mode: the framework makes files unwritable
+    return draft
+
+
+def _compare(predict: Predict, images: np.ndarray, expected: np.ndarray, path: Path) -> None:
+    try:
+        found = predict(images)
+    except Exception as error:  # whatever the runtime's loader met
+        reason = " ".join(str(error).split())[:200]
+        raise UserError(f"output {str(path)!r}: cannot be loaded back ({reason})") from error
+    difference = float(np.abs(found - expected).max())
+    limit = _TOLERANCE * max(1.0, float(np.abs(expected).max()))
+    print(f"largest difference of {expected.size} logits from the network's: {difference:.3g}")
+    if not difference <= limit:
+        raise UserError(
+            f"output {str(path)!r}: its logits differ from the network's by {difference:.3g}, "
+            f"allowed: {limit:.3g}; it is not kept"
+        )
+
+
+def _build_served(config: ExportRun) -> nn.Cell:
+    # Files hold no operators of this package: none of their readers knows them.
+    with selection.using(selection.OFF):
+        network = build_network(config).set_train(False)
+        normalize: nn.Cell = nn.Identity()
+        if config.input.input == "uint8_nhwc":
+            normalize = ImageNormalize(mean=config.data.mean, std=config.data.std)
+    return EvalNet(normalize, network).set_train(False)
+
+
+def _network_of(cell: nn.Cell) -> nn.Cell:
+    return cell.network
+
+
+def example_images(config: ExportRun) -> np.ndarray:
+    """Handwritten digits as the exported network takes them, (B, ...); B is 3 when it is free."""
+    side = config.model.image_size
+    count = 3 if config.export.dynamic_batch else config.serving_batch()
+    pixels = np.stack(
+        [
+            np.asarray(Image.fromarray(digit).resize((side, side)).convert("RGB"))
+            for digit in read_digits(count)
+        ]
+    )
+    if config.input.input == "uint8_nhwc":
+        return pixels
+    return normalize_pixels(pixels, mean=config.data.mean, std=config.data.std)
+
+
+def _export_mindir(config: ExportRun, cell: nn.Cell, images: np.ndarray, draft: Path) -> Predict:
+    spec = Tensor(images)
+    if config.export.dynamic_batch:
+        spec = Tensor(shape=[None, *images.shape[1:]], dtype=spec.dtype)
+    ms.export(cell, spec, file_name=str(draft.with_suffix("")), file_format="MINDIR")
+    return lambda batch: load_mindir(draft)(Tensor(batch)).asnumpy()
+
+
+def _export_onnx(config: ExportRun, cell: nn.Cell, images: np.ndarray, draft: Path) -> Predict:
+    import onnx
+
+    twin = _build_served(config)
+    for mine, source in zip(_parameters(twin), _parameters(cell)):
+        mine.set_data(source)
+    prepare_for_onnx(twin)
+    model = build_onnx(twin, images, draft.parent, dynamic=config.export.dynamic_batch)
+    onnx.save(model, str(draft))
+
+    def predict(batch: np.ndarray) -> np.ndarray:
+        import onnxruntime
+
+        session = onnxruntime.InferenceSession(str(draft), providers=["CPUExecutionProvider"])
+        return session.run(None, {INPUT: batch})[0]
+
+    return predict
+
+
+def _parameters(cell: nn.Cell) -> Any:
+    return cell.network.get_parameters()
+
+
+def _export_air(config: ExportRun, cell: nn.Cell, images: np.ndarray, draft: Path) -> Predict:
+    ms.export(cell, Tensor(images), file_name=str(draft.with_suffix("")), file_format="AIR")
+    # Nothing but an Ascend runtime reads AIR: there is nothing to compare with.
+    print("an AIR file cannot be loaded back by MindSpore; its logits are not compared")
+    return lambda batch: cell(Tensor(batch)).asnumpy()
+
+
+_EXPORTERS = {"MINDIR": _export_mindir, "ONNX": _export_onnx, "AIR": _export_air}
+
+
+def _record_of(config: ExportRun, path: Path, class_names: Optional[List[str]]) -> ExportRecord:
+    return ExportRecord(
+        arch=config.model.arch,
+        num_classes=config.model.num_classes,
+        image_size=config.model.image_size,
+        input=config.input.input,
+        batch_size=None if config.export.dynamic_batch else config.serving_batch(),
+        transform=transform_of(config),
+        sha256=file_sha256(path),
+        mindspore=compat.version(),
+        class_names=class_names,
+    )

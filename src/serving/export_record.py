@@ -1,0 +1,96 @@
+"""What export.py says about a file it wrote, kept beside it as FILE.json."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Dict, List, Optional
+
+from ..args import Config
+from ..errors import UserError
+from ..runtime.files import write_whole
+
+
+@dataclass(frozen=True)
+class ExportRecord:
+    """A network in a file.
+
+    Attributes:
+        input: float32_nchw or uint8_nhwc.
+        batch_size: images per call; None: any number.
+        transform: keys of the recipe that say how images become inputs, with their values.
+        sha256: of the file.
+        mindspore: version that wrote it.
+        class_names: of the training data, when the checkpoint says them.
+    """
+
+    arch: str
+    num_classes: int
+    image_size: int
+    input: str
+    batch_size: Optional[int]
+    transform: Dict[str, Any]
+    sha256: str
+    mindspore: str
+    class_names: Optional[List[str]] = None
+
+    def settings(self) -> Dict[str, Any]:
+        """Values of flat keys that a recipe for this network's inputs has."""
+        own = {key: getattr(self, key) for key in ("arch", "num_classes", "image_size", "input")}
+        return {**own, **{key: self.transform[key] for key in TRANSFORM_KEYS}}
+
+
+# Keys of the recipe that decide what an evaluated image looks like, but for image_size.
+TRANSFORM_KEYS = ("crop_pct", "crop_mode", "interpolation", "mean", "std")
+
+
+def transform_of(config: Config) -> Dict[str, Any]:
+    """The values of TRANSFORM_KEYS."""
+    return {key: getattr(config.data, key) for key in TRANSFORM_KEYS}
+
+
+def record_path(path: Path) -> Path:
+    """Where the record of an exported file is kept."""
+    return path.with_name(f"{path.name}.json")
+
+
+def file_sha256(path: Path) -> str:
+    """Hexadecimal SHA-256 of a file."""
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        for block in iter(lambda: file.read(1 << 20), b""):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def write_record(path: Path, record: ExportRecord) -> None:
+    """Writes the record of the file at `path` beside it."""
+    text = json.dumps(asdict(record), indent=2) + "\n"
+    write_whole(record_path(path), text.encode())
+
+
+def read_record(path: Path) -> ExportRecord:
+    """The record of an exported file, which must be the file it was written for.
+
+    Raises:
+        UserError: file or record missing or damaged.
+    """
+    kind = path.suffix[1:]
+    if not path.is_file():
+        raise UserError(f"{kind} {str(path)!r}: no such file; export.py writes one")
+    beside = record_path(path)
+    try:
+        record = ExportRecord(**json.loads(beside.read_text(encoding="utf-8")))
+    except (OSError, ValueError, TypeError) as error:
+        raise UserError(
+            f"{kind} {str(path)!r}: export.py wrote a {beside.name} beside it, which is missing or "
+            f"damaged ({error})"
+        ) from error
+    if file_sha256(path) != record.sha256:
+        raise UserError(
+            f"{kind} {str(path)!r}: not the file that {beside.name} describes, or damaged; copy "
+            "both again"
+        )
+    return record

@@ -1,0 +1,205 @@
+"""Evaluation images as files for a program that reads no images: inputs, manifest and labels.
+
+    FOLDER/settings.json         what the inputs were made from and how
+    FOLDER/input/000000.bin ...  one batch each, in the dataset's order; the last is filled up
+    FOLDER/label.json            labels by relative path, in the order of the images
+    FOLDER/manifest.tsv          shape, dtype, and a CRC-32 for each file; written last
+
+A folder that is not finished is gone on with; one that was made from something else is refused.
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+import zlib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Dict, Iterator, List, Tuple
+
+import numpy as np
+from tqdm import tqdm
+
+from ..args import PreprocessRun
+from ..data import sampler
+from ..data.augment.batch_transform import normalize_pixels
+from ..data.augment.transforms import ResizeCenterCrop
+from ..data.imagenet import BadImages, clamp_workers, open_source
+from ..data.samples import EvalSample, Source
+from ..data.workers import Rows, Shape, batches_of
+from ..errors import UserError
+from ..runtime.files import write_whole
+from .export_record import transform_of
+
+MANIFEST, LABELS, SETTINGS = "manifest.tsv", "label.json", "settings.json"
+_VERSION = 1
+
+
+@dataclass(frozen=True)
+class InputFile:
+    """One file of inputs: its name below the folder, its images and its CRC-32."""
+
+    name: str
+    images: int
+    crc32: int
+
+
+class InputWriter:
+    """Writes a dataset's evaluation images below `folder`.
+
+    Args:
+        config: sections model, data, input.
+        batch_size: images of each file.
+    """
+
+    def __init__(self, config: PreprocessRun, source: Source, folder: Path, batch_size: int):
+        self._config, self._source = config, source
+        self._folder, self._batch_size = folder, batch_size
+        self._num_files = -(-len(source) // batch_size)
+        self._skips_bad = config.data.on_bad_image == "skip"
+        self._labels = [int(label) for label in source.labels]
+
+    def write(self) -> int:
+        """Writes what is missing and returns the number of files; all there is is whole.
+
+        Raises:
+            UserError: an image cannot be read, or the folder holds inputs of other settings.
+            OSError: the folder cannot be written.
+        """
+        (self._folder / "input").mkdir(parents=True, exist_ok=True)
+        names = [self._source.file_name(index) for index in range(len(self._source))]
+        self._claim(names)
+        files = list(self._finished())
+        with tqdm(total=len(self._source), unit="image", initial=self._images(files)) as bar:
+            bad = BadImages(len(self._source))
+            for number, rows in enumerate(self._rows(len(files)), len(files)):
+                bad.add(rows.bad)
+                files.append(self._write_file(number, rows))
+                bar.update(files[-1].images)
+            bad.report()
+        labels = {
+            "dataset_name": self._config.data.set,
+            "num_classes": self._config.model.num_classes,
+            "batch_size": self._batch_size,
+            "labels": dict(zip(names, self._labels)),
+        }
+        write_whole(self._folder / LABELS, _json(labels))
+        write_whole(self._folder / MANIFEST, self._manifest(files).encode())
+        return len(files)
+
+    @property
+    def _shape(self) -> Tuple[int, ...]:
+        side = self._config.model.image_size
+        image = (side, side, 3) if self._is_uint8 else (3, side, side)
+        return (self._batch_size, *image)
+
+    @property
+    def _is_uint8(self) -> bool:
+        return self._config.input.input == "uint8_nhwc"
+
+    def _images(self, files: List[InputFile]) -> int:
+        return sum(file.images for file in files)
+
+    def _settings(self, names: List[str]) -> Dict[str, Any]:
+        listing = "\n".join(names).encode("utf-8", "surrogateescape")
+        return {
+            "version": _VERSION,
+            "data_path": str(Path(self._config.data.data_url).resolve()),
+            "images": len(names),
+            "names_crc32": zlib.crc32(listing),
+            "input": self._config.input.input,
+            "on_bad_image": self._config.data.on_bad_image,
+            "shape": list(self._shape),
+            "exif_orientation": self._config.data.exif_orientation,
+            "transform": transform_of(self._config),
+        }
+
+    def _claim(self, names: List[str]) -> None:
+        path, mine = self._folder / SETTINGS, _json(self._settings(names))
+        if path.exists() and path.read_bytes() != mine:
+            raise UserError(
+                f"result_path {str(self._folder)!r}: holds inputs of another dataset, transform, "
+                "input or batch; delete it, or give another --result_path"
+            )
+        write_whole(path, mine)
+        (self._folder / MANIFEST).unlink(missing_ok=True)
+
+    def _finished(self) -> Iterator[InputFile]:
+        """Whole files that an earlier run left; which images it skipped is not known."""
+        size = int(np.prod(self._shape)) * (1 if self._is_uint8 else 4)
+        for number in range(0 if self._skips_bad else self._num_files):
+            path = self._folder / self._name(number)
+            if not path.is_file() or path.stat().st_size != size:
+                return
+            yield self._describe(number, path.read_bytes())
+
+    @staticmethod
+    def _name(number: int) -> str:
+        return f"input/{number:06d}.bin"
+
+    def _rows(self, first: int) -> Iterator[Rows]:
+        config = self._config
+        keys = sampler.eval_keys(
+            len(self._source), batch_size=self._batch_size, rank=0, world_size=1
+        )
+        transform = ResizeCenterCrop(
+            config.model.image_size,
+            config.data.crop_pct,
+            config.data.interpolation,
+            config.data.crop_mode,
+        )
+        return batches_of(
+            EvalSample(self._source, transform, skips_bad=self._skips_bad),
+            itertools.islice(keys, first * self._batch_size, None),
+            Shape(self._batch_size, config.model.image_size, 0),
+            num_workers=clamp_workers(config.data.num_parallel_workers),
+            in_processes=config.data.python_multiprocessing,
+        )
+
+    def _write_file(self, number: int, rows: Rows) -> InputFile:
+        for position in np.flatnonzero(rows.label == sampler.PADDING):
+            index = number * self._batch_size + int(position)
+            if index < len(self._labels):
+                self._labels[index] = sampler.PADDING  # it cannot be read, and is not scored
+        batch = rows.image
+        if not self._is_uint8:
+            batch = normalize_pixels(batch, mean=self._config.data.mean, std=self._config.data.std)
+        data = batch.tobytes()
+        write_whole(self._folder / self._name(number), data)
+        return self._describe(number, data)
+
+    def _describe(self, number: int, data: bytes) -> InputFile:
+        images = min(self._batch_size, len(self._source) - number * self._batch_size)
+        return InputFile(self._name(number), images, zlib.crc32(data))
+
+    def _manifest(self, files: List[InputFile]) -> str:
+        head = {
+            "version": _VERSION,
+            "dtype": "uint8" if self._is_uint8 else "float32",
+            "shape": ",".join(map(str, self._shape)),
+            "images": len(self._source),
+            "transform": json.dumps(transform_of(self._config)),
+        }
+        lines = [f"{key}\t{value}" for key, value in head.items()]
+        lines += [f"file\t{file.name}\t{file.images}\t{file.crc32:08x}" for file in files]
+        return "\n".join([*lines, f"end\t{len(files)}"]) + "\n"
+
+
+def write_inputs(config: PreprocessRun, *, batch_size: int) -> int:
+    """Writes the files of `result_path`, and returns how many inputs there are.
+
+    Raises:
+        UserError: as of `InputWriter.write` and `open_source`, or the folder cannot be written.
+    """
+    folder = Path(config.preprocess.result_path)
+    source = open_source(config, False)
+    try:
+        return InputWriter(config, source, folder, batch_size).write()
+    except OSError as error:
+        raise UserError(
+            f"result_path {str(folder)!r}: cannot be written ({error}); give another one"
+        ) from error
+
+
+def _json(value: Dict[str, Any]) -> bytes:
+    return (json.dumps(value, indent=1) + "\n").encode()

@@ -1,0 +1,81 @@
+"""A network from a file of export.py, in the place of one that was built here."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Tuple
+
+import mindspore as ms
+from mindspore import Tensor, nn
+
+from ..args import AnyConfig, EvalRun, replace
+from ..configs import parser
+from ..data.augment.batch_transform import ImageNormalize
+from ..errors import UserError
+from ..runtime import compat
+from .export_record import ExportRecord, read_record
+
+
+class ServedNet(nn.Cell):
+    """(B, H, W, 3) uint8 images -> (B, num_classes) float32 logits, as `EvalNet`.
+
+    Args:
+        normalize: for files that take normalised images; the identity for others.
+        network: of the file.
+    """
+
+    def __init__(self, normalize: nn.Cell, network: nn.Cell) -> None:
+        super().__init__(auto_prefix=False)
+        self.normalize = normalize
+        self.network = network
+
+    def __call__(self, image: Tensor) -> Tensor:
+        # Two calls and no graph around them: 2.0 does not compile a loaded graph into another one.
+        return self.network(self.normalize(image))
+
+
+def load_mindir(path: Path) -> nn.Cell:
+    """The network of a MINDIR file, as a cell.
+
+    Raises:
+        UserError: the installed MindSpore cannot read the file.
+    """
+    try:
+        return nn.GraphCell(ms.load(str(path)))
+    except (RuntimeError, ValueError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise UserError(
+            f"mindir {str(path)!r}: MindSpore {compat.version()} cannot read it ({reason})"
+        ) from error
+
+
+def settings_of(config: AnyConfig, record: ExportRecord, path: Path) -> AnyConfig:
+    """The recipe with what the file says and nobody else; it must be for its images and classes.
+
+    Raises:
+        UserError: naming the key that differs.
+    """
+    sizes = {"image_size": record.image_size, "num_classes": record.num_classes}
+    found = {**sizes, **record.transform}
+    free = {key for key in found if config.origins[key] == parser.DEFAULT}
+    config = replace(config, **{key: found[key] for key in free})
+    for key, there in sizes.items():
+        here = config.flat()[key]
+        if here != there:
+            raise UserError(
+                f"{path.suffix[1:]} {str(path)!r}: {key} is {there} in the file and {here} "
+                f"here; give --{key} {there} or another file"
+            )
+    batch_size = record.batch_size or config.data.batch_size
+    return replace(config, batch_size=batch_size, arch=record.arch)
+
+
+def open_mindir(config: EvalRun) -> Tuple[ServedNet, EvalRun]:
+    """The network of `mindir`, and the recipe to evaluate it with."""
+    path = Path(config.evaluation.mindir or "")
+    record = read_record(path)
+    config = settings_of(config, record, path)
+    normalize: nn.Cell = nn.Identity()
+    if record.input == "float32_nchw":
+        normalize = ImageNormalize(mean=config.data.mean, std=config.data.std)
+    return ServedNet(normalize, load_mindir(path)), config

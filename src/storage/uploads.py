@@ -1,0 +1,140 @@
+"""A run's folder and its copy at a URL."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+from pathlib import Path
+from typing import Any, Dict, Optional, Tuple
+
+from ..errors import UserError
+from .moxing_adapter import fetch, real_moxing, upload_by_moxing
+from .remote_files import Listing, RemoteFile, Storage, reason
+
+_LOGGER = logging.getLogger(__name__)
+
+# In the run's folder: what has been sent, so that a restarted process knows it.
+_RECORD = ".uploaded.json"
+_LAST = "last.ckpt"
+
+# (modification time in ns, size) of a local file
+Version = Tuple[int, int]
+
+
+class RunMirror:
+    """Brings the files of a run's folder to a URL, and back to a host that has none of them.
+
+    A failed upload is kept in `failed` and tried again with the next `send`; it never raises.
+    Hidden files stay here, and nothing is ever deleted at the URL.
+
+    Attributes:
+        failed: file name -> why it is not there.
+    """
+
+    def __init__(self, folder: Path, url: str, *, endpoint: Optional[str] = None) -> None:
+        self.failed: Dict[str, str] = {}
+        self._folder = folder
+        self._url = url.rstrip("/")
+        self._moxing = real_moxing() if url.startswith("obs://") else None
+        self._storage = None if self._moxing else Storage(url, endpoint=endpoint)
+        self._sent: Dict[str, Dict[str, Any]] = {}
+        record = folder / _RECORD
+        if record.exists():
+            self._sent = json.loads(record.read_text(encoding="utf-8"))
+
+    def send(self) -> None:
+        """Uploads what has changed since it was sent."""
+        for path in sorted(p for p in self._folder.rglob("*") if p.is_file()):
+            name = path.relative_to(self._folder).as_posix()
+            if any(part.startswith(".") for part in Path(name).parts):
+                continue
+            try:
+                version = _version(path)
+                if self._sent.get(name, {}).get("local") == version:
+                    continue
+                there = self._upload(path, name)
+            except FileNotFoundError as error:
+                if path.exists():  # else an old checkpoint that has been removed meanwhile
+                    self._note(name, error)
+            except Exception as error:
+                self._note(name, error)
+            else:
+                self._sent[name] = {"local": version, "there": there.modified}
+                self.failed.pop(name, None)
+                self._write_record()
+
+    def _note(self, name: str, error: Exception) -> None:
+        self.failed[name] = reason(error)
+        _LOGGER.warning("%s/%s: not uploaded (%s)", self._url, name, self.failed[name])
+
+    def _upload(self, path: Path, name: str) -> RemoteFile:
+        if self._moxing is not None:
+            return upload_by_moxing(self._moxing, path, f"{self._url}/{name}")
+        assert self._storage is not None
+        return self._storage.upload(path, name)
+
+    def _write_record(self) -> None:
+        temporary = self._folder / f"{_RECORD}.{os.getpid()}.tmp"
+        temporary.write_text(json.dumps(self._sent), encoding="utf-8")
+        os.replace(temporary, self._folder / _RECORD)
+
+    def bring_back(self) -> None:
+        """Makes the folder hold the run as it is at the URL, when that is further than this one.
+
+        It is when nothing is here, or when what was sent from here has been replaced there since.
+        What is here and was not sent stays. Checkpoints of single epochs are left there.
+
+        Raises:
+            UserError: no rights, no connection, no such bucket, no room.
+        """
+        listing = self._list()
+        if _LAST not in listing or not self._is_behind(listing[_LAST]):
+            return
+        if self._moxing is not None:
+            self._folder.mkdir(parents=True, exist_ok=True)
+            for name in listing:
+                self._moxing.file.copy(f"{self._url}/{name}", str(self._folder / name))
+        else:
+            assert self._storage is not None
+            fetch(self._storage, listing, self._folder)
+        for name, file in listing.items():
+            version = _version(self._folder / name)
+            self._sent[name] = {"local": version, "there": file.modified}
+        self._write_record()
+
+    def _is_behind(self, last: RemoteFile) -> bool:
+        path = self._folder / _LAST
+        sent = self._sent.get(_LAST)
+        if not path.exists():
+            return True
+        return (
+            sent is not None and sent["local"] == _version(path) and sent["there"] != last.modified
+        )
+
+    def has_run(self) -> bool:
+        """Whether a run's last checkpoint is at the URL. Raises UserError as of `bring_back`."""
+        return _LAST in self._list()
+
+    def _list(self) -> Listing:
+        if self._moxing is not None:
+            file = self._moxing.file
+            names = file.list_directory(self._url) if file.exists(self._url) else []
+            return {n: RemoteFile(0, None) for n in names if _is_brought(n)}
+        assert self._storage is not None
+        try:
+            found = self._storage.list()
+        except UserError as error:
+            if not self._storage.is_missing_folder(error.__cause__):
+                raise
+            return {}
+        return {name: file for name, file in found.items() if _is_brought(name)}
+
+
+def _is_brought(name: str) -> bool:
+    return "/" not in name and not name.startswith(("epoch_", "."))
+
+
+def _version(path: Path) -> Any:
+    state = path.stat()
+    return [state.st_mtime_ns, state.st_size]
