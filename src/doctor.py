@@ -23,8 +23,8 @@ _GPU_LIBRARIES = ("libcudart.so.11.0", "libcublas.so.11", "libcudnn.so.8", "libn
 _PROBE = """
 import os
 os.environ.setdefault("GLOG_v", "3")
-from .runtime.device import setup_device
-from .args import RunConfig
+from {package}.runtime.device import setup_device
+from {package}.args import RunConfig
 setup_device(RunConfig(device_target={target!r}), seed=1)
 import numpy as np
 from mindspore import Tensor, nn
@@ -127,7 +127,7 @@ class Machine:
 
     def train_three_steps(self, target: str) -> Tuple[bool, str]:
         """(whether it worked, the last line) of a process of its own, which may crash."""
-        command = [sys.executable, "-c", _PROBE.format(target=target)]
+        command = [sys.executable, "-c", _PROBE.format(package=__package__, target=target)]
         root = Path(__file__).resolve().parents[1]
         try:
             done = subprocess.run(command, cwd=root, capture_output=True, text=True, timeout=300)
