@@ -32,7 +32,6 @@ LAYERS: Dict[str, Shape] = {
     "depthwise 7x7, 768 at 32": (8, 32, 32, 768),
     "depthwise 3x3, 320 at 14": (8, 14, 14, 320),
     "layer norm, 96 at 56": (8, 56, 56, 96),
-    "gelu and batch norm, 768 at 32": (8, 32, 32, 768),
     "gelu, 1536": (8, 197, 1536),
     "linear, 384 to 1152": (8, 197, 384),
     "perceptron, 384 to 1536": (8, 197, 384),
@@ -44,7 +43,6 @@ LAYERS: Dict[str, Shape] = {
 
 
 def our_layers() -> Dict[str, Callable]:
-    from mindspore import nn
     from mindspore.common.initializer import Normal, Zero
 
     from src.models.layers.activation import Gelu
@@ -54,7 +52,7 @@ def our_layers() -> Dict[str, Callable]:
     from src.models.layers.layout import NCHW, NHWC
     from src.models.layers.linear import create_linear
     from src.models.layers.mlp import Mlp
-    from src.models.layers.norm import LayerNorm, create_activation_and_norm
+    from src.models.layers.norm import LayerNorm
     from src.models.layers.patch_embed import PatchConv
 
     weight = {"weight_init": Normal(0.1)}
@@ -65,9 +63,6 @@ def our_layers() -> Dict[str, Callable]:
         "depthwise 7x7, 768 at 32": lambda: DepthwiseConv(768, 7, **layout, **init),
         "depthwise 3x3, 320 at 14": lambda: DepthwiseConv(320, 3, **layout, **init),
         "layer norm, 96 at 56": lambda: LayerNorm(96, epsilon=1e-6),
-        "gelu and batch norm, 768 at 32": lambda: nn.SequentialCell(
-            *create_activation_and_norm("GELU", 768, **layout)
-        ),
         "gelu, 1536": Gelu,
         "linear, 384 to 1152": lambda: create_linear(384, 1152),
         "perceptron, 384 to 1536": lambda: Mlp(384, 1536, nonlinearity="GELU"),
@@ -100,7 +95,6 @@ def torch_layers() -> Dict[str, Any]:
         "depthwise 7x7, 768 at 32": nn.Conv2d(768, 768, 7, padding=3, groups=768),
         "depthwise 3x3, 320 at 14": nn.Conv2d(320, 320, 3, padding=1, groups=320),
         "layer norm, 96 at 56": nn.LayerNorm(96),
-        "gelu and batch norm, 768 at 32": nn.Sequential(nn.GELU(), nn.BatchNorm2d(768)),
         "gelu, 1536": nn.GELU(),
         "linear, 384 to 1152": nn.Linear(384, 1152),
         "perceptron, 384 to 1536": nn.Sequential(

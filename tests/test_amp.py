@@ -19,6 +19,7 @@ from src.optim.amp import LossScale, apply_amp, precision_table, resolve_amp
 from src.optim.clipping import GradientClip
 from src.optim.criterion import SoftTargetCrossEntropy
 from src.optim.optimizer import create_optimizer
+from src.overrides import is_override, without_overrides
 from src.trainer.train_one_step import NetWithLoss, TrainOneStep
 
 TINY: Dict[str, Dict[str, Any]] = {
@@ -34,7 +35,8 @@ def losses(arch: str, level: str, steps: int) -> List[float]:
     ms.set_seed(2)
     keywords = dict(TINY[arch])
     side = keywords["img_size"]
-    network = create_model(arch, num_classes=4, drop_path_rate=0.0, **keywords)
+    with without_overrides():
+        network = create_model(arch, num_classes=4, drop_path_rate=0.0, **keywords)
     apply_amp(network, level)
     step = TrainOneStep(
         NetWithLoss(
@@ -123,7 +125,8 @@ def test_the_table_of_levels(level: str, keep_bn: bool, halves: str) -> None:
     ],
 )
 def test_the_printed_table_says_what_stays_float32(level: str, halves: set) -> None:
-    network = create_model("cct_2_3x2_32", drop_path_rate=0.0, attention_dropout=0.0)
+    with without_overrides():
+        network = create_model("cct_2_3x2_32", drop_path_rate=0.0, attention_dropout=0.0)
     apply_amp(network, level)
     lines = [line.split(maxsplit=1) for line in precision_table(network).splitlines()]
     (half, shown_halves), (single, shown_singles) = lines
@@ -135,6 +138,14 @@ def test_the_printed_table_says_what_stays_float32(level: str, halves: set) -> N
     assert {"LayerNorm", "Softmax", "loss"} <= kept
     assert "Softmax 3" in shown_singles
     assert "LayerNorm 5" in shown_singles
+
+
+def test_cells_that_compute_in_float32_only_are_refused() -> None:
+    network = create_model("cct_2_3x2_32")
+    if not any(is_override(cell) for _, cell in network.cells_and_names()):
+        pytest.skip("no C++ compiler")
+    with pytest.raises(ValueError, match="amp_level O2: build the network within"):
+        apply_amp(network, "O2")
 
 
 def test_auto_and_bfloat16() -> None:

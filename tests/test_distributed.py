@@ -30,7 +30,7 @@ import train as train_program
 from src.args import Config, parse_args, to_yaml
 from src.checkpoints.checkpoint import Checkpoint, read_checkpoint
 from src.errors import UserError
-from src.models.layers.drop_path import SeededUniform
+from src.models.layers.random_draws import SeededUniform
 from src.runtime.collectives import StopVote, check_equal_over_ranks, gather_from_ranks
 from src.runtime.device import ALONE, RankEnvironment, World, read_rank_environment
 from src.trainer.run import check_same_recipe

@@ -8,7 +8,8 @@ import pytest
 from mindspore import Parameter, Tensor, nn
 from scipy.stats import chisquare, kstest
 
-from src.models.layers.drop_path import DropPath, SeededUniform, seed_drop_paths
+from src.models.layers.drop_path import DropPath, seed_drop_paths
+from src.models.layers.random_draws import SeededUniform
 
 
 def uniforms(layer: int, *, seed: int = 1, steps: int = 200, batch: int = 128) -> np.ndarray:

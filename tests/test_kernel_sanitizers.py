@@ -36,14 +36,6 @@ def calls() -> List[str]:
             f"adamw =1e-3,0.9,0.999,1e-8,0.1,0.03,0.05 =1,0 =1,0.5{4 * f' {m} {c}'} 1",
             f"layer_norm_forward {m} {c} {c} =1e-6 {m}",
             f"layer_norm_backward {m} {m} {c} =1e-6 {m} {c} {c}",
-            *(
-                line
-                for name in ("gelu_batch_norm", "relu_batch_norm")
-                for line in (
-                    f"{name}_forward {m} {c} {c} {c} {c} =1e-5,0.1 {m} {c} {c} {c} {c}",
-                    f"{name}_backward {m} {m} {c} {c} {c} =1e-5,0.1 {m} {c} {c}",
-                )
-            ),
             f"keep {c} {b}x{h} {c + b * h}",
             f"put_back {c + b * h} {c} {b}x{h} 1",
             *(

@@ -313,36 +313,6 @@ def test_residual(library: Path, shape: Tuple[int, ...]) -> None:
     assert_close(call(library, "add_kept_backward", (dy, keep), [shape])[0], dbranch)
 
 
-@pytest.mark.parametrize("name", ["gelu_batch_norm", "relu_batch_norm"])
-@pytest.mark.parametrize("shape", [(2, 9, 9, 16), (64, 7), (3, 50, 96), (4, 60, 60, 11)], ids=str)
-def test_batch_norm(library: Path, name: str, shape: Tuple[int, ...]) -> None:
-    columns = shape[-1]
-    x, gamma, beta, dy = randoms(shape, (columns,), (columns,), shape)
-    active = functional.relu if name == "relu_batch_norm" else functional.gelu
-    x[..., ::2] += 10.0  # a mean far from 0 must not cancel the variance
-    flat = lambda x: active(x).reshape(-1, columns)  # noqa: E731
-    function = lambda x, g, b: functional.batch_norm(  # noqa: E731
-        flat(x), None, None, g, b, True, 0.0, 1e-5
-    ).reshape(shape)
-    y, dx, dgamma, dbeta = expected(function, (x, gamma, beta), dy)
-    settings = np.array([1e-5, 0.1], np.float32)
-    before = randoms((columns,), (1, columns))
-    inputs = (x, gamma, beta, before[0], before[1][0], settings)
-    ours, *statistics = call(library, f"{name}_forward", inputs, [shape, *[(columns,)] * 4])
-    assert_close(ours, y)
-    running = [torch.tensor(values.reshape(-1), dtype=torch.float64) for values in before]
-    rows = flat(torch.tensor(x, dtype=torch.float64))
-    functional.batch_norm(rows, *running, training=True)
-    rows = rows.numpy()
-    for mine, theirs in zip(statistics, (rows.mean(0), rows.var(0), *running)):
-        assert_close(mine, np.asarray(theirs))
-    shapes = [shape, (columns,), (columns,)]
-    inputs = (dy, x, gamma, *statistics[:2], settings)
-    grads = call(library, f"{name}_backward", inputs, shapes)
-    for mine, theirs in zip(grads, (dx, dgamma, dbeta)):
-        assert_close(mine, theirs)
-
-
 # Blocks, batch, height, width, channels, kernel.
 CONV_MIXERS = [(1, 2, 9, 8, 17, 3), (3, 3, 7, 7, 32, 9), (2, 1, 5, 2, 6, 5)]
 
@@ -633,10 +603,6 @@ def test_overflow_passes_through(library: Path, bad: float) -> None:
     for name, inputs, shapes, theirs in cases:
         ours = call(library, name, inputs, shapes)[0]
         np.testing.assert_array_equal(np.isfinite(ours), theirs.isfinite().numpy(), err_msg=name)
-    inputs = (x, one, zero, zero, one, np.array([1e-6, 0.1]))
-    y, *_ = call(library, "relu_batch_norm_forward", inputs, [shape, *[(c,)] * 4])
-    assert not np.isfinite(y[..., 17]).any()
-    assert np.isfinite(y[..., :17]).all()
     weights = one, one, w, *[one] * 3, square.reshape(c, c, 1, 1), *[one] * 3
     inputs = (eps, x, np.ones((1, 1)), *weights)
     outs = [shape, (1, *shape), (1, *shape), (6, c)]
@@ -702,7 +668,6 @@ def test_shapes_of_zero(library: Path) -> None:
         ),
         ("relu_running_norm_forward", (none, c, c, c, c, eps), [s]),
         ("patch_conv_forward", (none, np.ones((3, 8, 2, 2)), np.ones(3)), [(0, 2, 2, 3)]),
-        ("gelu_batch_norm_forward", (none, c, c, c, c, np.ones(2)), [s, *[(8,)] * 4]),
         (
             "gelu_conv_mixer_blocks_forward",
             (eps, none, np.ones((1, 0)), *CONV_MIXER_WEIGHTS),

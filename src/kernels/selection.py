@@ -9,11 +9,13 @@ from __future__ import annotations
 
 import contextlib
 from pathlib import Path
-from typing import Dict, Iterator, Optional
+from typing import Any, Dict, Iterator, Optional
+
+from ..overrides import set_overrides
 
 OFF, PURE, NATIVE = "off", "pure", "native"
 
-_STATE: Dict[str, object] = {"form": OFF, "library": None}
+_STATE: Dict[str, Any] = {"form": OFF, "library": None}
 
 
 def select(form: str, library: Optional[Path] = None) -> None:
@@ -27,8 +29,21 @@ def select(form: str, library: Optional[Path] = None) -> None:
     """
     if form not in (OFF, PURE, NATIVE):
         raise ValueError(f"form {form!r}: expected 'off', 'pure' or 'native'")
-    if form == NATIVE and library is None:
-        raise ValueError("form 'native': needs the library of src/kernels/build.py")
+    # Imported here: they import every model.
+    if form == NATIVE:
+        if library is None:
+            raise ValueError("form 'native': needs the library of src/kernels/build.py")
+        from . import conv_mixer, operators, training  # noqa: F401  they enter their cells
+        from .cells import OVERRIDES
+
+        operators.use(library)
+        set_overrides(OVERRIDES)
+    elif form == PURE:
+        from . import pure
+
+        set_overrides(pure.OVERRIDES)
+    else:
+        set_overrides({})
     _STATE.update(form=form, library=library)
 
 
@@ -37,29 +52,18 @@ def selected() -> str:
     return str(_STATE["form"])
 
 
-def is_native() -> bool:
-    """Whether cells built now run on the kernels of this package."""
-    return selected() == NATIVE
-
-
-def is_fast() -> bool:
-    """Whether cells built now take any other than the standard form."""
-    return selected() != OFF
-
-
-def library() -> Path:
-    """The compiled kernels of form `native`."""
-    path = _STATE["library"]
-    assert isinstance(path, Path)
-    return path
+def library() -> Optional[Path]:
+    """The compiled kernels of form `native`; None: another form."""
+    found: Optional[Path] = _STATE["library"]
+    return found
 
 
 @contextlib.contextmanager
 def using(form: str, library: Optional[Path] = None) -> Iterator[None]:
-    """Cells built inside the block take `form`: `using(OFF)` around what is to be exported."""
+    """Cells built inside the block take `form`; those built after it what they took before."""
     before = dict(_STATE)
     select(form, library)
     try:
         yield
     finally:
-        _STATE.update(before)
+        select(**before)

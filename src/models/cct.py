@@ -7,11 +7,11 @@ from __future__ import annotations
 
 from typing import Any, Dict, Optional, Set
 
-import mindspore as ms
 import numpy as np
 from mindspore import Parameter, Tensor, nn, ops
 from mindspore.common.initializer import TruncatedNormal, initializer
 
+from ..overrides import Overridable
 from .classifier import Classifier, check_img_size
 from .layers.activation import create_activation
 from .layers.attention import Attention
@@ -19,12 +19,11 @@ from .layers.conv_pool import Tokenizer
 from .layers.drop_path import DropPath
 from .layers.dropout import Dropout
 from .layers.linear import create_linear
-from .layers.mlp import native_mlp
 from .layers.norm import LayerNorm
 from .layers.positions import sinusoidal_embedding
 
 
-class EncoderLayer(nn.Cell):
+class EncoderLayer(Overridable, nn.Cell):
     """One encoder layer, (B, N, C) -> (B, N, C).
 
     Unlike ViT, `norm1` normalises the residual stream itself, as the authors' code does.
@@ -50,18 +49,15 @@ class EncoderLayer(nn.Cell):
         self.linear1 = create_linear(dim, hidden_dim)
         self.activation = create_activation(nonlinearity)
         self.linear2 = create_linear(hidden_dim, dim)
-        self.native = native_mlp(self.activation) if dropout == 0.0 else None
         self.dropout1, self.dropout2 = Dropout(dropout), Dropout(dropout)
         self.drop_path1, self.drop_path2 = DropPath(drop_path), DropPath(drop_path)
 
     def construct(self, x: Tensor) -> Tensor:
         x = self.norm1(self.drop_path1.add(x, self.self_attn(self.pre_norm(x))))
-        return self.drop_path2.add(x, self.dropout2(self._perceptron(x)))
+        return self.drop_path2.add(x, self.dropout2(self.perceptron(x)))
 
-    def _perceptron(self, x: Tensor) -> Tensor:
-        if self.native is not None and x.dtype == ms.float32:
-            one, two = self.linear1, self.linear2
-            return self.native(x, one.weight, one.bias, two.weight, two.bias)
+    def perceptron(self, x: Tensor) -> Tensor:
+        """Both linear layers and what is between them, (B, N, C) -> (B, N, C)."""
         hidden = self.dropout1(self.activation(self.linear1(x)))  # (B, N, hidden_dim)
         return self.linear2(hidden)
 

@@ -1,24 +1,47 @@
 """ConvMixer: Patches Are All You Need? (Trockman and Kolter 2022).
 
-Legend: B batch, H W image size, p patch size, C dim. Maps have the layout that suits the device.
+Legend: B batch, H W image size, p patch size, C dim.
 Parameter names are timm's but for the norms' gamma, beta, moving_mean and moving_variance.
 """
 
 from __future__ import annotations
 
-import mindspore as ms
+from typing import Dict, List
+
 import numpy as np
 from mindspore import Tensor, nn
+from mindspore.common.initializer import Initializer, Uniform
 
+from ..overrides import Overridable
 from .classifier import Classifier, check_img_size
-from .layers.conv_mixer_block import ConvMixerBlock, ConvMixerBlocks, uniform_init
+from .layers.activation import create_activation
+from .layers.depthwise_conv import DepthwiseConv
+from .layers.drop_path import DropPath
 from .layers.global_pool import GlobalAveragePool
-from .layers.layout import NCHW, Relayout, preferred_layout
-from .layers.norm import create_activation_and_norm
+from .layers.layout import NCHW, Relayout
+from .layers.norm import BatchNorm
 from .layers.patch_embed import PatchConv
+from .layers.pointwise_conv import PointwiseConv
 
 
-class ConvMixer(Classifier):
+def _init(fan_in: int) -> Dict[str, Initializer]:
+    """PyTorch's default for weights and biases alike, which is all the authors use."""
+    return {"weight_init": Uniform(fan_in**-0.5), "bias_init": Uniform(fan_in**-0.5)}
+
+
+class Residual(nn.Cell):
+    """x + fn(x), where stochastic depth may drop fn(x)."""
+
+    def __init__(self, fn: nn.Cell, *, drop_path: float) -> None:
+        super().__init__()
+        self.fn = fn
+        self.drop_path = DropPath(drop_path)
+
+    def construct(self, x: Tensor) -> Tensor:
+        return self.drop_path.add(x, self.fn(x))
+
+
+class ConvMixer(Overridable, Classifier):
     """Patch embedding and `depth` equal blocks (section 2, figure 2).
 
     Args:
@@ -29,6 +52,9 @@ class ConvMixer(Classifier):
     Raises:
         ValueError: `img_size` is not a multiple of `patch_size`.
     """
+
+    # Of the maps between the layers, none of which needs one or the other.
+    layout = NCHW
 
     def __init__(
         self,
@@ -46,55 +72,35 @@ class ConvMixer(Classifier):
         super().__init__()
         check_img_size(img_size, patch_size)
         self.dim, self.depth = dim, depth
-        layout = preferred_layout()
-        fan_in = in_chans * patch_size**2
-        patches = PatchConv(
-            in_chans,
-            dim,
-            patch_size,
-            in_layout=NCHW,
-            out_layout=layout,
-            weight_init=uniform_init(fan_in),
-            bias_init=uniform_init(fan_in),
-        )
-        activation, norm = create_activation_and_norm(nonlinearity, dim, layout=layout)
-        self.stem = nn.SequentialCell(patches, activation, norm)
-        self.blocks = ConvMixerBlocks(
-            [
-                ConvMixerBlock(
-                    dim,
-                    kernel_size=kernel_size,
-                    drop_path=float(rate),
-                    nonlinearity=nonlinearity,
-                    layout=layout,
-                )
-                for rate in np.linspace(0.0, drop_path_rate, depth)
-            ],
-            first_norm=norm,
-        )
-        self.to_map = Relayout(layout, NCHW)
+
+        def with_norm(layer: nn.Cell) -> List[nn.Cell]:
+            # The activation comes before the norm (equations 2 and 3).
+            return [layer, create_activation(nonlinearity), BatchNorm(dim, layout=self.layout)]
+
+        layouts = {"in_layout": NCHW, "out_layout": self.layout}
+        patches = PatchConv(in_chans, dim, patch_size, **layouts, **_init(in_chans * patch_size**2))
+        self.stem = nn.SequentialCell(with_norm(patches))
+        blocks = []
+        for rate in np.linspace(0.0, drop_path_rate, depth):
+            depthwise = DepthwiseConv(dim, kernel_size, layout=self.layout, **_init(kernel_size**2))
+            pointwise = PointwiseConv(dim, dim, layout=self.layout, **_init(dim))
+            mixing = Residual(nn.SequentialCell(with_norm(depthwise)), drop_path=float(rate))
+            blocks.append(nn.SequentialCell([mixing, *with_norm(pointwise)]))
+        self.blocks = nn.SequentialCell(blocks)
+        self.to_map = Relayout(self.layout, NCHW)
         self.pool = GlobalAveragePool()
         self._create_head(num_classes)
 
     def forward_features(self, x: Tensor) -> Tensor:
         """(B, in_chans, H, W) -> (B, C, H/p, W/p)."""
-        if self.blocks.native is not None and self.training and x.dtype == ms.float32:
-            x = self.blocks.with_first_norm(self.stem[0](x))
-        else:
-            x = self.blocks(self.stem(x))
-        return self.to_map(x)
+        return self.to_map(self.blocks(self.stem(x)))
 
     def forward_head(self, x: Tensor) -> Tensor:
         """(B, C, H/p, W/p) -> (B, num_classes)."""
         return self.head(self.pool(x))  # (B, C, H/p, W/p) -> (B, C)
 
     def _create_head(self, num_classes: int) -> None:
-        self.head = nn.Dense(
-            self.dim,
-            num_classes,
-            weight_init=uniform_init(self.dim),
-            bias_init=uniform_init(self.dim),
-        )
+        self.head = nn.Dense(self.dim, num_classes, **_init(self.dim))
 
     def _layer_of(self, name: str) -> int:
         part, index = name.split(".")[:2]

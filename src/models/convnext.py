@@ -10,18 +10,18 @@ from __future__ import annotations
 from typing import Any, Dict, Sequence
 
 import numpy as np
-from mindspore import Tensor, nn
-from mindspore.common.initializer import Initializer, TruncatedNormal, Zero
+from mindspore import Parameter, Tensor, nn
+from mindspore.common.initializer import Constant, Initializer, TruncatedNormal, Zero, initializer
 
 from .classifier import Classifier, check_img_size
 from .layers.depthwise_conv import DepthwiseConv
+from .layers.drop_path import DropPath
 from .layers.global_pool import GlobalAveragePool
 from .layers.layout import NCHW, NHWC, Relayout
 from .layers.linear import create_linear
 from .layers.mlp import Mlp
 from .layers.norm import LayerNorm
 from .layers.patch_embed import PatchConv
-from .layers.residual import LayerScaleBlock
 
 _TOTAL_STRIDE = 32
 
@@ -30,10 +30,10 @@ def _conv_init() -> Dict[str, Initializer]:
     return {"weight_init": TruncatedNormal(0.02), "bias_init": Zero()}
 
 
-class ConvNeXtBlock(LayerScaleBlock):
+class ConvNeXtBlock(nn.Cell):
     """Depthwise convolution and inverted bottleneck, (B, H, W, C) -> the same (figure 4).
 
-    `gamma` scales the branch per channel.
+    `gamma` (C,) scales the branch per channel.
     """
 
     def __init__(
@@ -43,11 +43,12 @@ class ConvNeXtBlock(LayerScaleBlock):
         self.conv_dw = DepthwiseConv(dim, 7, layout=NHWC, **_conv_init())
         self.norm = LayerNorm(dim, epsilon=1e-6)
         self.mlp = Mlp(dim, 4 * dim, nonlinearity=nonlinearity)
-        self.create_layer_scale(dim, init_value=layer_scale_init_value, drop_path=drop_path)
+        self.gamma = Parameter(initializer(Constant(layer_scale_init_value), (dim,)), name="gamma")
+        self.drop_path = DropPath(drop_path)
 
     def construct(self, x: Tensor) -> Tensor:
         branch = self.mlp(self.norm(self.conv_dw(x)))
-        return self.add_branch(x, branch)
+        return self.drop_path.add_scaled(x, branch, self.gamma)
 
 
 class Stage(nn.Cell):

@@ -15,7 +15,7 @@ from mindspore import Tensor, nn, ops
 from mindspore.common.initializer import Initializer, Normal, Zero
 
 from .classifier import Classifier, check_img_size
-from .layers.attention import Attention, AttentionToOthers
+from .layers.attention import Attention, CrossAttention
 from .layers.depthwise_conv import DepthwiseConv
 from .layers.layout import NCHW, NHWC
 from .layers.linear import create_linear
@@ -44,7 +44,7 @@ class SubSampledAttention(nn.Cell):
 
     def __init__(self, dim: int, num_heads: int, *, sr_ratio: int) -> None:
         super().__init__()
-        self.heads = AttentionToOthers(dim, num_heads)
+        self.inner_attn = CrossAttention(dim, num_heads)
         self.q = create_linear(dim, dim)
         self.kv = create_linear(dim, 2 * dim)
         self.proj = create_linear(dim, dim)
@@ -59,7 +59,7 @@ class SubSampledAttention(nn.Cell):
         q = self.q(x)
         if self.sr_ratio > 1:
             x = self.norm(self.sr(x))  # (B, H, W, C) -> (B, H/sr, W/sr, C)
-        return self.proj(self.heads(q, self.kv(x)))
+        return self.proj(self.inner_attn(q, self.kv(x)))
 
 
 class WindowAttention(Attention):

@@ -11,7 +11,8 @@ from mindspore import Parameter, Tensor, nn, ops
 from ..args import Config
 from ..errors import UserError
 from ..models.layers.attention import DotProductAttention, SplitHeads
-from ..models.layers.drop_path import FrameworkUniform, SeededUniform
+from ..models.layers.random_draws import FrameworkUniform, SeededUniform
+from ..overrides import is_override
 
 Cells = Tuple[Type[nn.Cell], ...]
 
@@ -59,9 +60,15 @@ def apply_amp(
     | O3 | everything | nothing |
 
     The loss is float32 at every level. `precision_table` shows what a network comes to.
+
+    Raises:
+        ValueError: cells that compute in float32 only, because the network was not built within
+            `without_overrides`.
     """
     if level == "O0":
         return
+    if any(is_override(cell) for _, cell in network.cells_and_names()):
+        raise ValueError(f"amp_level {level}: build the network within without_overrides()")
     half = getattr(ms, dtype)
     kept = {"O1": _SOFTMAX, "O2": (*_NORMS, *_SOFTMAX), "O3": ()}[level]
     if level == "O2" and keep_bn_fp32:
@@ -75,8 +82,8 @@ def apply_amp(
 
 
 def _is_inside_another(cell: nn.Cell) -> bool:
-    """Kernels, and what the framework keeps to itself: the cell around them has the known name."""
-    return type(cell).__module__.startswith("src.kernels.") or type(cell).__name__.startswith("_")
+    """What the framework keeps to itself: the cell around it has the known name."""
+    return type(cell).__name__.startswith("_")
 
 
 def precision_table(network: nn.Cell) -> str:

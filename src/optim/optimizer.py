@@ -14,7 +14,7 @@ import mindspore as ms
 from mindspore import Parameter, ParameterTuple, Tensor, nn, ops
 
 from ..args import OptimConfig
-from ..kernels import cells, selection
+from ..overrides import Overridable
 from .tensors import Tensors, for_each
 
 
@@ -82,10 +82,12 @@ class Optimizer(nn.Cell):
             for_each(step, self.parameters, grads, self.decay, self.lr_scale, state[0], state[1])
 
 
-class AdamW(Optimizer):
-    """Adam with decoupled weight decay (Loshchilov and Hutter 2019, algorithm 2), bias-corrected.
+class AdaptiveOptimizer(Optimizer):
+    """What the optimizers with a first and a second moment share.
 
-    The arithmetic of torch.optim.AdamW.
+    Args:
+        beta: decay of the two moments.
+        eps: added to the root of the second one.
     """
 
     def __init__(
@@ -103,39 +105,28 @@ class AdamW(Optimizer):
         self.moment2 = self.parameters.clone("train.moment2", init="zeros")
         self.beta1, self.beta2 = beta
         self.eps = eps
-        self.adam = ops.Adam()
-        self.native = None
-        if selection.is_native():
-            self.native = cells.NativeAdamW()
-            self.decays = Tensor([float(flag) for flag in decay], ms.float32)
-            self.scales = Tensor(self.lr_scale, ms.float32)
-            self.weight_decay = weight_decay
+
+
+class AdamW(Overridable, AdaptiveOptimizer):
+    """Adam with decoupled weight decay (Loshchilov and Hutter 2019, algorithm 2), bias-corrected.
+
+    The arithmetic of torch.optim.AdamW.
+    """
+
+    adam = ops.Adam()
 
     def construct(self, grads: Tensors, lr: Tensor) -> Tensor:
         updates = self.count_update()
         exponent = updates.astype(ms.float32)
-        power1 = ops.pow(self.beta1, exponent)
-        power2 = ops.pow(self.beta2, exponent)
-        if self.native is not None:
-            root2 = ops.sqrt(1.0 - power2)
-            fixed = self.beta1, self.beta2, self.eps
-            settings = (lr, fixed[0], fixed[1], fixed[2], 1.0 - power1, root2, self.weight_decay)
-            self.native(
-                ops.stack([ops.cast(value, ms.float32) for value in settings]),
-                self.decays,
-                self.scales,
-                self.parameters,
-                self.moment1,
-                self.moment2,
-                grads,
-            )
-            return updates
+        self.update(grads, lr, ops.pow(self.beta1, exponent), ops.pow(self.beta2, exponent))
+        return updates
+
+    def update(self, grads: Tensors, lr: Tensor, power1: Tensor, power2: Tensor) -> None:
+        """Of all weights and moments; `power1` and `power2` are beta1^t and beta2^t, ()."""
         # The kernel divides by sqrt(v) + eps before it corrects the bias of v, torch after it.
         eps = self.eps * ops.sqrt(1.0 - power2)
         step = ops.partial(self._step, lr, power1, power2, eps)
-        state = (self.moment1, self.moment2)
-        self._for_each(step, grads, state)
-        return updates
+        self._for_each(step, grads, (self.moment1, self.moment2))
 
     def _step(
         self,
@@ -157,29 +148,14 @@ class AdamW(Optimizer):
         return self.adam(weight, moment1, moment2, power1, power2, rate, beta1, beta2, eps, grad)
 
 
-class AdamWeightDecay(Optimizer):
+class AdamWeightDecay(AdaptiveOptimizer):
     """Adam with decoupled weight decay and without bias correction: mindspore.nn.AdamWeightDecay.
 
     The first updates are larger than AdamW's, by (1 - beta1) / sqrt(1 - beta2) at the first one:
     3.2 times with beta (0.9, 0.999).
     """
 
-    def __init__(
-        self,
-        parameters: Sequence[Parameter],
-        decay: Sequence[bool],
-        *,
-        weight_decay: float,
-        beta: Tuple[float, float],
-        eps: float,
-        lr_scale: Optional[Sequence[float]] = None,
-    ) -> None:
-        super().__init__(parameters, decay, weight_decay=weight_decay, lr_scale=lr_scale)
-        self.moment1 = self.parameters.clone("train.moment1", init="zeros")
-        self.moment2 = self.parameters.clone("train.moment2", init="zeros")
-        self.beta1, self.beta2 = beta
-        self.eps = eps
-        self.adam = ops.AdamWeightDecay()
+    adam = ops.AdamWeightDecay()
 
     def construct(self, grads: Tensors, lr: Tensor) -> Tensor:
         updates = self.count_update()
@@ -207,6 +183,8 @@ class Momentum(Optimizer):
         nesterov: look ahead by one step of the velocity (Sutskever et al. 2013, section 2).
     """
 
+    apply = ops.ApplyMomentum()
+
     def __init__(
         self,
         parameters: Sequence[Parameter],
@@ -221,7 +199,6 @@ class Momentum(Optimizer):
         self.velocity = self.parameters.clone("train.velocity", init="zeros")
         self.momentum = momentum
         self.nesterov = nesterov
-        self.apply = ops.ApplyMomentum()
 
     def construct(self, grads: Tensors, lr: Tensor) -> Tensor:
         updates = self.count_update()
@@ -247,29 +224,13 @@ class Momentum(Optimizer):
         return ops.assign(velocity, ahead)
 
 
-class Lamb(Optimizer):
+class Lamb(AdaptiveOptimizer):
     """Layer-wise adaptive Adam for large batches (You et al. 2020, algorithm 2), bias-corrected.
 
     The arithmetic of timm.optim.Lamb with max_grad_norm=None: the gradient is clipped before it
     comes here, by the recipe's own limit. As there, parameters that do not decay take plain Adam
     steps.
     """
-
-    def __init__(
-        self,
-        parameters: Sequence[Parameter],
-        decay: Sequence[bool],
-        *,
-        weight_decay: float,
-        beta: Tuple[float, float],
-        eps: float,
-        lr_scale: Optional[Sequence[float]] = None,
-    ) -> None:
-        super().__init__(parameters, decay, weight_decay=weight_decay, lr_scale=lr_scale)
-        self.moment1 = self.parameters.clone("train.moment1", init="zeros")
-        self.moment2 = self.parameters.clone("train.moment2", init="zeros")
-        self.beta1, self.beta2 = beta
-        self.eps = eps
 
     def construct(self, grads: Tensors, lr: Tensor) -> Tensor:
         updates = self.count_update()

@@ -11,7 +11,7 @@ from typing import Tuple
 import mindspore as ms
 from mindspore import ParameterTuple, Tensor, nn, ops
 
-from ..kernels import cells, selection
+from ..overrides import Overridable
 
 Tensors = Tuple[Tensor, ...]
 
@@ -23,40 +23,30 @@ def _square_sum(x: Tensor) -> Tensor:
     return ops.square(x.astype(ms.float32)).sum()
 
 
-class GlobalNorm(nn.Cell):
+class GlobalNorm(Overridable, nn.Cell):
     """Euclidean norm of all tensors together: tensors of any shapes -> () float32."""
 
     def __init__(self) -> None:
         super().__init__(auto_prefix=False)
-        self.native = cells.NativeGlobalNorm() if selection.is_native() else None
 
     def construct(self, tensors: Tensors) -> Tensor:
-        if self.native is not None and tensors[0].dtype == ms.float32:
-            return self.native(tensors)
         return ops.sqrt(ops.addn(for_each(_square_sum, tensors)))
 
 
-class Snapshot(nn.Cell):
+class Snapshot(Overridable, nn.Cell):
     """The values of parameters at one moment, to go back to."""
 
     def __init__(self, parameters: ParameterTuple) -> None:
         super().__init__(auto_prefix=False)
         self.parameters = parameters
-        native = selection.is_native() and all(p.dtype == ms.float32 for p in parameters)
-        self.native = cells.NativeSnapshot() if native and parameters else None
 
     def take(self) -> Tensors:
         """The present values: one of each parameter, or all in one."""
-        if self.native is not None:
-            return (self.native.take(self.parameters),)
         return copies(self.parameters)
 
     def restore(self, values: Tensors) -> None:
         """Sets the parameters to what `take` gave."""
-        if self.native is not None:
-            self.native.restore(self.parameters, values[0])
-        else:
-            assign(self.parameters, values)
+        assign(self.parameters, values)
 
 
 def _product(factor: Tensor, x: Tensor) -> Tensor:

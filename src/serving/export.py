@@ -20,7 +20,7 @@ from ..checkpoints.settle import settle_by_weights
 from ..data.augment.batch_transform import ImageNormalize, normalize_pixels
 from ..data.digits import read_digits
 from ..errors import UserError
-from ..kernels import selection
+from ..overrides import without_overrides
 from ..runtime import compat
 from ..trainer.build import build_network, load_network
 from ..trainer.evaluate import EvalNet
@@ -138,7 +138,7 @@ def _compare(predict: Predict, images: np.ndarray, expected: np.ndarray, path: P
 
 def _build_served(config: ExportRun) -> nn.Cell:
     # Files hold no operators of this package: none of their readers knows them.
-    with selection.using(selection.OFF):
+    with without_overrides():
         network = build_network(config).set_train(False)
         normalize: nn.Cell = nn.Identity()
         if config.input.input == "uint8_nhwc":

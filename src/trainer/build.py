@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from pathlib import Path
-from typing import Optional
+from typing import Any, Optional
 
 import mindspore as ms
 from mindspore import Parameter, Tensor, nn
@@ -13,7 +13,6 @@ from ..args import Config
 from ..checkpoints.checkpoint import Checkpoint, load_parameters, read_checkpoint
 from ..data.augment.batch_transform import BatchTransform, EraseBoxes, ImageNormalize
 from ..errors import UserError
-from ..kernels import selection
 from ..models.layers.drop_path import seed_drop_paths
 from ..models.layers.dropout import seed_dropouts
 from ..models.registry import create_model
@@ -22,6 +21,7 @@ from ..optim.clipping import GradientClip
 from ..optim.criterion import DistillationLoss, create_criterion
 from ..optim.ema import Ema
 from ..optim.optimizer import create_optimizer
+from ..overrides import without_overrides
 from ..runtime.collectives import MeanOverRanks
 from ..runtime.device import ALONE, World
 from .evaluate import EvalNet
@@ -38,15 +38,23 @@ def build_network(config: Config) -> nn.Cell:
     keywords = dict(config.model.model_args)
     if config.optim.distillation_type != "none":
         keywords["distilled_training"] = True
+    return _under_precision(
+        config,
+        config.model.arch,
+        drop_path_rate=config.model.drop_path_rate,
+        nonlinearity=config.model.nonlinearity,
+        **keywords,
+    )
+
+
+def _under_precision(config: Config, arch: str, **keywords: Any) -> nn.Cell:
     level, dtype = resolve_amp(config)
-    # The kernels are for float32: under mixed precision they would pass its casts by.
-    with contextlib.nullcontext() if level == "O0" else selection.using(selection.OFF):
+    # What may be put in a cell's place is for float32: it would pass the casts by.
+    with contextlib.nullcontext() if level == "O0" else without_overrides():
         network = create_model(
-            config.model.arch,
+            arch,
             num_classes=config.model.num_classes,
             img_size=config.model.image_size,
-            drop_path_rate=config.model.drop_path_rate,
-            nonlinearity=config.model.nonlinearity,
             **keywords,
         )
     apply_amp(network, level, dtype=dtype, keep_bn_fp32=config.train.keep_bn_fp32)
@@ -126,17 +134,10 @@ def build_net_with_loss(config: Config, transform: nn.Cell, network: nn.Cell) ->
         return NetWithLoss(transform, network, criterion)
     assert optim.teacher_arch is not None
     assert optim.teacher_pretrained is not None
-    teacher = create_model(
-        optim.teacher_arch,
-        num_classes=config.model.num_classes,
-        img_size=config.model.image_size,
-        drop_path_rate=0.0,
-    )
+    teacher = _under_precision(config, optim.teacher_arch, drop_path_rate=0.0)
     weights = read_checkpoint(Path(optim.teacher_pretrained))
     target = f"teacher_arch {optim.teacher_arch} with num_classes {config.model.num_classes}"
     load_parameters(teacher.get_parameters(), weights, target=target)
-    level, dtype = resolve_amp(config)
-    apply_amp(teacher, level, dtype=dtype, keep_bn_fp32=config.train.keep_bn_fp32)
     distillation = DistillationLoss(
         criterion,
         kind=optim.distillation_type,

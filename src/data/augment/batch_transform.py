@@ -12,7 +12,7 @@ import mindspore as ms
 import numpy as np
 from mindspore import Tensor, nn, ops
 
-from ...kernels import cells, selection
+from ...overrides import Overridable
 from .random_erasing import BOX_COLUMNS
 
 MIX_COLUMNS = 5
@@ -20,7 +20,7 @@ MIX_COLUMNS = 5
 Rgb = Tuple[float, float, float]
 
 
-class ImageNormalize(nn.Cell):
+class ImageNormalize(Overridable, nn.Cell):
     """(B, H, W, 3) uint8 -> (B, 3, H, W) float32, (image / 255 - mean) / std per channel.
 
     Args:
@@ -34,11 +34,8 @@ class ImageNormalize(nn.Cell):
         # instead of a quotient, which is slow on some devices.
         self.mean = Tensor(255.0 * np.reshape(mean, (1, 3, 1, 1)), ms.float32)
         self.inverse_std = Tensor(1.0 / (255.0 * np.reshape(std, (1, 3, 1, 1))), ms.float32)
-        self.native = cells.NativeImageNormalize() if selection.is_native() else None
 
     def construct(self, image: Tensor) -> Tensor:
-        if self.native is not None:
-            return self.native(image, self.mean, self.inverse_std)
         # Moves bytes, not floats; and MindSpore Lite 2.0 refuses a graph that casts first.
         image = ops.transpose(image, (0, 3, 1, 2))  # -> (B, 3, H, W)
         return (ops.cast(image, ms.float32) - self.mean) * self.inverse_std
@@ -138,7 +135,7 @@ class EraseBoxes(nn.Cell):
         return image
 
 
-class BatchTransform(nn.Cell):
+class BatchTransform(Overridable, nn.Cell):
     """The device's part of the training pipeline; shapes are static.
 
     construct:
@@ -180,24 +177,16 @@ class BatchTransform(nn.Cell):
         self.classes = Tensor(np.arange(num_classes).reshape(1, num_classes), ms.int32)
         self.off_value = label_smoothing / num_classes
         self.on_value = 1.0 - label_smoothing + self.off_value
-        self.native = cells.NativeImageMix() if selection.is_native() else None
-        # Without a table boxes have a colour of their own.
-        noise = erase.noise.table() if erase is not None and erase.is_noise else np.zeros(1)
-        self.noise = Tensor(noise, ms.float32)
 
     def construct(self, image: Tensor, label: Tensor, mix: Tensor) -> Tuple[Tensor, Tensor]:
-        if self.native is not None:
-            mean, inverse_std = self.normalize.mean, self.normalize.inverse_std
-            image = self.native(image, mean, inverse_std, self.noise, mix)
-        else:
-            image = self.mixed(image, mix)
+        image = self.mixed(image, mix)
         target = self.one_hot(label)  # (B,) -> (B, K)
         lam = mix[:, 0:1]  # (B, 1)
         target = target * lam + ops.gather(target, self.partner, 0) * (1.0 - lam)
         return image, target
 
     def mixed(self, codes: Tensor, mix: Tensor) -> Tensor:
-        """(B, H, W, 3) uint8 -> (B, 3, H, W) float32, the standard form of `NativeImageMix`."""
+        """(B, H, W, 3) uint8 -> (B, 3, H, W) float32: normalised, erased and mixed."""
         image = self.normalize(codes)  # (B, H, W, 3) -> (B, 3, H, W)
         if self.erase is not None:
             image = self.erase(image, codes, mix[:, MIX_COLUMNS:])

@@ -10,7 +10,7 @@ from typing import Any
 import mindspore as ms
 from mindspore import nn, ops
 
-from ...kernels import cells, selection
+from ...overrides import Overridable
 from .dropout import Dropout
 from .linear import create_linear
 
@@ -54,25 +54,20 @@ class DotProductAttention(nn.Cell):
         return x.transpose(0, 2, 1, 3).reshape(batch, tokens, heads * head_dim)  # -> (B, N, C)
 
 
-class AttentionWithin(nn.Cell):
+class SelfAttention(Overridable, nn.Cell):
     """Every token attends to all: q, k and v side by side (B, N, 3 C) -> (B, N, C)."""
 
     def __init__(self, dim: int, num_heads: int, *, attn_drop: float = 0.0) -> None:
         super().__init__()
         self.split = SplitHeads(3, num_heads)
         self.attend = DotProductAttention(head_size(dim, num_heads), attn_drop=attn_drop)
-        self.native = cells.NativeSelfAttention(num_heads) if selection.is_native() else None
 
     def construct(self, qkv: ms.Tensor) -> ms.Tensor:
-        dropout = self.attend.attn_drop
-        if self.native is not None and qkv.dtype == ms.float32 and dropout.has_draws():
-            keys, kept = dropout.draws()
-            return self.native(qkv, keys, kept)
         q, k, v = self.split(qkv)  # (B, N, 3 C) -> 3 x (B, h, N, d)
         return self.attend(q, k, v)
 
 
-class AttentionToOthers(nn.Cell):
+class CrossAttention(Overridable, nn.Cell):
     """Tokens or places of a map attend to others.
 
     q (B, ..., C), k and v side by side (B, ..., 2 C) -> (B, ..., C).
@@ -82,15 +77,12 @@ class AttentionToOthers(nn.Cell):
         super().__init__()
         self.split_q, self.split_kv = SplitHeads(1, num_heads), SplitHeads(2, num_heads)
         self.attend = DotProductAttention(head_size(dim, num_heads))
-        self.native = cells.NativeCrossAttention(num_heads) if selection.is_native() else None
 
     def construct(self, q: ms.Tensor, kv: ms.Tensor) -> ms.Tensor:
-        if self.native is not None and q.dtype == ms.float32:
-            return self.native(q, kv)
         batch, channels = q.shape[0], q.shape[-1]
         k, v = self.split_kv(kv.reshape(batch, -1, 2 * channels))  # -> 2 x (B, h, M, d)
-        heads = self.split_q(q.reshape(batch, -1, channels))  # -> (B, h, N, d)
-        return self.attend(heads, k, v).reshape(q.shape)
+        queries = self.split_q(q.reshape(batch, -1, channels))  # -> (B, h, N, d)
+        return self.attend(queries, k, v).reshape(q.shape)
 
 
 class Attention(nn.Cell):
@@ -113,13 +105,13 @@ class Attention(nn.Cell):
     ) -> None:
         super().__init__()
         self.num_heads, self.head_dim = num_heads, head_size(dim, num_heads)
-        self.heads = AttentionWithin(dim, num_heads, attn_drop=attn_drop)
+        self.inner_attn = SelfAttention(dim, num_heads, attn_drop=attn_drop)
         self.qkv = create_linear(dim, 3 * dim, bias=qkv_bias)
         self.proj = create_linear(dim, dim)
         self.proj_drop = Dropout(proj_drop)
 
     def construct(self, x: ms.Tensor) -> ms.Tensor:
-        return self.proj_drop(self.proj(self.heads(self.qkv(x))))
+        return self.proj_drop(self.proj(self.inner_attn(self.qkv(x))))
 
 
 def head_size(dim: int, num_heads: int) -> int:

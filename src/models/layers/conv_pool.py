@@ -4,16 +4,15 @@ from __future__ import annotations
 
 from typing import List
 
-import mindspore as ms
 from mindspore import Tensor, nn, ops
 from mindspore.common.initializer import HeNormal, Initializer, Uniform
 
-from ...kernels import cells, selection
-from .layout import NCHW, NHWC, Relayout, preferred_layout, relayout
+from ...overrides import Overridable
+from .layout import NCHW, NHWC, Relayout, relayout
 from .patch_embed import PatchConv
 
 
-class DenseConv(nn.Conv2d):
+class DenseConv(Overridable, nn.Conv2d):
     """Convolution without bias: maps as `layout` says, in and out."""
 
     def __init__(
@@ -38,19 +37,13 @@ class DenseConv(nn.Conv2d):
             weight_init=weight_init,
         )
         self.layout = layout
-        self.native = None
-        if layout == NHWC and selection.is_native():
-            self.native = cells.NativeDenseConv(kernel_size, stride, padding)
 
     def construct(self, x: Tensor) -> Tensor:
-        if self.native is not None and x.dtype == ms.float32:
-            weight = self.weight.transpose(0, 2, 3, 1).reshape(self.out_channels, -1)
-            return self.native(x, weight)
         x = super().construct(relayout(x, self.layout, NCHW))
         return relayout(x, NCHW, self.layout)
 
 
-class ReluMaxPool(nn.Cell):
+class ReluMaxPool(Overridable, nn.Cell):
     """ReLU, then max pooling, 3x3, stride 2, padding 1: maps as `layout` says, in and out.
 
     Behind ReLU a border of zeros is as good as one of -infinity, in value and in gradient. The
@@ -61,30 +54,28 @@ class ReluMaxPool(nn.Cell):
     def __init__(self, *, layout: str) -> None:
         super().__init__()
         self.layout = layout
-        is_native = layout == NHWC and selection.is_native()
-        self.native = cells.NativeReluMaxPool() if is_native else None
         self.relu = nn.ReLU()
         self.pad = ops.Pad(((0, 0), (0, 0), (1, 1), (1, 1)))
         self.pool = ops.MaxPool(kernel_size=3, strides=2, pad_mode="valid")
 
     def construct(self, x: Tensor) -> Tensor:
-        if self.native is not None and x.dtype == ms.float32:
-            return self.native(x)
         x = self.pool(self.pad(self.relu(relayout(x, self.layout, NCHW))))
         return relayout(x, NCHW, self.layout)
 
 
-class Tokenizer(nn.Cell):
+class Tokenizer(Overridable, nn.Cell):
     """Image to tokens, (B, in_chans, H, W) -> (B, N, C) (Hassani et al. 2021, section 3.3).
 
     `pool`: each convolution is followed by ReLU and a 3x3 stride 2 max pooling (CCT); otherwise it
     is a bare patch embedding (CVT, ViT-Lite), and only then has a bias.
     """
 
+    # Of the maps between the convolutions.
+    layout = NCHW
+
     def __init__(self, widths: List[int], *, kernel_size: int, stride: int, pool: bool) -> None:
         super().__init__()
         self.kernel_size, self.stride, self.pool = kernel_size, stride, pool
-        self.layout = preferred_layout()
         self.from_image = Relayout(NCHW, self.layout)
         self.padding = max(1, kernel_size // 2) if pool else 0
         layers = [self._layer(wide_in, wide_out) for wide_in, wide_out in zip(widths, widths[1:])]

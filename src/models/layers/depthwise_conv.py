@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import mindspore as ms
 from mindspore import Tensor, nn
 from mindspore.common.initializer import Initializer
 
-from ...kernels import cells, selection
-from .layout import NCHW, NHWC, relayout
+from ...overrides import Overridable
+from .layout import NCHW, relayout
 
 
-class DepthwiseConv(nn.Conv2d):
+class DepthwiseConv(Overridable, nn.Conv2d):
     """Stride 1, zero padding on all sides, with bias: maps as `layout` says, in and out.
 
     Every depthwise convolution of the families is this cell.
@@ -42,12 +41,7 @@ class DepthwiseConv(nn.Conv2d):
             bias_init=bias_init,
         )
         self.layout = layout
-        self.native = None
-        if layout == NHWC and selection.is_native():
-            self.native = cells.NativeDepthwiseConv()
 
     def construct(self, x: Tensor) -> Tensor:
-        if self.native is not None and x.dtype == ms.float32:
-            return self.native(x, self.weight, self.bias)
         x = super().construct(relayout(x, self.layout, NCHW))
         return relayout(x, NCHW, self.layout)

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Tuple
-
-import mindspore as ms
 import numpy as np
 from mindspore import Parameter, Tensor, nn, ops
 
-from .drop_path import PRIME, SeededUniform, absorb
+from ...overrides import Overridable
+from .random_draws import PRIME, SeededUniform, absorb
 
 # Stochastic depth numbers its layers from 0.
 _FIRST_LAYER = 20000
@@ -30,28 +28,14 @@ class Dropout(nn.Cell):
         self.p = p
         self.drop = nn.Dropout(p=p)
         self.is_seeded = False
-        self.nothing = Tensor([1.0], ms.float32)
 
     def construct(self, x: Tensor) -> Tensor:
         if not self.training or self.p == 0.0:
             return x
         return self.drop(x)
 
-    def has_draws(self) -> bool:
-        """Whether `draws` can be asked: not where the framework draws."""
-        return self.is_seeded or self.p == 0.0 or not self.training
 
-    def draws(self) -> Tuple[Tensor, Tensor]:
-        """What kernels need that drop by themselves: keys (1 + B,) and table of `SeededDropout`.
-
-        (1,) each where nothing is dropped.
-        """
-        if not self.training or self.p == 0.0:
-            return self.nothing, self.nothing
-        return self.drop.draws()
-
-
-class SeededDropout(nn.Cell):
+class SeededDropout(Overridable, nn.Cell):
     """As nn.Dropout, but what is dropped depends on (seed, step, layer, place) alone.
 
     Each row (all but the last axis) and each column has a key, a residue hashed as in
@@ -66,14 +50,8 @@ class SeededDropout(nn.Cell):
         self.keys = keys
         self.scale = 1.0 / (1.0 - p)
         order = np.random.default_rng(seed).permutation(PRIME).astype(np.int32)
-        table = np.concatenate([order, order])
-        self.table = Tensor(table)
+        self.table = Tensor(np.concatenate([order, order]))
         self.threshold = round(p * PRIME)
-        self.kept = Tensor((table >= self.threshold) * np.float32(self.scale))
-
-    def draws(self) -> Tuple[Tensor, Tensor]:
-        """Keys of layer and samples (1 + B,), and what an entry of the table does to an element."""
-        return self.keys.native.key_of_layer_and_samples(self.keys.step), self.kept
 
     def construct(self, x: Tensor) -> Tensor:
         batch, columns = x.shape[0], x.shape[-1]
@@ -96,4 +74,4 @@ def seed_dropouts(network: nn.Cell, *, seed: int, step: Parameter, **place: int)
         if cell.p > 0.0:
             keys = SeededUniform(seed, step, _FIRST_LAYER + number, **place)
             cell.drop = SeededDropout(cell.p, keys, seed=seed)
-            cell.is_seeded = keys.native is not None
+            cell.is_seeded = True

@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-import mindspore as ms
 from mindspore import Tensor, nn
 from mindspore.common.initializer import Initializer
 
-from .layout import NCHW, NHWC, relayout
-from .linear import Product
+from ...overrides import Overridable
+from .layout import NCHW, relayout
 
 
-class PointwiseConv(nn.Conv2d):
-    """With bias: maps as `layout` says, in and out.
-
-    A channels-last map is a matrix already, which is why it is multiplied as one.
-    """
+class PointwiseConv(Overridable, nn.Conv2d):
+    """With bias: maps as `layout` says, in and out."""
 
     def __init__(
         self,
@@ -35,12 +31,7 @@ class PointwiseConv(nn.Conv2d):
             bias_init=bias_init,
         )
         self.layout = layout
-        self.product = Product()
 
     def construct(self, x: Tensor) -> Tensor:
-        if self.layout == NHWC and x.dtype == ms.float32:
-            weight = self.weight.reshape(self.out_channels, self.in_channels)
-            y = self.product(x.reshape(-1, self.in_channels), weight, self.bias)
-            return y.reshape(x.shape[:3] + (self.out_channels,))
         x = super().construct(relayout(x, self.layout, NCHW))
         return relayout(x, NCHW, self.layout)

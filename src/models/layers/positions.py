@@ -38,8 +38,8 @@ def resize_positions(
     Raises:
         ValueError: the old grid is no square, or an unknown mode.
     """
-    kernels = {"bicubic": _cubic_weights, "bilinear": _linear_weights}
-    if mode not in kernels:
+    filters = {"bicubic": _cubic_weights, "bilinear": _linear_weights}
+    if mode not in filters:
         raise ValueError(f"mode {mode!r}: expected 'bicubic' or 'bilinear'")
     prefix, places = table[:, :num_prefix_tokens], table[:, num_prefix_tokens:]
     side = round(places.shape[1] ** 0.5)
@@ -49,7 +49,7 @@ def resize_positions(
             "prefix tokens are no square grid"
         )
     square = places.astype(np.float64).reshape(side, side, -1)
-    down, across = (_resampling(side, size, kernels[mode]) for size in grid)
+    down, across = (_resampling(side, size, filters[mode]) for size in grid)
     resized = np.einsum("rh,cw,hwd->rcd", down, across, square, optimize=True)
     resized = resized.reshape(1, -1, table.shape[2])
     return np.concatenate([prefix, resized], axis=1).astype(np.float32)
