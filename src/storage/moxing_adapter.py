@@ -17,8 +17,6 @@ from concurrent.futures import ThreadPoolExecutor, wait
 from pathlib import Path
 from typing import Any, Callable, Iterable, List, Optional
 
-from tqdm import tqdm
-
 from ..errors import UserError
 from .remote_files import (
     THREADS,
@@ -120,6 +118,9 @@ def fetch(storage: Storage, listing: Listing, target: Path) -> None:
         _LOGGER.info("%s: all %d file(s) are in %s", storage.url, len(listing), target)
         return
     _check_room(storage.url, missing, target)
+    # Imported here: every program imports this module, and few of them copy something.
+    from tqdm import tqdm
+
     total, start = sum(file.size for file in missing.values()), time.monotonic()
     _LOGGER.info("%s: %d file(s), %.1f MB to %s", storage.url, len(missing), total / 1e6, target)
     stop, lock = threading.Event(), threading.Lock()
