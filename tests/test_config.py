@@ -16,7 +16,7 @@ import yaml
 
 import src.args
 from src.args import Config, DataConfig, from_yaml_text, parse_args, replace, to_yaml
-from src.configs import parser
+from src.configs import parser, recipe_files
 from src.errors import UserError
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -447,7 +447,7 @@ def test_unreadable_file(
     def refuse(path: str, mode: str) -> None:
         raise PermissionError(13, "Permission denied", path)
 
-    monkeypatch.setattr(parser, "open", refuse, raising=False)
+    monkeypatch.setattr(recipe_files, "open", refuse, raising=False)
     message = error_line(capsys, ["--config", "secret.yaml"])
     assert message == "command line: --config: secret.yaml cannot be read: Permission denied"
 

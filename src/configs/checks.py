@@ -1,0 +1,130 @@
+"""Checks of the values of a section against what its fields declare."""
+
+from __future__ import annotations
+
+import functools
+import sys
+from typing import Any, Callable, Dict, Sequence, Union, get_args, get_origin, get_type_hints
+
+from .messages import FieldError, nearest
+
+_TYPE_NAMES: Dict[Any, str] = {
+    str: "a non-empty string on one line (in quotes if it looks like a number, true or null)",
+    int: "an integer such as 16",
+    float: "a number such as 0.5 or 1e-4",
+    bool: "true or false",
+}
+
+
+class _WrongType(Exception):
+    """A value does not fit an annotation."""
+
+
+# Evaluating the annotations' text costs a millisecond, and each value asks for them.
+type_hints: Callable[[Any], Dict[str, Any]] = functools.cache(get_type_hints)
+
+
+def check_types(section: Any) -> None:
+    """Gives each field of a frozen dataclass its annotated type; for its `__post_init__`.
+
+    An int becomes a float where a float is due, a list a tuple; nothing else is converted.
+
+    Raises:
+        FieldError: a value of another type, a number that is not finite, an empty string.
+    """
+    for name, annotation in type_hints(type(section)).items():
+        value = getattr(section, name)
+        try:
+            object.__setattr__(section, name, _typed(value, annotation))
+        except _WrongType as error:
+            raise FieldError([name], value, str(error) or _describe(annotation)) from None
+
+
+def _typed(value: Any, annotation: Any) -> Any:
+    origin, arguments = get_origin(annotation), get_args(annotation)
+    if origin is Union:
+        return None if value is None else _typed(value, arguments[0])
+    if origin is dict:
+        return _typed_mapping(value)
+    if origin is tuple and isinstance(value, (list, tuple)):
+        if arguments[-1] is Ellipsis:
+            arguments = (arguments[0],) * len(value)
+        if len(value) != len(arguments):
+            raise _WrongType
+        return tuple(_typed(item, argument) for item, argument in zip(value, arguments))
+    # type() and not isinstance(): true is no 1, and NumberLike no string.
+    if annotation is bool and type(value) is bool:
+        return value
+    # 64 bits, as everything that takes these numbers further has.
+    if annotation is int and type(value) is int and abs(value) < 2**63:
+        return value
+    if annotation is float and type(value) in (int, float) and abs(value) <= sys.float_info.max:
+        return float(value)
+    if annotation is str and type(value) is str and value and not _has_control(value):
+        return value
+    raise _WrongType
+
+
+def _has_control(text: str) -> bool:
+    return any(ord(character) < 32 or ord(character) == 127 for character in text)
+
+
+def _typed_mapping(value: Any) -> Dict[str, Any]:
+    """A copy of a mapping of plain values; tuples become lists, as YAML has them."""
+    if not isinstance(value, dict):
+        raise _WrongType
+    return {_typed(key, str): _plain_item(str(key), item) for key, item in value.items()}
+
+
+def _plain_item(key: str, item: Any) -> Any:
+    if isinstance(item, (list, tuple)):
+        return [_plain_scalar(key, element) for element in item]
+    return _plain_scalar(key, item)
+
+
+def _plain_scalar(key: str, item: Any) -> Any:
+    is_finite = type(item) in (int, float) and abs(item) <= sys.float_info.max
+    if item is None or type(item) in (bool, str) or is_finite:
+        return item
+    raise _WrongType(f"for '{key}' a string, number, true, false, null, or a list of them")
+
+
+def _describe(annotation: Any) -> str:
+    origin, arguments = get_origin(annotation), get_args(annotation)
+    if origin is Union:
+        return f"{_describe(arguments[0])}, or null"
+    if origin is tuple:
+        return f"a list of {'' if arguments[-1] is Ellipsis else f'{len(arguments)} '}numbers"
+    return "a mapping of names to plain values" if origin is dict else _TYPE_NAMES[annotation]
+
+
+def check_ranges(section: Any, **intervals: str) -> None:
+    """Checks fields against intervals written `>= 1`, `> 0`, `[0, 1)`; null passes.
+
+    Of a tuple every element is checked. Raises FieldError.
+    """
+    for key, interval in intervals.items():
+        value = getattr(section, key)
+        numbers = value if isinstance(value, tuple) else (value,)
+        if value is not None and not all(_is_within(number, interval) for number in numbers):
+            raise FieldError([key], value, f"each {interval}" if len(numbers) > 1 else interval)
+
+
+def _is_within(number: float, interval: str) -> bool:
+    if interval.startswith(">"):
+        sign, bound = interval.split()
+        return number >= float(bound) if sign == ">=" else number > float(bound)
+    low, high = (float(bound) for bound in interval[1:-1].split(","))
+    above = number >= low if interval[0] == "[" else number > low
+    below = number <= high if interval[-1] == "]" else number < high
+    return above and below
+
+
+def check_choices(section: Any, **choices: Sequence[str]) -> None:
+    """Checks that fields have one of the given values; null passes. Raises FieldError."""
+    for key, allowed in choices.items():
+        value = getattr(section, key)
+        if value is not None and value not in allowed:
+            meant = nearest(value, allowed, cutoff=0.5)
+            hint = f"; did you mean '{meant}'?" if meant else ""
+            raise FieldError([key], value, ", ".join(allowed) + hint)
