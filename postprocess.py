@@ -9,11 +9,11 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Optional, Sequence
 
-from src.args import DATASET_NAMES
 from src.errors import UserError
 from src.runtime.entry import CommandParser, run_command
 from src.runtime.files import write_whole
 from src.serving.inference_results import read_labels, score_results
+from src.settings.programs import DATASET_NAMES
 
 
 def create_parser() -> CommandParser:

@@ -10,7 +10,7 @@ from typing import List, Optional, Sequence
 
 from tqdm import tqdm
 
-from src.args import Config, parse_args
+from src.args import Config, help_of_keys, parse_args
 from src.errors import UserError
 from src.report.image_files import ImageStream, find_images
 from src.report.predictions import FORMATS, Prediction, check_format, top_k, write_predictions
@@ -21,9 +21,9 @@ from src.storage.staging import stage_inputs
 _LOGGER = logging.getLogger(__name__)
 
 DESCRIPTION = """\
-Besides these options every key of a recipe is one (train.py --help lists them), and --pretrained
-FILE is needed: a checkpoint, or a .mindir or .onnx of export.py. Architecture, classes, image size,
-normalisation and names of classes come from the options and --config, else from the file."""
+Besides these options every key of a recipe is one (listed below), and --pretrained FILE is needed:
+a checkpoint, or a .mindir or .onnx of export.py. Architecture, classes, image size, normalisation
+and names of classes come from the options and --config, else from the file."""
 
 
 def predict(arguments: argparse.Namespace, config: Config) -> None:
@@ -82,15 +82,24 @@ def _report(predicted: int, left_out: int, written: List[str]) -> None:
     _LOGGER.info("%s%s", said, f"; wrote {' '.join(shown)}" if shown else "")
 
 
-def _parser() -> CommandParser:
+def create_parser() -> CommandParser:
+    """The options that are no keys of a recipe; the help names those too."""
     parser = CommandParser("predict.py", DESCRIPTION)
+    parser.epilog = f"Keys of a recipe, which --config FILE gives too:\n\n{help_of_keys()}"
     parser.add_argument(
         "--input", required=True, help="an image, a folder (to any depth), or file:///PATH"
     )
     parser.add_argument("--top_k", type=int, default=5, help="classes per image (default 5)")
     parser.add_argument("--labels", type=Path, help="names of the classes: one a line, or JSON")
-    parser.add_argument("--output", choices=FORMATS, default="table", help="default: table")
-    parser.add_argument("--output_file", type=Path, help="default: the screen (parquet: a file)")
+    parser.add_argument(
+        "--output",
+        choices=FORMATS,
+        default="table",
+        help="format of the predictions (default: table)",
+    )
+    parser.add_argument(
+        "--output_file", type=Path, help="file to write; default: the screen (parquet: needed)"
+    )
     parser.add_argument(
         "--save_pictures", type=Path, metavar="DIR", help="sheets of the images with predictions"
     )
@@ -104,7 +113,7 @@ def _parser() -> CommandParser:
 
 
 def main(argv: Optional[Sequence[str]] = None) -> int:
-    parser = _parser()
+    parser = create_parser()
     # What is no option of this program is a key of the recipe, and is checked there.
     arguments, keys = parser.parse_known_args(argv)
     config = parse_args([*keys, "--debug"] if arguments.debug else keys)

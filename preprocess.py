@@ -9,8 +9,9 @@ import sys
 from pathlib import Path
 from typing import Optional, Sequence, Tuple
 
-from src.args import DATASET_NAMES, PreprocessRun, replace
+from src.args import PreprocessRun, replace
 from src.runtime.entry import run_entry_point
+from src.settings.programs import DATASET_NAMES
 
 
 def settings_of(config: PreprocessRun) -> Tuple[PreprocessRun, int]:

@@ -1,15 +1,17 @@
-"""Write docs/configuration.md from src/args.py: python scripts/make_configuration_page.py"""
+"""Write docs/configuration.md from src/settings: python scripts/make_configuration_page.py"""
 
 from __future__ import annotations
 
 import sys
 from pathlib import Path
+from typing import List
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
-from src.args import Config, field_comments
-from src.configs.parser import section_types, to_flow
+import predict
+from src.args import Config
+from src.configs.parser import section_keys, section_types, title_of, to_flow
 
 PAGE = ROOT / "docs" / "configuration.md"
 HEAD = """\
@@ -26,19 +28,34 @@ Written by `scripts/make_configuration_page.py`.
 
 def page() -> str:
     """A table per section of the configuration."""
-    comments = field_comments()
     lines = [HEAD]
     # What a program adds to the recipe is a subclass.
     programs = (Config, *Config.__subclasses__())
     sections = {name: section for run in programs for name, section in section_types(run).items()}
     for name, section in sections.items():
-        lines += [f"## {name}", "", (section.__doc__ or "").splitlines()[0], ""]
+        lines += [f"## {name}", "", title_of(section), ""]
         lines += ["| key | default | meaning, unit, allowed values |", "|---|---|---|"]
-        for key, value in vars(section()).items():
-            comment = comments[key].replace("|", "\\|").replace("<", "\\<")
-            lines.append(f"| `{key}` | `{to_flow(value)}` | {comment} |")
+        for key, default in vars(section()).items():
+            meaning = _cell(section_keys(section)[key].text())
+            lines.append(f"| `{key}` | `{to_flow(default)}` | {meaning} |")
         lines.append("")
-    return "\n".join(lines)
+    return "\n".join([*lines, *_options_of_predict(), ""])
+
+
+def _options_of_predict() -> List[str]:
+    """The options of predict.py that are no keys, which argparse knows."""
+    lines = ["## predict.py", "", "What it takes beside the keys of a recipe.", ""]
+    lines += ["| option | meaning, allowed values |", "|---|---|"]
+    for action in predict.create_parser()._actions[1:]:  # without --help
+        allowed = f"; {', '.join(action.choices)}" if action.choices else ""
+        lines.append(
+            f"| `{', '.join(action.option_strings)}` | {_cell(f'{action.help}{allowed}')} |"
+        )
+    return lines
+
+
+def _cell(text: str) -> str:
+    return text.replace("|", "\\|").replace("<", "\\<")
 
 
 def main() -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ast
 import dataclasses
 import os
 import re
@@ -14,7 +13,6 @@ from typing import Any, Dict, List, Optional, Tuple
 import pytest
 import yaml
 
-import src.args
 from src.args import Config, DataConfig, from_yaml_text, parse_args, replace, to_yaml
 from src.configs import parser, recipe_files
 from src.errors import UserError
@@ -131,6 +129,15 @@ def test_sections_check_themselves() -> None:
         DataConfig(batch_size="abc")  # type: ignore[arg-type]
 
 
+def test_a_field_that_is_not_declared_is_refused() -> None:
+    @dataclasses.dataclass(frozen=True)
+    class Loose(parser.Section):
+        side: int = 3
+
+    with pytest.raises(TypeError, match=r"Loose.side: not declared by key\(\)"):
+        Loose()
+
+
 def test_replace() -> None:
     config = parse_args(["--seed", "7"])
     changed = replace(config, epochs=3, scale=[0.5, 1], model_args={"depths": (1, 2)})
@@ -150,9 +157,8 @@ def documented_intervals() -> List[Tuple[str, str]]:
     pattern = r"(?:each )?(>=? \S+|[\[(]\S+, \S+[\])])"
     return [
         (key, match[1])
-        for key, comment in src.args.field_comments().items()
-        if key in KEYS
-        for match in [re.fullmatch(pattern, part.strip()) for part in comment.split(";")]
+        for key, declared in parser.declared_keys(Config).items()
+        for match in [re.fullmatch(pattern, part.strip()) for part in declared.text().split(";")]
         if match
     ]
 
@@ -169,21 +175,48 @@ def probes(interval: str, step: float) -> Tuple[List[float], List[float]]:
     return inside, outside
 
 
+# Two numbers in order: what is tried stands beside one of these.
+PAIRS = {"scale": (0.08, 1.0), "ratio": (0.75, 1.5), "cutmix_minmax": (0.0, 1.0)}
+
+
+def value_with(key: str, number: float) -> Any:
+    """A value of the key's type that holds the number."""
+    default = Config().flat()[key]
+    if key in PAIRS:
+        low, high = PAIRS[key]
+        return [number, high] if number < high else [low, number]
+    if isinstance(default, tuple):
+        return [number] * (len(default) or 3)
+    return number
+
+
 @pytest.mark.parametrize(("key", "interval"), documented_intervals())
 def test_documented_interval_is_checked(key: str, interval: str) -> None:
-    default = Config().flat()[key]
-    step = 1 if parser.keys_of(Config)[key] in (int, Optional[int]) else 1e-6
-    inside, outside = probes(interval, step)
-    as_value = (lambda n: [n] * len(default)) if isinstance(default, tuple) else type(step)
+    is_integer = parser.keys_of(Config)[key] in (int, Optional[int])
+    inside, outside = probes(interval, 1 if is_integer else 1e-6)
+    as_number = int if is_integer else float
     for number in inside:
-        replace(Config(), **{key: as_value(number)})
+        replace(Config(), **{key: value_with(key, as_number(number))})
     for number in outside:
         with pytest.raises(UserError, match=re.escape(interval)):
-            replace(Config(), **{key: as_value(number)})
+            replace(Config(), **{key: value_with(key, as_number(number))})
 
 
 def test_enough_intervals_are_documented() -> None:
-    assert len(documented_intervals()) >= 35
+    assert len(documented_intervals()) >= 54
+
+
+@pytest.mark.parametrize("key", PAIRS)
+def test_documented_order_is_checked(key: str) -> None:
+    declared = parser.declared_keys(Config)[key].text()
+    (order,) = re.findall("low <=? high", declared)
+    with pytest.raises(UserError, match=order):
+        replace(Config(), **{key: [0.9, 0.8]})
+    if "=" in order:
+        replace(Config(), **{key: [0.9, 0.9]})
+    else:
+        with pytest.raises(UserError, match=order):
+            replace(Config(), **{key: [0.9, 0.9]})
 
 
 CHOICES = {
@@ -204,6 +237,16 @@ CHOICES = {
     "device_target": ["Ascend", "GPU", "CPU"],
     "mode": ["graph", "pynative"],
 }
+
+
+def test_documented_choices_are_those_that_are_checked() -> None:
+    for key, declared in parser.declared_keys(Config).items():
+        for choice in declared.choices:
+            assert re.search(rf"\b{re.escape(choice)}\b", declared.text()), key
+        assert set(CHOICES.get(key, ())) <= {*declared.choices, None}, key
+        if declared.choices:
+            with pytest.raises(UserError, match=", ".join(declared.choices)):
+                replace(Config(), **{key: "nonsense"})
 
 
 @pytest.mark.parametrize("key", CHOICES)
@@ -777,7 +820,17 @@ def test_import_is_light_and_reads_nothing() -> None:
     assert result.stdout == "[]\n"
 
 
-def test_parser_does_not_know_the_settings() -> None:
-    tree = ast.parse(Path(parser.__file__).read_text(encoding="utf-8"))
-    imported = [node.module for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)]
-    assert "src.args" not in imported
+def test_no_key_of_data_or_update_is_free_to_change_within_a_run() -> None:
+    apart = {"data_url", "num_parallel_workers", "python_multiprocessing"}
+    free = set(parser.keys_marked(Config, "free"))
+    sections = parser.section_types(Config)
+    assert free & set(parser.section_keys(sections["data"])) == apart
+    assert not free & set(parser.section_keys(sections["optim"]))
+    assert {"train_url", "resume", "log_interval", "debug"} <= free
+
+
+def test_what_belongs_to_the_network_is_no_matter_of_training() -> None:
+    network = set(parser.keys_marked(Config, "network"))
+    assert {"arch", "num_classes", "image_size", "model_args"} <= network
+    assert network <= set(parser.section_keys(parser.section_types(Config)["model"]))
+    assert {"pretrained", "drop_path_rate"}.isdisjoint(network)

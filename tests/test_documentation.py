@@ -9,17 +9,19 @@ import shlex
 import subprocess
 import sys
 from pathlib import Path
-from typing import Dict, List
+from typing import Dict, List, Type
 
 import pytest
 from test_scripts import script
 
 import predict
 from src.args import Config, EvalRun, ExportRun, PreprocessRun, parse_args
-from src.configs.parser import keys_of
+from src.configs.parser import declared_keys, keys_of
 
 ROOT = Path(__file__).resolve().parent.parent
 READMES = ("README.md", "README_CN.md")
+# Every program with a recipe: what it adds is a subclass.
+RUNS = [Config, *Config.__subclasses__()]
 PAGES = sorted([*(ROOT / "docs").rglob("*.md"), *(ROOT / name for name in READMES)])
 
 
@@ -49,8 +51,47 @@ def test_the_configuration_page_is_what_the_code_says() -> None:
     program = script("make_configuration_page")
     message = "run python scripts/make_configuration_page.py"
     assert program.PAGE.read_text(encoding="utf-8") == program.page(), message
-    for run in (Config, ExportRun, EvalRun, PreprocessRun):
+    assert {ExportRun, EvalRun, PreprocessRun} < set(RUNS)
+    for run in RUNS:
         assert all(f"| `{key}` |" in program.page() for key in keys_of(run))
+
+
+@pytest.mark.parametrize("run", RUNS, ids=lambda run: run.__name__)
+def test_every_key_has_a_meaning_in_help_and_on_the_page(
+    run: Type[Config], capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit):
+        parse_args(["--help"], run)
+    text = capsys.readouterr().out
+    page = (ROOT / "docs" / "configuration.md").read_text(encoding="utf-8").replace("\\", "")
+    for key, declared in declared_keys(run).items():
+        in_help = re.search(
+            rf"^  --{key}(?:, .+)?\n      (.+) \(default: .+\)$", text, re.MULTILINE
+        )
+        on_page = re.search(rf"^\| `{key}` \| `.+` \| (.+) \|$", page, re.MULTILINE)
+        assert in_help, key
+        assert on_page, key
+        # Words of its own, before what is generated: allowed values say nothing of their sense.
+        words = re.findall(r"[A-Za-z]{2,}", declared.meaning)
+        assert set(words) - {*declared.choices, "null", "each", "or"}, key
+        for said in (in_help[1], on_page[1]):
+            assert said.startswith(declared.meaning), key
+            assert all(note in said for note in declared.choices.values()), key
+            assert (declared.range or "") in said, key
+            assert (declared.special or "") in said, key
+
+
+def test_help_of_predict_names_its_options_and_every_key() -> None:
+    parser = predict.create_parser()
+    text = parser.format_help()
+    page = (ROOT / "docs" / "configuration.md").read_text(encoding="utf-8")
+    for action in parser._actions:
+        assert len(action.help or "") > 8, action.dest
+        assert action.dest == "help" or f"| `{action.option_strings[0]}` |" in page
+    for key, declared in declared_keys(Config).items():
+        assert re.search(
+            rf"^  --{key}(, .+)?\n      {re.escape(declared.meaning)}", text, re.MULTILINE
+        )
 
 
 def test_both_readmes_have_the_same_commands() -> None:
@@ -114,7 +155,7 @@ def test_options_of_the_readmes_commands_are_known(
     monkeypatch.chdir(ROOT)
     program, *words = command.split()[1:]
     if program == "predict.py":
-        words = predict._parser().parse_known_args(words)[1]
+        words = predict.create_parser().parse_known_args(words)[1]
     if set(words) & {"--help", "--print_config"}:
         with pytest.raises(SystemExit) as stopped:
             parse_args(words, PROGRAMS[program])

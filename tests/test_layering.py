@@ -17,6 +17,7 @@ MODULES += sorted(ROOT.glob("*.py"))
 # A folder of src/ -> what its modules must not import.
 FORBIDDEN = {
     "src/configs": ("src.",),
+    "src/settings": ("src.",),
     "src/storage": ("src.data", "src.models", "src.optim", "src.checkpoints", "src.trainer"),
     "src/models/layers": ("src.",),
     "src/models": ("src.",),
@@ -42,6 +43,7 @@ ALLOWED = {
     "src/models/layers": ("src.overrides",),
     "src/models": ("src.errors", "src.overrides"),
     "src/data/augment": ("src.errors", "src.overrides"),
+    "src/settings": ("src.configs",),
 }
 
 

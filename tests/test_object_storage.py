@@ -16,10 +16,12 @@ import numpy as np
 import pytest
 from s3_server import Proxy, Server, files_below, first, free_port, is_content, run_server
 
+from src.args import EvalRun, replace
 from src.errors import UserError
 from src.storage import moxing_adapter
 from src.storage import remote_files as storage
 from src.storage.moxing_adapter import local_copy, read_small_file, real_moxing, stage
+from src.storage.staging import stage_inputs
 from src.storage.staging_owner import StagingOwner
 from src.storage.uploads import RunMirror
 
@@ -136,6 +138,16 @@ def start_staging(url: str, cache: Path, endpoint: str) -> subprocess.Popen:
     command = [sys.executable, "-c", STAGE, url, str(cache), endpoint]
     pipe = subprocess.PIPE
     return subprocess.Popen(command, cwd=ROOT, stdout=pipe, stderr=pipe, text=True)
+
+
+@pytest.mark.parametrize(
+    "key", ["data_url", "pretrained", "resume", "teacher_pretrained", "mindir"]
+)
+def test_every_input_may_be_a_url(tmp_path: Path, key: str) -> None:
+    file = tmp_path / "input"
+    file.write_bytes(b"x")
+    config = replace(EvalRun(), **{key: f"file://{file}"})
+    assert stage_inputs(config) == replace(config, **{key: str(file)})
 
 
 def test_killed_in_the_middle_and_continued(server: Server, proxy: Proxy, tmp_path: Path) -> None:

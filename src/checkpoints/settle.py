@@ -11,13 +11,12 @@ from ..configs import parser
 from ..data.imagenet import count_classes
 from ..errors import UserError
 from ..models.registry import default_image_size
-from ..serving.export_record import TRANSFORM_KEYS
 from .checkpoint import read_checkpoint
 
 _LOGGER = logging.getLogger(__name__)
 
 # How an image becomes what the network sees, and what the network is; not how it was trained.
-_NETWORK_KEYS = ["arch", "num_classes", "image_size", "nonlinearity", "model_args", *TRANSFORM_KEYS]
+_NETWORK_KEYS = [*parser.keys_marked(Config, "network"), *parser.keys_marked(Config, "transform")]
 # Of a folder without splits the images that were set aside, no others, are evaluated.
 _EVALUATION_KEYS = [*_NETWORK_KEYS, "val_share"]
 

@@ -6,6 +6,7 @@ import dataclasses
 from typing import Any, Dict, List, Mapping, Type, TypeVar
 
 from .checks import type_hints
+from .keys import Key, section_keys
 from .messages import (
     COMMAND_LINE,
     DEFAULT,
@@ -36,6 +37,19 @@ def keys_of(config_type: Type[Any]) -> Dict[str, Any]:
     for section_type in section_types(config_type).values():
         keys.update(type_hints(section_type))
     return keys
+
+
+def declared_keys(config_type: Type[Any]) -> Dict[str, Key]:
+    """Flat key -> its declaration over all sections, in the order of declaration."""
+    declared: Dict[str, Key] = {}
+    for section_type in section_types(config_type).values():
+        declared.update(section_keys(section_type))
+    return declared
+
+
+def keys_marked(config_type: Type[Any], mark: str) -> List[str]:
+    """The keys that are declared with a mark of `Key`, such as `free` or `network`."""
+    return [name for name, key in declared_keys(config_type).items() if getattr(key, mark)]
 
 
 def title_of(section_type: Type[Any]) -> str:

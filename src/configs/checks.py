@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import functools
 import sys
-from typing import Any, Callable, Dict, Sequence, Union, get_args, get_origin, get_type_hints
+from dataclasses import dataclass
+from typing import Any, Callable, Collection, Dict, Union, get_args, get_origin, get_type_hints
 
+from .keys import Key, section_keys
 from .messages import FieldError, nearest
 
 _TYPE_NAMES: Dict[Any, str] = {
@@ -24,20 +26,35 @@ class _WrongType(Exception):
 type_hints: Callable[[Any], Dict[str, Any]] = functools.cache(get_type_hints)
 
 
-def check_types(section: Any) -> None:
-    """Gives each field of a frozen dataclass its annotated type; for its `__post_init__`.
+@dataclass(frozen=True)
+class Section:
+    """A section of a configuration: its fields are made by `key`, and checked against that.
 
-    An int becomes a float where a float is due, a list a tuple; nothing else is converted.
-
-    Raises:
-        FieldError: a value of another type, a number that is not finite, an empty string.
+    A section that overrides `__post_init__` to tie several keys together calls this one first.
     """
-    for name, annotation in type_hints(type(section)).items():
-        value = getattr(section, name)
-        try:
-            object.__setattr__(section, name, _typed(value, annotation))
-        except _WrongType as error:
-            raise FieldError([name], value, str(error) or _describe(annotation)) from None
+
+    def __post_init__(self) -> None:
+        """Gives each field its annotated type, then checks what is declared of it.
+
+        Raises:
+            FieldError: a value of another type, a number that is not finite, an empty string, or
+                what is out of range or none of the choices. null passes where it is a default.
+        """
+        for name, annotation in type_hints(type(self)).items():
+            object.__setattr__(self, name, _typed_field(name, getattr(self, name), annotation))
+        for name, declared in section_keys(type(self)).items():
+            value = getattr(self, name)
+            if value is not None:
+                _check_range(name, value, declared)
+                _check_choice(name, value, declared.choices)
+
+
+def _typed_field(name: str, value: Any, annotation: Any) -> Any:
+    """An int becomes a float where a float is due, a list a tuple; nothing else is converted."""
+    try:
+        return _typed(value, annotation)
+    except _WrongType as error:
+        raise FieldError([name], value, str(error) or _describe(annotation)) from None
 
 
 def _typed(value: Any, annotation: Any) -> Any:
@@ -98,16 +115,15 @@ def _describe(annotation: Any) -> str:
     return "a mapping of names to plain values" if origin is dict else _TYPE_NAMES[annotation]
 
 
-def check_ranges(section: Any, **intervals: str) -> None:
-    """Checks fields against intervals written `>= 1`, `> 0`, `[0, 1)`; null passes.
-
-    Of a tuple every element is checked. Raises FieldError.
-    """
-    for key, interval in intervals.items():
-        value = getattr(section, key)
-        numbers = value if isinstance(value, tuple) else (value,)
-        if value is not None and not all(_is_within(number, interval) for number in numbers):
-            raise FieldError([key], value, f"each {interval}" if len(numbers) > 1 else interval)
+def _check_range(name: str, value: Any, declared: Key) -> None:
+    numbers = value if isinstance(value, tuple) else (value,)
+    interval = declared.range
+    if interval and not all(_is_within(number, interval) for number in numbers):
+        raise FieldError([name], value, f"each {interval}" if len(numbers) > 1 else interval)
+    if declared.order:
+        low, high = numbers
+        if low > high or (low == high and declared.order == "low < high"):
+            raise FieldError([name], value, declared.order)
 
 
 def _is_within(number: float, interval: str) -> bool:
@@ -120,11 +136,8 @@ def _is_within(number: float, interval: str) -> bool:
     return above and below
 
 
-def check_choices(section: Any, **choices: Sequence[str]) -> None:
-    """Checks that fields have one of the given values; null passes. Raises FieldError."""
-    for key, allowed in choices.items():
-        value = getattr(section, key)
-        if value is not None and value not in allowed:
-            meant = nearest(value, allowed, cutoff=0.5)
-            hint = f"; did you mean '{meant}'?" if meant else ""
-            raise FieldError([key], value, ", ".join(allowed) + hint)
+def _check_choice(name: str, value: Any, choices: Collection[str]) -> None:
+    if choices and value not in choices:
+        meant = nearest(value, choices, cutoff=0.5)
+        hint = f"; did you mean '{meant}'?" if meant else ""
+        raise FieldError([name], value, ", ".join(choices) + hint)

@@ -16,7 +16,7 @@ _BATCHES = (1, 2, 4, 8, 16, 32)
 def input_shape(config: ExportRun) -> Tuple[int, ...]:
     """Of the exported network's input; -1 for a free batch."""
     side = config.model.image_size
-    image = (side, side, 3) if config.input.input == "uint8_nhwc" else (3, side, side)
+    image = (side, side, 3) if config.serving.input == "uint8_nhwc" else (3, side, side)
     return (-1 if config.export.dynamic_batch else config.serving_batch(), *image)
 
 

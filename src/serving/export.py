@@ -141,7 +141,7 @@ def _build_served(config: ExportRun) -> nn.Cell:
     with without_overrides():
         network = build_network(config).set_train(False)
         normalize: nn.Cell = nn.Identity()
-        if config.input.input == "uint8_nhwc":
+        if config.serving.input == "uint8_nhwc":
             normalize = ImageNormalize(mean=config.data.mean, std=config.data.std)
     return EvalNet(normalize, network).set_train(False)
 
@@ -160,7 +160,7 @@ def example_images(config: ExportRun) -> np.ndarray:
             for digit in read_digits(count)
         ]
     )
-    if config.input.input == "uint8_nhwc":
+    if config.serving.input == "uint8_nhwc":
         return pixels
     return normalize_pixels(pixels, mean=config.data.mean, std=config.data.std)
 
@@ -211,7 +211,7 @@ def _record_of(config: ExportRun, path: Path, class_names: Optional[List[str]]) 
         arch=config.model.arch,
         num_classes=config.model.num_classes,
         image_size=config.model.image_size,
-        input=config.input.input,
+        input=config.serving.input,
         batch_size=None if config.export.dynamic_batch else config.serving_batch(),
         transform=transform_of(config),
         sha256=file_sha256(path),

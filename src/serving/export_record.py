@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, Dict, List, Optional
 
 from ..args import Config
+from ..configs.parser import keys_marked
 from ..errors import UserError
 from ..runtime.files import write_whole
 
@@ -43,7 +44,7 @@ class ExportRecord:
 
 
 # Keys of the recipe that decide what an evaluated image looks like, but for image_size.
-TRANSFORM_KEYS = ("crop_pct", "crop_mode", "interpolation", "mean", "std")
+TRANSFORM_KEYS = tuple(keys_marked(Config, "transform"))
 
 
 def transform_of(config: Config) -> Dict[str, Any]:

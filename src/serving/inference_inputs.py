@@ -95,7 +95,7 @@ class InputWriter:
 
     @property
     def _is_uint8(self) -> bool:
-        return self._config.input.input == "uint8_nhwc"
+        return self._config.serving.input == "uint8_nhwc"
 
     def _images(self, files: List[InputFile]) -> int:
         return sum(file.images for file in files)
@@ -107,7 +107,7 @@ class InputWriter:
             "data_path": str(Path(self._config.data.data_url).resolve()),
             "images": len(names),
             "names_crc32": zlib.crc32(listing),
-            "input": self._config.input.input,
+            "input": self._config.serving.input,
             "on_bad_image": self._config.data.on_bad_image,
             "shape": list(self._shape),
             "exif_orientation": self._config.data.exif_orientation,

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, Callable, Dict, Iterator, List, Optional
 
 from ..args import AnyConfig, Config, replace
+from ..configs.parser import keys_marked
 from ..errors import TrainingFailed, UserError
 from .moxing_adapter import local_copy, stage
 from .remote_files import is_url
@@ -17,7 +18,6 @@ from .uploads import RunMirror
 
 _LOGGER = logging.getLogger(__name__)
 
-_INPUTS = ("data_url", "pretrained", "resume", "teacher_pretrained", "mindir")
 _MODELARTS_CACHE = "/cache"
 _CACHE = "data/cache"
 _OWNER_TIMEOUT_S = 3600.0
@@ -36,8 +36,8 @@ def stage_inputs(config: AnyConfig) -> AnyConfig:
         UserError: as of `stage`.
     """
     local: Dict[str, Any] = {}
-    for key in _INPUTS:
-        url = config.flat().get(key)
+    for key in keys_marked(type(config), "input_url"):
+        url = config.flat()[key]
         if url is not None and is_url(url):
             path = stage(url, cache=cache_folder(config), endpoint=config.run.obs_endpoint)
             local[key] = str(path)

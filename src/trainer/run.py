@@ -10,6 +10,7 @@ from typing import Optional
 from ..args import Config, from_yaml_text, to_yaml
 from ..checkpoints.checkpoint import Checkpoint, CheckpointFolder, load_parameters, run_folder
 from ..checkpoints.pretrained import start_from_file
+from ..configs.parser import keys_marked
 from ..data.imagenet import ImageDataset
 from ..errors import UserError
 from ..optim.schedulers import create_lr_schedule
@@ -22,15 +23,6 @@ from .build import build_eval_net, build_network, build_train_step
 from .loop import RunState, Trainer
 
 _LOGGER = logging.getLogger(__name__)
-
-# Keys that change where or how long a run works, but not what it computes.
-_FREE_KEYS = frozenset(
-    "train_url resume allow_config_change data_url num_parallel_workers python_multiprocessing "
-    "device_target device_id "
-    "save_every save_steps keep_checkpoint_max eval_every log_interval max_overflows pretrained "
-    "ema debug cpu_kernels dry_run profile tensorboard run_modelarts cache_dir "
-    "obs_endpoint".split()
-)
 
 
 def check_same_recipe(config: Config, resumed: Checkpoint, world: World = ALONE) -> None:
@@ -50,12 +42,11 @@ def check_same_recipe(config: Config, resumed: Checkpoint, world: World = ALONE)
             f"rank(s) is another global batch than {batches}, the run's; give --batch_size "
             f"{max(1, batches // world.size)}, or --allow_config_change"
         )
+    free = keys_marked(Config, "free")
     changed = [
         f"{key} {there[key]!r} -> {here!r}"
         for key, here in config.flat().items()
-        if key not in _FREE_KEYS
-        and there[key] != here
-        and not (key == "batch_size" and is_same_batch)
+        if key not in free and there[key] != here and not (key == "batch_size" and is_same_batch)
     ]
     if changed:
         raise UserError(

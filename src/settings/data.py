@@ -1,0 +1,180 @@
+"""The keys of the data: where images come from, how they are augmented and mixed."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Optional, Tuple
+
+from ..configs.parser import FieldError, Section, key
+
+
+@dataclass(frozen=True)
+class DataConfig(Section):
+    """What the network sees."""
+
+    set: str = key(
+        "ImageNet",
+        "dataset",
+        choices={
+            "ImageNet": "any folder of images, a folder for each class",
+            "CIFAR10": "its archive",
+            "CIFAR100": "its archive",
+            "MindRecord": "written by scripts/pack_dataset.py",
+            "Digits": "ships with the repository",
+        },
+    )
+    data_url: str = key("./data/imagenet", "dataset folder", free=True, input_url=True)
+    val_share: float = key(
+        0.0,
+        "share of each class that is set aside for validation where data_url has class folders "
+        "but neither train/ nor val/",
+        special="0: refuse such a folder",
+        range="[0, 1)",
+    )
+    batch_size: int = key(128, "images per device and step", range=">= 1", also="-b")
+    num_parallel_workers: int = key(
+        8,
+        "threads (or processes) that prepare images; clamped to the number of cores",
+        range=">= 1",
+        also="-j",
+        free=True,
+    )
+    python_multiprocessing: bool = key(
+        False, "prepare images in processes instead of threads", free=True
+    )
+    on_bad_image: str = key(
+        "raise",
+        "an image that cannot be read",
+        choices={
+            "raise": "an error that names it",
+            "skip": "training takes the next of the epoch, evaluation leaves it out; listed after "
+            "the epoch; more than 1 % is an error",
+        },
+    )
+    max_image_pixels: int = key(
+        178_956_970,
+        "larger images are refused before they are unpacked (decompression bombs), width x height",
+        range="[1, 178956970]",
+    )
+    exif_orientation: bool = key(False, "turn photographs as their EXIF block says; timm does not")
+
+    # Crops and flips; their counterpart of evaluation.
+    interpolation: str = key(
+        "bicubic",
+        "filter of every resize",
+        choices={"bilinear": "", "bicubic": "", "random": "training only"},
+        transform=True,
+    )
+    scale: Tuple[float, float] = key(
+        (0.08, 1.0),
+        "area of the random crop, share of the image",
+        range="(0, 1]",
+        order="low <= high",
+    )
+    ratio: Tuple[float, float] = key(
+        (0.75, 4.0 / 3.0),
+        "aspect of the random crop, width / height",
+        range="> 0",
+        order="low <= high",
+    )
+    hflip: float = key(0.5, "probability of a horizontal flip", range="[0, 1]")
+    vflip: float = key(0.0, "probability of a vertical flip", range="[0, 1]")
+    repeated_aug: int = key(
+        1,
+        "repeated augmentation (DeiT: 3): times that an epoch shows each image it takes, "
+        "augmented anew each time; an epoch has as many steps as without (of 256 images or more, "
+        "whole groups of 256 count), so it takes one image in repeated_aug",
+        range=">= 1",
+    )
+    crop_pct: float = key(
+        0.875, "evaluation: image_size / side after the resize", range="(0, 1]", transform=True
+    )
+    crop_mode: str = key(
+        "center",
+        "evaluation: how an image becomes square",
+        choices={"center": "resize the shorter side", "squash": "resize both sides"},
+        transform=True,
+    )
+    mean: Tuple[float, float, float] = key(
+        (0.485, 0.456, 0.406),
+        "mean that is subtracted per channel, of images scaled to [0, 1]",
+        transform=True,
+    )
+    std: Tuple[float, float, float] = key(
+        (0.229, 0.224, 0.225),
+        "standard deviation that is divided by per channel, of images scaled to [0, 1]",
+        range="> 0",
+        transform=True,
+    )
+
+    # Colours.
+    auto_augment: Optional[str] = key(
+        None,
+        "policy: rand-..., augmix-..., original, originalr, v0, v0r, 3a or ta_wide, such as "
+        "rand-m9-mstd0.5-inc1",
+        special="null: off",
+    )
+    color_jitter: Tuple[float, ...] = key(
+        (),
+        "jitter of brightness, contrast, saturation, largest distance from 1, and maybe of hue, "
+        "at most 0.5 of the circle",
+        special="[]: off; off too beside an auto_augment without 3a",
+        range=">= 0",
+    )
+    color_jitter_prob: float = key(1.0, "probability of that jitter", range="[0, 1]")
+    force_color_jitter: bool = key(False, "jitter beside any auto_augment")
+    grayscale_prob: float = key(0.0, "probability of a grey image", range="[0, 1]")
+    gaussian_blur_prob: float = key(0.0, "probability of a blur by 0.1 to 2 pixels", range="[0, 1]")
+
+    # Random erasing.
+    re_prob: float = key(0.0, "random erasing: probability", range="[0, 1]")
+    re_mode: str = key(
+        "pixel",
+        "random erasing: filling",
+        choices={"const": "mean colour", "rand": "colour per box", "pixel": "noise"},
+    )
+    re_count: int = key(
+        1, "random erasing: most boxes per image, which share the area", range=">= 1"
+    )
+    re_split: int = key(
+        0,
+        "random erasing: the first 1/re_split of each batch stays whole",
+        special="0 or 1: nothing does",
+        range=">= 0",
+    )
+
+    # Mixing.
+    mix_up: float = key(0.0, "Mixup: alpha of Beta(alpha, alpha)", special="0: off", range=">= 0")
+    cutmix: float = key(0.0, "CutMix: alpha of Beta(alpha, alpha)", special="0: off", range=">= 0")
+    cutmix_minmax: Optional[Tuple[float, float]] = key(
+        None,
+        "CutMix: sides of the box, share of the image's, instead of alpha",
+        range="[0, 1]",
+        order="low < high",
+    )
+    correct_lam: bool = key(
+        True,
+        "CutMix: label by the area that was pasted",
+        special="false: by the area before the border clipped it",
+    )
+    mixup_prob: float = key(1.0, "probability that a batch is mixed at all", range="[0, 1]")
+    switch_prob: float = key(0.5, "probability of CutMix when both are on", range="[0, 1]")
+    mixup_mode: str = key("batch", "what shares one draw", choices=("batch", "pair", "elem"))
+    mixup_off_epoch: int = key(
+        0, "first epoch without mixing, counted from 0", special="0: none", range=">= 0"
+    )
+    label_smoothing: float = key(0.0, "mass spread evenly over all classes", range="[0, 1)")
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if len(self.color_jitter) not in (0, 3, 4) or max(self.color_jitter[3:], default=0) > 0.5:
+            raise FieldError(["color_jitter"], self.color_jitter, "[], 3 numbers, or 4; hue <= 0.5")
+        # Images are mixed with their partner from the other half of the batch.
+        is_mixed = self.mix_up > 0 or self.cutmix > 0 or self.cutmix_minmax is not None
+        if is_mixed and self.batch_size % 2:
+            raise FieldError(
+                ["batch_size", "mix_up", "cutmix"],
+                self.batch_size,
+                "an even batch_size, or mix_up 0 and cutmix 0; these are "
+                f"{self.batch_size}, {self.mix_up} and {self.cutmix}",
+            )

@@ -1,0 +1,171 @@
+"""The keys of the optimizer, its schedule, the loss and the teacher."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Optional, Tuple
+
+from ..configs.parser import FieldError, Section, key
+
+
+@dataclass(frozen=True)
+class OptimConfig(Section):
+    """How weights are updated."""
+
+    optimizer: str = key(
+        "adamw",
+        "rule of the update",
+        choices={
+            "adamw": "",
+            "adamweightdecay": "AdamW without bias correction: MindSpore's",
+            "sgd": "with Nesterov momentum",
+            "momentum": "",
+            "lamb": "",
+            "lion": "",
+        },
+    )
+    base_lr: float = key(0.0005, "peak learning rate", range=">= 0", also="--lr")
+    lr_base_batch: Optional[int] = key(
+        None,
+        "batch over all devices that base_lr is meant for: base_lr grows in proportion to the "
+        "actual one, warmup_lr and min_lr do not",
+        special="null: base_lr as it stands",
+        range=">= 1",
+    )
+    weight_decay: float = key(
+        0.05,
+        "decoupled, but for sgd and momentum (L2) and lamb (part of the update); not on 1-d "
+        "parameters",
+        range=">= 0",
+        also="--wd",
+    )
+    layer_decay: Optional[float] = key(
+        None,
+        "factor of the learning rate from each layer group to the one before it, the head has 1",
+        special="null: one rate for all",
+        range="(0, 1]",
+    )
+    beta: Tuple[float, float] = key(
+        (0.9, 0.999), "decay of the moments (all but sgd and momentum)", range="[0, 1)"
+    )
+    eps: float = key(
+        1e-08, "adamw, adamweightdecay, lamb: added to the root of the second moment", range="> 0"
+    )
+    momentum: float = key(0.9, "sgd, momentum: decay of the velocity", range="[0, 1)")
+
+    # The schedule.
+    lr_scheduler: str = key(
+        "cosine_lr",
+        "schedule of the learning rate; cosine_lr and linear_lr end at min_lr",
+        choices={
+            "cosine_lr": "",
+            "linear_lr": "",
+            "step_lr": "",
+            "multistep_lr": "",
+            "exponential_lr": "",
+            "constant_lr": "",
+            "one_cycle_lr": "ConvMixer's",
+        },
+    )
+    lr_per_epoch: bool = key(False, "the learning rate stays the same within an epoch")
+    warmup_lr: float = key(
+        1e-06, "learning rate of the first step when there is a warmup", range=">= 0"
+    )
+    min_lr: float = key(1e-05, "cosine_lr, linear_lr: learning rate at the end", range=">= 0")
+    warmup_length: int = key(0, "epochs of linear warmup", range=">= 0")
+    warmup_mode: str = key(
+        "replace",
+        "where the warmup is",
+        choices={
+            "replace": "it is the schedule's head",
+            "prefix": "before the schedule's `epochs`",
+            "shift": "the first of `epochs`, with the whole schedule in the rest",
+        },
+    )
+    cooldown_epochs: int = key(0, "further epochs at the schedule's last rate", range=">= 0")
+    lr_cycles: int = key(
+        1, "cosine_lr, linear_lr: times the schedule of `epochs` runs", range=">= 1"
+    )
+    lr_cycle_decay: float = key(1.0, "factor of the peak from cycle to cycle", range="(0, 1]")
+    decay_epochs: float = key(
+        30.0,
+        "step_lr, exponential_lr: epochs in which the rate falls to decay_rate of what it was",
+        range="> 0",
+    )
+    decay_rate: float = key(
+        0.1, "step_lr, multistep_lr, exponential_lr: factor of the rate", range="(0, 1]"
+    )
+    milestones: Tuple[float, ...] = key(
+        (90.0, 180.0, 270.0),
+        "multistep_lr: epochs at which the rate falls, in rising order",
+        range="> 0",
+    )
+
+    # The gradient.
+    clip_global_norm_value: Optional[float] = key(
+        None,
+        "limit of the gradient, in the sense of clip_mode",
+        special="null: no clipping",
+        range="> 0",
+    )
+    clip_mode: str = key(
+        "norm",
+        "what is limited",
+        choices={
+            "norm": "the global norm",
+            "value": "every element",
+            "adaptive": "the norm of each unit as a factor of its weights' norm",
+        },
+    )
+
+    # The loss.
+    criterion: str = key(
+        "cross_entropy", "loss", choices={"cross_entropy": "", "bce": "every class on its own"}
+    )
+    bce_target_thresh: Optional[float] = key(
+        None,
+        "bce: targets above it count as 1, others as 0",
+        special="null: targets stay soft",
+        range="[0, 1)",
+    )
+    bce_sum: bool = key(False, "bce: sum over the classes instead of their mean")
+    distillation_type: str = key(
+        "none",
+        "what a teacher adds to the loss",
+        choices={"none": "nothing", "soft": "its logits", "hard": "its decision"},
+    )
+    distillation_alpha: float = key(
+        0.5, "distillation: weight of the teacher's part", range="[0, 1]"
+    )
+    distillation_tau: float = key(1.0, "soft distillation: temperature", range="> 0")
+    teacher_arch: Optional[str] = key(None, "distillation: architecture of the teacher")
+    teacher_pretrained: Optional[str] = key(
+        None, "distillation: checkpoint of the teacher", input_url=True
+    )
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self._check_schedule()
+        for needed in ("teacher_arch", "teacher_pretrained"):
+            if self.distillation_type != "none" and getattr(self, needed) is None:
+                raise FieldError(
+                    ["distillation_type", needed], self.distillation_type, f"none, or give {needed}"
+                )
+
+    def _check_schedule(self) -> None:
+        if list(self.milestones) != sorted(self.milestones):
+            raise FieldError(["milestones"], self.milestones, "epochs in rising order")
+        if self.lr_cycles > 1 and self.lr_scheduler not in ("cosine_lr", "linear_lr"):
+            raise FieldError(
+                ["lr_cycles", "lr_scheduler"],
+                self.lr_cycles,
+                f"1 with lr_scheduler {self.lr_scheduler}; cosine_lr and linear_lr have cycles",
+            )
+        # It has a warmup of its own, and is made of steps.
+        if self.lr_scheduler == "one_cycle_lr" and (self.warmup_length or self.lr_per_epoch):
+            raise FieldError(
+                ["lr_scheduler", "warmup_length", "lr_per_epoch"],
+                self.lr_scheduler,
+                "one_cycle_lr with warmup_length 0 and lr_per_epoch false; these are "
+                f"{self.warmup_length} and {str(self.lr_per_epoch).lower()}",
+            )
