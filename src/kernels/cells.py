@@ -85,8 +85,7 @@ class NativeMlp(mlp.Mlp):
     def construct(self, x: Tensor) -> Tensor:
         if not isinstance(self.act, activation.Gelu):
             return super().construct(x)
-        one, two = self.fc1, self.fc2
-        return self.mlp(x, one.weight, one.bias, two.weight, two.bias)[0]
+        return self.mlp(x, self.fc1.weight, self.fc1.bias, self.fc2.weight, self.fc2.bias)[0]
 
 
 @overrides(cct.EncoderLayer, mlp=operators.mlp)

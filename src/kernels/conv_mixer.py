@@ -37,13 +37,13 @@ class Blocks(nn.Cell):
         super().__init__()
         self.epsilon = constant(epsilon)
         name = f"{activation}_conv_mixer_blocks"
-        self.forward = operator(f"{name}_forward", self._shapes, 4)
-        self.backward = operator(f"{name}_backward", lambda _, x, *w: (x, *w[5:]), 3 + 8 * depth)
 
-    @staticmethod
-    def _shapes(_: Shape, patches: Shape, keep: Shape, *__: Shape) -> Any:
-        maps = [keep[0], *patches]
-        return patches, maps, maps, [4 * keep[0] + 2, patches[3]]
+        def shapes(_: Shape, patches: Shape, keep: Shape, *__: Shape) -> Any:
+            maps = [keep[0], *patches]
+            return patches, maps, maps, [4 * keep[0] + 2, patches[3]]
+
+        self.forward = operator(f"{name}_forward", shapes, 4)
+        self.backward = operator(f"{name}_backward", lambda _, x, *w: (x, *w[5:]), 3 + 8 * depth)
 
     def construct(self, patches: Tensor, keep: Tensor, weights: Tuple[Tensor, ...]) -> Any:
         return self.forward(self.epsilon, patches, keep, *weights)

@@ -195,8 +195,8 @@ def patch_conv() -> ops.Custom:
 def dense_conv() -> ops.Custom:
     # Nothing of `geometry` is read but its shape, (k, stride, padding + 1).
     backward_input = operator("dense_conv_backward_input", like(3))
-    shape_of_weight = lambda dy, x, geometry: [dy[3], geometry[0] ** 2 * x[3]]  # noqa: E731
-    backward_weight = operator("dense_conv_backward_weight", shape_of_weight)
+    flat = lambda dy, x, geometry: [dy[3], geometry[0] ** 2 * x[3]]  # noqa: E731
+    backward_weight = operator("dense_conv_backward_weight", flat)
 
     def bprop(x: Any, weight: Any, geometry: Any, out: Any, dout: Any) -> Any:
         dx = backward_input(dout, weight, geometry, x)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 import mindspore as ms
@@ -42,7 +41,7 @@ class NativeGlobalNorm(GlobalNorm):
 
 @overrides(
     Snapshot,
-    keep=lambda: operator("keep", lambda *shapes: [sum(map(math.prod, shapes))]),
+    keep=lambda: operator("keep", lambda *shapes: [int(sum(map(np.prod, shapes)))]),
     put_back=lambda: in_place("put_back"),
 )
 class NativeSnapshot(Snapshot):
