@@ -170,7 +170,7 @@ def products(arch: str, batch: int, training: bool, batches: int) -> Dict[str, A
         os.environ.setdefault("OPENBLAS_CORETYPE", "SkylakeX")
     import numpy as np
 
-    from src.models.macs import count_macs
+    from src.models.registry import count_macs
 
     length = 2048
     matrix = np.random.default_rng(0).normal(size=(length, length)).astype(np.float32)

@@ -76,9 +76,9 @@ def _to_mindspore(arguments: argparse.Namespace) -> None:
     from mindspore import Tensor
 
     from src.checkpoints.checkpoint import Checkpoint, save_checkpoint
-    from src.checkpoints.pretrained import num_classes_of, reset_classifiers, settle_sine_tables
+    from src.checkpoints.pretrained import reset_classifiers, settle_sine_tables
     from src.checkpoints.weight_conversion import read_weights, to_network_names
-    from src.models.registry import create_model
+    from src.models.registry import create_model, family_of
 
     arch, path = arguments.arch, arguments.input
     network = create_model(arch, num_classes=arguments.num_classes, img_size=arguments.image_size)
@@ -90,14 +90,14 @@ def _to_mindspore(arguments: argparse.Namespace) -> None:
     _load(network, Checkpoint(path, tensors, {}), arch)
     meta = {
         "arch": arch,
-        "num_classes": num_classes_of(network),
+        "num_classes": network.num_classes,
         "img_size": arguments.image_size,
         "source": path.name,
         "naming": naming.source,
         "ema": arguments.ema,
     }
     save_checkpoint(arguments.output, network.get_parameters(), meta)
-    _report(arguments, network, f"{naming.family}, named as by {naming.source}")
+    _report(arguments, network, f"{family_of(arch).title}, named as by {naming.source}")
 
 
 def _to_torch(arguments: argparse.Namespace) -> None:

@@ -8,8 +8,7 @@ import pytest
 from torch_oracle import timm, torch
 
 from src.errors import UserError
-from src.models.macs import count_macs
-from src.models.registry import list_models
+from src.models.registry import count_macs, list_models
 
 
 def counted_by_torch(reference: str, side: int, **keywords: Any) -> int:

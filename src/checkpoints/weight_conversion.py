@@ -13,7 +13,6 @@ import pickle
 import re
 import warnings
 import zipfile
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Callable, ContextManager, Dict, Iterable, Tuple
 
@@ -21,6 +20,8 @@ import numpy as np
 from mindspore import nn
 
 from ..errors import UserError
+from ..models.family import Family, Naming
+from ..models.registry import FAMILIES, family_of
 from ..models.weights import reference_names
 
 _LOGGER = logging.getLogger(__name__)
@@ -232,78 +233,20 @@ def _as_float32(stored: _Stored, path: Path) -> Arrays:
 # Naming
 
 
-def _as_it_is(name: str) -> str:
-    return name
-
-
-_CONVNEXT_RULES = (
-    (r"^downsample_layers\.0\.", r"stem."),
-    (r"^downsample_layers\.(\d+)\.", r"stages.\1.downsample."),
-    (r"^stages\.(\d+)\.(\d+)\.", r"stages.\1.blocks.\2."),
-    (r"\.dwconv\.", r".conv_dw."),
-    (r"\.pwconv([12])\.", r".mlp.fc\1."),
-    (r"^head\.(weight|bias)$", r"head.fc.\1"),
-    (r"^norm\.", r"head.norm."),
-)
-
-
-def _official_convnext(name: str) -> str:
-    for pattern, replacement in _CONVNEXT_RULES:
-        name = re.sub(pattern, replacement, name)
-    return name
-
-
-def _official_convmixer(name: str) -> str:
-    """The authors' network is one nn.Sequential: three cells of the stem, blocks, pool, head."""
-    index, _, rest = name.partition(".")
-    if not index.isdecimal():
-        return name
-    if int(index) < 3:
-        return f"stem.{name}"
-    return f"blocks.{int(index) - 3}.{rest}" if "." in rest else f"head.{rest}"
-
-
-@dataclass(frozen=True)
-class Naming:
-    """How some code names the weights of a family.
-
-    Attributes:
-        source: whose names they are.
-        family: the family whose names they are.
-        mark: a weight that is there under no other naming.
-        rename: name -> the reference's (see `reference_names`).
-    """
-
-    source: str
-    family: str
-    mark: str
-    rename: Callable[[str], str] = _as_it_is
-
-
-NAMINGS = (
-    Naming("timm", "ConvMixer", "blocks.0.0.fn.0.weight"),
-    Naming("the authors", "ConvMixer", "3.0.fn.0.weight", _official_convmixer),
-    Naming("timm", "ConvNeXt", "stages.0.blocks.0.conv_dw.weight"),
-    Naming("the authors", "ConvNeXt", "stages.0.0.dwconv.weight", _official_convnext),
-    Naming("the authors", "CCT, CVT or ViT-Lite", "tokenizer.conv_layers.0.0.weight"),
-    Naming("timm and the authors", "DeiT", "cls_token"),
-    Naming("timm and the authors", "Twins", "patch_embeds.0.proj.weight"),
-)
-
-
-def recognise(names: Iterable[str]) -> Naming:
-    """The naming these names follow.
+def recognise(names: Iterable[str]) -> Tuple[Family, Naming]:
+    """The family these names belong to, and which of its namings they follow.
 
     Raises:
         UserError: none of those known.
     """
     names = list(names)
-    for naming in NAMINGS:
-        if naming.mark in names:
-            return naming
+    for family in FAMILIES.values():
+        for naming in family.namings:
+            if naming.mark in names:
+                return family, naming
     raise UserError(
         f"weights named {', '.join(names[:3]) or 'nothing'}, ...: none of the families known here; "
-        f"these are {', '.join(dict.fromkeys(naming.family for naming in NAMINGS))}"
+        f"these are {', '.join(family.title for family in FAMILIES.values())}"
     )
 
 
@@ -313,15 +256,14 @@ def to_network_names(arrays: Arrays, network: nn.Cell, *, arch: str) -> Tuple[Ar
     Raises:
         UserError: unknown naming, another family, or two tensors for one parameter.
     """
-    naming = recognise(arrays)
-    references = reference_names(network)
-    due = recognise(references.values()).family
-    if naming.family != due:
+    family, naming = recognise(arrays)
+    due = family_of(arch)
+    if family is not due:
         raise UserError(
-            f"arch {arch!r} is of the family {due}, but the weights look like {naming.family} "
+            f"arch {arch!r} is of the family {due.title}, but the weights look like {family.title} "
             f"({naming.mark}); give the --arch they belong to"
         )
-    ours = {reference: name for name, reference in references.items()}
+    ours = {reference: name for name, reference in reference_names(network).items()}
     renamed: Arrays = {}
     for name, value in arrays.items():
         target = ours.get(naming.rename(name), name)

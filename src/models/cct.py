@@ -5,7 +5,8 @@ Legend: B batch, H W input size, N tokens, C embedding_dim. Names are the author
 
 from __future__ import annotations
 
-from typing import Any, Dict, Optional, Set
+from types import SimpleNamespace
+from typing import Any, Dict, Optional, Set, Tuple
 
 import numpy as np
 from mindspore import Parameter, Tensor, nn, ops
@@ -13,6 +14,7 @@ from mindspore.common.initializer import TruncatedNormal, initializer
 
 from ..overrides import Overridable
 from .classifier import Classifier, check_img_size
+from .family import Family, Naming
 from .layers.activation import create_activation
 from .layers.attention import Attention
 from .layers.conv_pool import Tokenizer
@@ -21,6 +23,8 @@ from .layers.dropout import Dropout
 from .layers.linear import create_linear
 from .layers.norm import LayerNorm
 from .layers.positions import sinusoidal_embedding
+from .layers.rollout import equal_shares, mean_attention
+from .macs import attention_macs, mlp_macs
 
 
 class EncoderLayer(Overridable, nn.Cell):
@@ -71,7 +75,6 @@ class TransformerClassifier(nn.Cell):
         dim: int,
         *,
         num_layers: int,
-        num_classes: int,
         seq_pool: bool,
         positional_embedding: str,
         dropout: float,
@@ -93,7 +96,7 @@ class TransformerClassifier(nn.Cell):
             [EncoderLayer(dim, dropout=dropout, drop_path=float(rate), **layer) for rate in rates]
         )
         self.norm = LayerNorm(dim, epsilon=1e-5)
-        self.fc = create_linear(dim, num_classes)
+        self.fc = nn.Identity()  # until `reset_classifier`
 
     @staticmethod
     def _positions(kind: str, length: int, dim: int) -> Optional[Parameter]:
@@ -127,9 +130,9 @@ class TransformerClassifier(nn.Cell):
         """(B, N, C) features -> (B, N, 1), the share of each token in SeqPool."""
         return self.softmax(self.attention_pool(x))
 
-    def classify(self, x: Tensor) -> Tensor:
-        """(B, N, C) features -> (B, num_classes) logits, by SeqPool or the class token."""
-        return self.fc((self.pool_weights(x) * x).sum(axis=1) if self.seq_pool else x[:, 0])
+    def pool(self, x: Tensor) -> Tensor:
+        """(B, N, C) features -> (B, C), by SeqPool or the class token."""
+        return (self.pool_weights(x) * x).sum(axis=1) if self.seq_pool else x[:, 0]
 
 
 class CCT(Classifier):
@@ -145,6 +148,10 @@ class CCT(Classifier):
     Raises:
         ValueError: an image too small for the tokenizer, or no multiple of the patch side.
     """
+
+    classifier_layers = ("classifier.fc",)
+    position_table, position_filter = "classifier.positional_emb", "bilinear"
+    has_attention_maps = True
 
     def __init__(
         self,
@@ -166,6 +173,7 @@ class CCT(Classifier):
         nonlinearity: str = "GELU",
     ) -> None:
         super().__init__()
+        self.num_features, self.num_prefix_tokens = embedding_dim, 0 if seq_pool else 1
         pool = n_conv_layers > 0
         if not pool:
             check_img_size(img_size, kernel_size)
@@ -182,7 +190,6 @@ class CCT(Classifier):
             side * side,
             embedding_dim,
             num_layers=num_layers,
-            num_classes=num_classes,
             seq_pool=seq_pool,
             positional_embedding=positional_embedding,
             dropout=dropout,
@@ -192,21 +199,55 @@ class CCT(Classifier):
             attention_dropout=attention_dropout,
             nonlinearity=nonlinearity,
         )
+        self.reset_classifier(num_classes)
 
     def forward_features(self, x: Tensor) -> Tensor:
         """(B, in_chans, H, W) -> (B, N, C) normalised tokens."""
         return self.classifier.encode(self.tokenizer(x))
 
-    def forward_head(self, x: Tensor) -> Tensor:
-        """(B, N, C) -> (B, num_classes)."""
-        return self.classifier.classify(x)
+    def forward_head(self, x: Tensor, pre_logits: bool = False) -> Tensor:
+        """(B, N, C) -> (B, num_classes); `pre_logits`: (B, C)."""
+        x = self.classifier.pool(x)  # (B, N, C) -> (B, C)
+        return x if pre_logits else self.classifier.fc(x)
+
+    def attention_maps(self, x: Tensor) -> Tuple[Tuple[Tensor, ...], Tensor]:
+        """See `Classifier.attention_maps`."""
+        encoder = self.classifier
+        x = encoder.embed(self.tokenizer(x))
+        maps = ()
+        for block in encoder.blocks:
+            maps = maps + (mean_attention(block.self_attn, block.pre_norm(x)),)
+            x = block(x)
+        if encoder.seq_pool:
+            return maps, encoder.pool_weights(encoder.norm(x)).squeeze(-1)
+        return maps, equal_shares(x, self.num_prefix_tokens)
+
+    @classmethod
+    def count_macs(cls, model: SimpleNamespace) -> int:
+        """See `Classifier.count_macs`."""
+        dim, kernel_size, pool = model.embedding_dim, model.kernel_size, model.n_conv_layers > 0
+        stride, padding = kernel_size, 0
+        if pool:
+            stride, padding = max(1, kernel_size // 2 - 1), max(1, kernel_size // 2)
+        side, in_channels, total = model.img_size, model.in_chans, 0
+        for width in [64] * (model.n_conv_layers - 1) + [dim]:
+            side = (side + 2 * padding - kernel_size) // stride + 1
+            total += side**2 * kernel_size**2 * in_channels * width
+            in_channels = width
+            if pool:
+                side = (side - 1) // 2 + 1
+        tokens = side**2 + (0 if model.seq_pool else 1)
+        block = attention_macs(tokens, dim) + tokens * mlp_macs(dim, model.mlp_ratio)
+        # SeqPool: one weight per token, and the weighted sum.
+        pooling = 2 * tokens * dim if model.seq_pool else 0
+        return total + model.num_layers * block + pooling + dim * model.num_classes
 
     def no_weight_decay(self) -> Set[str]:
         """None: the authors decay the position table and the class token too."""
         return set()
 
-    def _create_head(self, num_classes: int) -> None:
-        self.classifier.fc = create_linear(self.classifier.fc.in_channels, num_classes)
+    def _create_classifier(self, num_classes: int) -> nn.Cell:
+        return create_linear(self.num_features, num_classes)
 
     def _layer_of(self, name: str) -> int:
         part, *rest = name.split(".")
@@ -255,3 +296,9 @@ def _keywords(name: str) -> Dict[str, Any]:
 
 
 VARIANTS = {name: (CCT, _keywords(name)) for name in _NAMES.split()}
+
+FAMILY = Family(
+    title="CCT, CVT or ViT-Lite",
+    variants=VARIANTS,
+    namings=(Naming("the authors", "tokenizer.conv_layers.0.0.weight"),),
+)

@@ -1,8 +1,10 @@
-"""The contract of all five families."""
+"""The contract of all families: what programs know of a network beside its images and logits."""
 
 from __future__ import annotations
 
-from typing import List, Set
+from functools import reduce
+from types import SimpleNamespace
+from typing import List, Set, Tuple
 
 from mindspore import Tensor, nn
 
@@ -11,26 +13,72 @@ class Classifier(nn.Cell):
     """An image classifier, (B, in_chans, H, W) float -> (B, num_classes) logits.
 
     Every family's constructor takes `num_classes, in_chans, img_size, drop_path_rate,
-    nonlinearity` as keywords, beside its own.
+    nonlinearity` as keywords, beside its own, sets `num_features` and calls `reset_classifier`.
+
+    Attributes:
+        num_features: C of the pooled features (B, C), which the classifier reads.
+        num_classes: 0: the network has no classifier, and its output is the pooled features.
+        classifier_layers: paths of the layers that know the number of classes.
+        num_prefix_tokens: tokens before the patches, each with a position of its own.
+        position_table: name of the parameter (1, N, C) with the tokens' positions; "": none.
+        position_filter: how the authors resize it for another grid, `bicubic` or `bilinear`.
+        has_attention_maps: `attention_maps` can be called.
     """
 
+    num_features: int
+    num_classes: int
+    classifier_layers: Tuple[str, ...] = ("head",)
+    num_prefix_tokens: int = 0
+    position_table: str = ""
+    position_filter: str = ""
+    has_attention_maps: bool = False
+
     def forward_features(self, x: Tensor) -> Tensor:
-        """Everything before pooling: images (B, in_chans, H, W) -> the family's feature map."""
+        """Everything before pooling: images (B, in_chans, H, W) -> the family's feature map.
+
+        (B, C, h, w), or (B, N, C) with the prefix tokens first.
+        """
         raise NotImplementedError
 
-    def forward_head(self, x: Tensor) -> Tensor:
-        """Pooling and classification: the feature map -> (B, num_classes)."""
+    def forward_head(self, x: Tensor, pre_logits: bool = False) -> Tensor:
+        """Pooling and classification: the feature map -> (B, num_classes).
+
+        Args:
+            pre_logits: stop before the classifier: -> (B, num_features).
+        """
         raise NotImplementedError
 
     def construct(self, x: Tensor) -> Tensor:
         return self.forward_head(self.forward_features(x))
 
+    def attention_maps(self, x: Tensor) -> Tuple[Tuple[Tensor, ...], Tensor]:
+        """How the tokens look at each other, in families where all do in every layer.
+
+        Returns:
+            From images (B, in_chans, H, W): of every layer (B, N, N), the mean of the heads'
+            softmax; and (B, N) or (1, N), the share of each token in the pooled features.
+        """
+        raise NotImplementedError
+
+    @classmethod
+    def count_macs(cls, model: SimpleNamespace) -> int:
+        """Multiply-accumulates for one image, counted as `macs.py` says.
+
+        Args:
+            model: every keyword of the constructor.
+        """
+        raise NotImplementedError
+
     def reset_classifier(self, num_classes: int) -> None:
-        """Replaces the last layer by a freshly initialised one for `num_classes`.
+        """Replaces the last layer by a freshly initialised one for `num_classes`; 0: by none.
 
         For a bare network: cells that hold it already, and have been compiled, keep the old layer.
         """
-        self._create_head(num_classes)
+        self.num_classes = num_classes
+        for path in self.classifier_layers:
+            *above, name = path.split(".")
+            layer = self._create_classifier(num_classes) if num_classes else nn.Identity()
+            setattr(reduce(getattr, above, self), name, layer)
         # A cell assigned below the root carries the names of its own level only.
         for name, parameter in self.parameters_and_names():
             parameter.name = name
@@ -50,7 +98,8 @@ class Classifier(nn.Cell):
         depth = max(layers.values()) + 1
         return [[name for name in layers if layers[name] == layer] for layer in range(depth)]
 
-    def _create_head(self, num_classes: int) -> None:
+    def _create_classifier(self, num_classes: int) -> nn.Cell:
+        """(B, num_features) -> (B, num_classes), freshly initialised."""
         raise NotImplementedError
 
     def _layer_of(self, name: str) -> int:

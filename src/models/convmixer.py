@@ -6,6 +6,7 @@ Parameter names are timm's but for the norms' gamma, beta, moving_mean and movin
 
 from __future__ import annotations
 
+from types import SimpleNamespace
 from typing import Dict, List
 
 import numpy as np
@@ -14,6 +15,7 @@ from mindspore.common.initializer import Initializer, Uniform
 
 from ..overrides import Overridable
 from .classifier import Classifier, check_img_size
+from .family import Family, Naming
 from .layers.activation import create_activation
 from .layers.depthwise_conv import DepthwiseConv
 from .layers.drop_path import DropPath
@@ -71,7 +73,7 @@ class ConvMixer(Overridable, Classifier):
     ) -> None:
         super().__init__()
         check_img_size(img_size, patch_size)
-        self.dim, self.depth = dim, depth
+        self.num_features, self.depth = dim, depth
 
         def with_norm(layer: nn.Cell) -> List[nn.Cell]:
             # The activation comes before the norm (equations 2 and 3).
@@ -89,18 +91,27 @@ class ConvMixer(Overridable, Classifier):
         self.blocks = nn.SequentialCell(blocks)
         self.to_map = Relayout(self.layout, NCHW)
         self.pool = GlobalAveragePool()
-        self._create_head(num_classes)
+        self.reset_classifier(num_classes)
 
     def forward_features(self, x: Tensor) -> Tensor:
         """(B, in_chans, H, W) -> (B, C, H/p, W/p)."""
         return self.to_map(self.blocks(self.stem(x)))
 
-    def forward_head(self, x: Tensor) -> Tensor:
-        """(B, C, H/p, W/p) -> (B, num_classes)."""
-        return self.head(self.pool(x))  # (B, C, H/p, W/p) -> (B, C)
+    def forward_head(self, x: Tensor, pre_logits: bool = False) -> Tensor:
+        """(B, C, H/p, W/p) -> (B, num_classes); `pre_logits`: (B, C)."""
+        x = self.pool(x)  # (B, C, H/p, W/p) -> (B, C)
+        return x if pre_logits else self.head(x)
 
-    def _create_head(self, num_classes: int) -> None:
-        self.head = nn.Dense(self.dim, num_classes, **_init(self.dim))
+    @classmethod
+    def count_macs(cls, model: SimpleNamespace) -> int:
+        """See `Classifier.count_macs`."""
+        positions = (model.img_size // model.patch_size) ** 2
+        stem = model.in_chans * model.patch_size**2 * model.dim
+        block = model.kernel_size**2 * model.dim + model.dim**2
+        return positions * (stem + model.depth * block) + model.dim * model.num_classes
+
+    def _create_classifier(self, num_classes: int) -> nn.Cell:
+        return nn.Dense(self.num_features, num_classes, **_init(self.num_features))
 
     def _layer_of(self, name: str) -> int:
         part, index = name.split(".")[:2]
@@ -127,3 +138,23 @@ VARIANTS = {
         {"dim": 768, "depth": 32, "kernel_size": 7, "patch_size": 7, "nonlinearity": "ReLU"},
     ),
 }
+
+
+def _from_the_authors(name: str) -> str:
+    """Their network is one nn.Sequential: three cells of the stem, blocks, pool, head."""
+    index, _, rest = name.partition(".")
+    if not index.isdecimal():
+        return name
+    if int(index) < 3:
+        return f"stem.{name}"
+    return f"blocks.{int(index) - 3}.{rest}" if "." in rest else f"head.{rest}"
+
+
+FAMILY = Family(
+    title="ConvMixer",
+    variants=VARIANTS,
+    namings=(
+        Naming("timm", "blocks.0.0.fn.0.weight"),
+        Naming("the authors", "3.0.fn.0.weight", _from_the_authors),
+    ),
+)

@@ -7,6 +7,8 @@ scale.
 
 from __future__ import annotations
 
+import re
+from types import SimpleNamespace
 from typing import Any, Dict, Sequence
 
 import numpy as np
@@ -14,6 +16,7 @@ from mindspore import Parameter, Tensor, nn
 from mindspore.common.initializer import Constant, Initializer, TruncatedNormal, Zero, initializer
 
 from .classifier import Classifier, check_img_size
+from .family import Family, Naming
 from .layers.depthwise_conv import DepthwiseConv
 from .layers.drop_path import DropPath
 from .layers.global_pool import GlobalAveragePool
@@ -22,6 +25,7 @@ from .layers.linear import create_linear
 from .layers.mlp import Mlp
 from .layers.norm import LayerNorm
 from .layers.patch_embed import PatchConv
+from .macs import mlp_macs
 
 _TOTAL_STRIDE = 32
 
@@ -76,21 +80,12 @@ class Stage(nn.Cell):
 
 
 class Head(nn.Cell):
-    """Norm and classifier of pooled features, (B, C) -> (B, num_classes).
+    """Norm and classifier of pooled features, (B, C) -> (B, num_classes)."""
 
-    `init_scale` shrinks the classifier's initial weights, for fine-tuning.
-    """
-
-    def __init__(self, dim: int, num_classes: int, *, init_scale: float) -> None:
+    def __init__(self, dim: int) -> None:
         super().__init__()
         self.norm = LayerNorm(dim, epsilon=1e-6)
-        self.init_scale = init_scale
-        self.reset(num_classes)
-
-    def reset(self, num_classes: int) -> None:
-        """A freshly initialised classifier; the norm stays."""
-        dim = self.norm.normalized_shape[0]
-        self.fc = create_linear(dim, num_classes, sigma=0.02 * self.init_scale)
+        self.fc = nn.Identity()  # until `reset_classifier`
 
     def construct(self, x: Tensor) -> Tensor:
         return self.fc(self.norm(x))
@@ -112,6 +107,8 @@ class ConvNeXt(Classifier):
         ValueError: `img_size` is not a multiple of 32.
     """
 
+    classifier_layers = ("head.fc",)
+
     def __init__(
         self,
         *,
@@ -127,7 +124,7 @@ class ConvNeXt(Classifier):
     ) -> None:
         super().__init__()
         check_img_size(img_size, _TOTAL_STRIDE)
-        self.depths = tuple(depths)
+        self.num_features, self.depths = dims[-1], tuple(depths)
         self.stem = nn.SequentialCell(
             PatchConv(in_chans, dims[0], 4, in_layout=NCHW, out_layout=NHWC, **_conv_init()),
             LayerNorm(dims[0], epsilon=1e-6),
@@ -147,18 +144,32 @@ class ConvNeXt(Classifier):
         )
         self.to_map = Relayout(NHWC, NCHW)
         self.pool = GlobalAveragePool()
-        self.head = Head(dims[-1], num_classes, init_scale=head_init_scale)
+        self.head, self.head_init_scale = Head(dims[-1]), head_init_scale
+        self.reset_classifier(num_classes)
 
     def forward_features(self, x: Tensor) -> Tensor:
         """(B, in_chans, H, W) -> (B, C, H/32, W/32)."""
         return self.to_map(self.stages(self.stem(x)))
 
-    def forward_head(self, x: Tensor) -> Tensor:
-        """(B, C, H/32, W/32) -> (B, num_classes)."""
-        return self.head(self.pool(x))  # (B, C, H/32, W/32) -> (B, C)
+    def forward_head(self, x: Tensor, pre_logits: bool = False) -> Tensor:
+        """(B, C, H/32, W/32) -> (B, num_classes); `pre_logits`: (B, C), normalised."""
+        x = self.pool(x)  # (B, C, H/32, W/32) -> (B, C)
+        return self.head.norm(x) if pre_logits else self.head(x)
 
-    def _create_head(self, num_classes: int) -> None:
-        self.head.reset(num_classes)
+    @classmethod
+    def count_macs(cls, model: SimpleNamespace) -> int:
+        """See `Classifier.count_macs`."""
+        side = model.img_size // 4
+        total = side**2 * 16 * model.in_chans * model.dims[0]
+        for in_dim, dim, depth in zip([model.dims[0], *model.dims], model.dims, model.depths):
+            if in_dim != dim:
+                side //= 2
+                total += side**2 * 4 * in_dim * dim
+            total += side**2 * depth * (49 * dim + mlp_macs(dim, 4))
+        return total + model.dims[-1] * model.num_classes
+
+    def _create_classifier(self, num_classes: int) -> nn.Cell:
+        return create_linear(self.num_features, num_classes, sigma=0.02 * self.head_init_scale)
 
     def _layer_of(self, name: str) -> int:
         """The authors' groups: stage 3 by three blocks, a downsampling with what follows it.
@@ -212,3 +223,29 @@ def _keywords(name: str) -> Dict[str, Any]:
 
 
 VARIANTS = {name: (ConvNeXt, _keywords(name)) for name in _NAMES.split()}
+
+_RULES_OF_THE_AUTHORS = (
+    (r"^downsample_layers\.0\.", r"stem."),
+    (r"^downsample_layers\.(\d+)\.", r"stages.\1.downsample."),
+    (r"^stages\.(\d+)\.(\d+)\.", r"stages.\1.blocks.\2."),
+    (r"\.dwconv\.", r".conv_dw."),
+    (r"\.pwconv([12])\.", r".mlp.fc\1."),
+    (r"^head\.(weight|bias)$", r"head.fc.\1"),
+    (r"^norm\.", r"head.norm."),
+)
+
+
+def _from_the_authors(name: str) -> str:
+    for pattern, replacement in _RULES_OF_THE_AUTHORS:
+        name = re.sub(pattern, replacement, name)
+    return name
+
+
+FAMILY = Family(
+    title="ConvNeXt",
+    variants=VARIANTS,
+    namings=(
+        Naming("timm", "stages.0.blocks.0.conv_dw.weight"),
+        Naming("the authors", "stages.0.0.dwconv.weight", _from_the_authors),
+    ),
+)

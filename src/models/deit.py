@@ -1,11 +1,12 @@
 """DeiT: Training data-efficient image transformers & distillation through attention (Touvron 2021).
 
-Legend: B batch, H W image size, N tokens (class, distillation, patches), C embed_dim.
+Legend: B batch, H W image size, p patch size, N tokens (class, distillation, patches), C embed_dim.
 Parameter names are timm's, which are the authors', but for the norms' gamma and beta.
 """
 
 from __future__ import annotations
 
+from types import SimpleNamespace
 from typing import Any, Dict, Set, Tuple, Union
 
 import numpy as np
@@ -13,11 +14,14 @@ from mindspore import Parameter, Tensor, nn, ops
 from mindspore.common.initializer import TruncatedNormal, Uniform, initializer
 
 from .classifier import Classifier, check_img_size
+from .family import Family, Naming
 from .layers.attention import Attention
 from .layers.linear import create_linear
 from .layers.norm import LayerNorm
 from .layers.patch_embed import PatchEmbed
+from .layers.rollout import equal_shares, mean_attention
 from .layers.transformer_block import TransformerBlock
+from .macs import attention_macs, mlp_macs
 
 
 def _token_table(name: str, length: int, dim: int) -> Parameter:
@@ -35,8 +39,9 @@ class DeiT(Classifier):
         ValueError: `img_size` is not a multiple of `patch_size`, or `embed_dim` not of `num_heads`.
     """
 
-    # Tokens before the patches, which have positions too.
     num_prefix_tokens = 1
+    position_table, position_filter = "pos_embed", "bicubic"
+    has_attention_maps = True
 
     def __init__(
         self,
@@ -54,7 +59,7 @@ class DeiT(Classifier):
     ) -> None:
         super().__init__()
         check_img_size(img_size, patch_size)
-        self.embed_dim, self.depth = embed_dim, depth
+        self.num_features, self.depth = embed_dim, depth
         bound = (in_chans * patch_size**2) ** -0.5
         self.patch_embed = PatchEmbed(
             in_chans,
@@ -79,7 +84,7 @@ class DeiT(Classifier):
             ]
         )
         self.norm = LayerNorm(embed_dim, epsilon=1e-6)
-        self._create_head(num_classes)
+        self.reset_classifier(num_classes)
 
     def prefix(self) -> Tensor:
         """(1, prefix tokens, C), what precedes the patches."""
@@ -87,10 +92,10 @@ class DeiT(Classifier):
 
     def embed(self, x: Tensor) -> Tensor:
         """(B, in_chans, H, W) -> (B, N, C), what the first block reads."""
-        x = self.patch_embed(x)  # (B, H/16, W/16, C)
-        x = x.reshape(x.shape[0], -1, self.embed_dim)  # -> (B, patches, C)
+        x = self.patch_embed(x)  # (B, H/p, W/p, C)
+        x = x.reshape(x.shape[0], -1, self.num_features)  # -> (B, patches, C)
         prefix = self.prefix().astype(x.dtype)
-        prefix = ops.broadcast_to(prefix, (x.shape[0], self.num_prefix_tokens, self.embed_dim))
+        prefix = ops.broadcast_to(prefix, (x.shape[0], self.num_prefix_tokens, self.num_features))
         x = ops.concat((prefix, x), axis=1)  # -> (B, N, C)
         return x + self.pos_embed.astype(x.dtype)
 
@@ -98,16 +103,37 @@ class DeiT(Classifier):
         """(B, in_chans, H, W) -> (B, N, C) normalised tokens."""
         return self.norm(self.blocks(self.embed(x)))
 
-    def forward_head(self, x: Tensor) -> Tensor:
-        """(B, N, C) -> (B, num_classes), from the class token."""
-        return self.head(x[:, 0])  # (B, N, C) -> (B, C)
+    def forward_head(self, x: Tensor, pre_logits: bool = False) -> Tensor:
+        """(B, N, C) -> (B, num_classes), from the class token; `pre_logits`: the token, (B, C)."""
+        x = x[:, 0]  # (B, N, C) -> (B, C)
+        return x if pre_logits else self.head(x)
+
+    def attention_maps(self, x: Tensor) -> Tuple[Tuple[Tensor, ...], Tensor]:
+        """See `Classifier.attention_maps`."""
+        x = self.embed(x)
+        maps = ()
+        for block in self.blocks:
+            maps = maps + (mean_attention(block.attn, block.norm1(x)),)
+            x = block(x)
+        # Distilled heads are averaged, and so are their tokens.
+        return maps, equal_shares(x, self.num_prefix_tokens)
+
+    @classmethod
+    def count_macs(cls, model: SimpleNamespace) -> int:
+        """See `Classifier.count_macs`."""
+        patches, dim = (model.img_size // model.patch_size) ** 2, model.embed_dim
+        tokens = patches + cls.num_prefix_tokens
+        stem = patches * model.in_chans * model.patch_size**2 * dim
+        block = attention_macs(tokens, dim) + tokens * mlp_macs(dim, model.mlp_ratio)
+        heads = len(cls.classifier_layers) * dim * model.num_classes
+        return stem + model.depth * block + heads
 
     def no_weight_decay(self) -> Set[str]:
         """Tokens and positions, as the authors."""
         return {"pos_embed", "cls_token"}
 
-    def _create_head(self, num_classes: int) -> None:
-        self.head = create_linear(self.embed_dim, num_classes)
+    def _create_classifier(self, num_classes: int) -> nn.Cell:
+        return create_linear(self.num_features, num_classes)
 
     def _layer_of(self, name: str) -> int:
         part, *rest = name.split(".")
@@ -125,21 +151,29 @@ class DistilledDeiT(DeiT):
         keywords: those of `DeiT`.
     """
 
+    classifier_layers = ("head", "head_dist")
     num_prefix_tokens = 2
 
     def __init__(self, *, distilled_training: bool = False, **keywords: Any) -> None:
         super().__init__(**keywords)
-        self.dist_token = _token_table("dist_token", 1, self.embed_dim)
+        self.dist_token = _token_table("dist_token", 1, self.num_features)
         self.distilled_training = distilled_training
 
     def prefix(self) -> Tensor:
         """(1, prefix tokens, C), what precedes the patches."""
         return ops.concat((self.cls_token, self.dist_token), axis=1)
 
-    def forward_head(self, x: Tensor) -> Union[Tensor, Tuple[Tensor, Tensor]]:
-        """(B, N, C) -> (B, num_classes), the mean of both heads; see `distilled_training`."""
-        logits = self.head(x[:, 0])  # (B, N, C) -> (B, C)
-        dist_logits = self.head_dist(x[:, 1])
+    def forward_head(
+        self, x: Tensor, pre_logits: bool = False
+    ) -> Union[Tensor, Tuple[Tensor, Tensor]]:
+        """(B, N, C) -> (B, num_classes), the mean of both heads; see `distilled_training`.
+
+        `pre_logits`: the mean of both tokens, (B, C).
+        """
+        token, dist_token = x[:, 0], x[:, 1]  # (B, N, C) -> 2 x (B, C)
+        if pre_logits:
+            return (token + dist_token) / 2
+        logits, dist_logits = self.head(token), self.head_dist(dist_token)
         if self.training and self.distilled_training:
             return logits, dist_logits
         return (logits + dist_logits) / 2
@@ -147,10 +181,6 @@ class DistilledDeiT(DeiT):
     def no_weight_decay(self) -> Set[str]:
         """Tokens and positions. The authors' code forgets `dist_token`; timm does not."""
         return {"pos_embed", "cls_token", "dist_token"}
-
-    def _create_head(self, num_classes: int) -> None:
-        super()._create_head(num_classes)
-        self.head_dist = create_linear(self.embed_dim, num_classes)
 
 
 _SIZES: Dict[str, Dict[str, Any]] = {
@@ -176,3 +206,7 @@ VARIANTS = {
     name: (DistilledDeiT if "distilled" in name else DeiT, _keywords(name))
     for name in _NAMES.split()
 }
+
+FAMILY = Family(
+    title="DeiT", variants=VARIANTS, namings=(Naming("timm and the authors", "cls_token"),)
+)

@@ -5,22 +5,38 @@ from __future__ import annotations
 import difflib
 import inspect
 from pathlib import Path
-from typing import Any, Dict, List, Optional, Tuple, Type
-
-from mindspore import nn
+from types import SimpleNamespace
+from typing import Any, Dict, List, Optional, Type
 
 from ..errors import UserError
 from . import cct, convmixer, convnext, deit, twins
+from .classifier import Classifier
+from .family import Family, Variant
 
-Variant = Tuple[Type[nn.Cell], Dict[str, Any]]
-
-_FAMILIES = (cct, convmixer, convnext, deit, twins)
+# A row for each family: the name of its file here and of its page in docs/models.
+FAMILIES: Dict[str, Family] = {
+    "convmixer": convmixer.FAMILY,
+    "convnext": convnext.FAMILY,
+    "cct": cct.FAMILY,
+    "deit": deit.FAMILY,
+    "twins": twins.FAMILY,
+}
 # Keywords that every family has, and `create_model` as arguments of its own.
 _STANDARD = ("num_classes", "in_chans", "img_size", "drop_path_rate", "nonlinearity")
 
 
 def _variants() -> Dict[str, Variant]:
-    return {name: variant for family in _FAMILIES for name, variant in family.VARIANTS.items()}
+    return {name: variant for row in FAMILIES.values() for name, variant in row.variants.items()}
+
+
+def family_of(name: str) -> Family:
+    """The family of an architecture.
+
+    Raises:
+        UserError: unknown name (near ones are listed).
+    """
+    _find(name)
+    return next(family for family in FAMILIES.values() if name in family.variants)
 
 
 def list_models(filter: str = "") -> List[str]:
@@ -38,12 +54,13 @@ def create_model(
     drop_path_rate: Optional[float] = None,
     nonlinearity: Optional[str] = None,
     **keywords: Any,
-) -> nn.Cell:
+) -> Classifier:
     """Builds an architecture; `None` leaves the architecture's own value.
 
     Args:
         pretrained: checkpoint (.ckpt) whose weights it gets. Another number of classes resets the
             classifier, another image size resizes the positions; both are logged.
+        num_classes: 0: no classifier; the network gives the pooled features (B, num_features).
         keywords: further constructor keywords of the family's class.
 
     Raises:
@@ -71,7 +88,7 @@ def create_model(
     return model
 
 
-def resolve(name: str, **keywords: Any) -> Tuple[Type[nn.Cell], Dict[str, Any]]:
+def resolve(name: str, **keywords: Any) -> Variant:
     """The class that `create_model(name, **keywords)` builds, and every keyword it is built with.
 
     Raises:
@@ -82,6 +99,16 @@ def resolve(name: str, **keywords: Any) -> Tuple[Type[nn.Cell], Dict[str, Any]]:
     left_out = [key for key in _STANDARD if keywords.get(key) is None]
     given = {key: value for key, value in keywords.items() if key not in left_out}
     return constructor, {**_defaults_of(constructor), **own, **given}
+
+
+def count_macs(name: str, **keywords: Any) -> int:
+    """Multiply-accumulates of `create_model(name, **keywords)` for one image (see `macs.py`).
+
+    Raises:
+        UserError: an unknown name or keyword.
+    """
+    constructor, values = resolve(name, **keywords)
+    return constructor.count_macs(SimpleNamespace(**values))
 
 
 def default_image_size(name: str) -> int:
@@ -102,7 +129,7 @@ def _find(name: str) -> Variant:
     raise UserError(f"arch {name!r}: unknown architecture; {hint}")
 
 
-def _check_keywords(name: str, constructor: Type[nn.Cell], keywords: Dict[str, Any]) -> None:
+def _check_keywords(name: str, constructor: Type[Classifier], keywords: Dict[str, Any]) -> None:
     known = [key for key in _defaults_of(constructor) if key not in _STANDARD]
     for key in keywords:
         if key in known or key in _STANDARD:
@@ -112,7 +139,7 @@ def _check_keywords(name: str, constructor: Type[nn.Cell], keywords: Dict[str, A
         raise UserError(f"model_args {key!r}: no keyword of {name}; {hint}")
 
 
-def _defaults_of(constructor: Type[nn.Cell]) -> Dict[str, Any]:
+def _defaults_of(constructor: Type[Classifier]) -> Dict[str, Any]:
     """Its own keywords with their defaults and, where it hands others on, its base class's."""
     parameters = inspect.signature(constructor).parameters.values()
     keywords = {p.name: p.default for p in parameters if p.kind is p.KEYWORD_ONLY}

@@ -8,6 +8,7 @@ Parameter names are timm's, which are the authors', but for the norms' gamma and
 from __future__ import annotations
 
 from itertools import islice
+from types import SimpleNamespace
 from typing import Any, Dict, Optional, Sequence, Set
 
 import numpy as np
@@ -15,6 +16,7 @@ from mindspore import Tensor, nn, ops
 from mindspore.common.initializer import Initializer, Normal, Zero
 
 from .classifier import Classifier, check_img_size
+from .family import Family, Naming
 from .layers.attention import Attention, CrossAttention
 from .layers.depthwise_conv import DepthwiseConv
 from .layers.layout import NCHW, NHWC
@@ -22,9 +24,10 @@ from .layers.linear import create_linear
 from .layers.norm import LayerNorm
 from .layers.patch_embed import PatchConv, PatchEmbed
 from .layers.transformer_block import TransformerBlock
+from .macs import attention_macs, mlp_macs
 
 # Of the patch embedding of each stage.
-STRIDES = (4, 2, 2, 2)
+_STRIDES = (4, 2, 2, 2)
 _TOTAL_STRIDE = 32
 
 
@@ -139,7 +142,7 @@ class Twins(Classifier):
     ) -> None:
         super().__init__()
         check_img_size(img_size, _TOTAL_STRIDE)
-        self.embed_dims, self.depths = tuple(embed_dims), tuple(depths)
+        self.num_features, self.depths = embed_dims[-1], tuple(depths)
         self.patch_embeds = nn.CellList(
             [
                 PatchEmbed(
@@ -151,7 +154,7 @@ class Twins(Classifier):
                     **_conv_init(stride**2 * dim),
                 )
                 for stage, (in_dim, dim, stride) in enumerate(
-                    zip([in_chans, *embed_dims], embed_dims, STRIDES)
+                    zip([in_chans, *embed_dims], embed_dims, _STRIDES)
                 )
             ]
         )
@@ -172,7 +175,7 @@ class Twins(Classifier):
         )
         self.pos_block = nn.CellList([PositionEncoder(dim) for dim in embed_dims])
         self.norm = LayerNorm(embed_dims[-1], epsilon=1e-6)
-        self._create_head(num_classes)
+        self.reset_classifier(num_classes)
 
     def forward_features(self, x: Tensor) -> Tensor:
         """(B, in_chans, H, W) -> (B, H W / 32^2, C) normalised tokens."""
@@ -182,18 +185,36 @@ class Twins(Classifier):
                 x = self.blocks[stage][index](x)
                 if index == 0:
                     x = self.pos_block[stage](x)
-        return self.norm(x.reshape(x.shape[0], -1, self.embed_dims[-1]))  # -> (B, N, C)
+        return self.norm(x.reshape(x.shape[0], -1, self.num_features))  # -> (B, N, C)
 
-    def forward_head(self, x: Tensor) -> Tensor:
-        """(B, N, C) -> (B, num_classes)."""
-        return self.head(x.mean(axis=1))  # (B, N, C) -> (B, C)
+    def forward_head(self, x: Tensor, pre_logits: bool = False) -> Tensor:
+        """(B, N, C) -> (B, num_classes); `pre_logits`: (B, C)."""
+        x = x.mean(axis=1)  # (B, N, C) -> (B, C)
+        return x if pre_logits else self.head(x)
+
+    @classmethod
+    def count_macs(cls, model: SimpleNamespace) -> int:
+        """See `Classifier.count_macs`."""
+        side, in_dim, total = model.img_size, model.in_chans, 0
+        for stage, (dim, depth) in enumerate(zip(model.embed_dims, model.depths)):
+            side //= _STRIDES[stage]
+            total += side**2 * _STRIDES[stage] ** 2 * in_dim * dim  # patch embedding
+            total += side**2 * 9 * dim  # position encoder
+            total += depth * side**2 * mlp_macs(dim, model.mlp_ratios[stage])
+            in_windows = 0 if model.window_size is None else (depth + 1) // 2
+            if in_windows:
+                total += in_windows * _window_attention_macs(side, dim, model.window_size)
+            sub_sampled = _sub_sampled_attention_macs(side, dim, model.sr_ratios[stage])
+            total += (depth - in_windows) * sub_sampled
+            in_dim = dim
+        return total + in_dim * model.num_classes
 
     def no_weight_decay(self) -> Set[str]:
         """The position encoders, as the authors."""
         return {p.name for p in self.get_parameters() if p.name.startswith("pos_block.")}
 
-    def _create_head(self, num_classes: int) -> None:
-        self.head = create_linear(self.embed_dims[-1], num_classes)
+    def _create_classifier(self, num_classes: int) -> nn.Cell:
+        return create_linear(self.num_features, num_classes)
 
     def _layer_of(self, name: str) -> int:
         """Blocks are counted over all stages; a stage's other cells go with its first block."""
@@ -227,6 +248,19 @@ def _create_blocks(
     return nn.CellList(cells)
 
 
+def _window_attention_macs(side: int, dim: int, window_size: int) -> int:
+    """Padding takes part, but for the last projection."""
+    windows, padded = -(-side // window_size), -side % window_size + side
+    whole = windows**2 * attention_macs(window_size**2, dim)
+    return whole - (padded**2 - side**2) * dim**2
+
+
+def _sub_sampled_attention_macs(side: int, dim: int, sr_ratio: int) -> int:
+    queries, keys = side**2, (side // sr_ratio) ** 2
+    convolution = keys * sr_ratio**2 * dim**2 if sr_ratio > 1 else 0
+    return 2 * (queries + keys) * dim**2 + convolution + 2 * queries * keys * dim
+
+
 def _pcpvt(*depths: int) -> Dict[str, Any]:
     return {
         "embed_dims": (64, 128, 320, 512),
@@ -258,3 +292,9 @@ _NAMES = (
 )
 
 VARIANTS = {name: (Twins, keywords) for *names, keywords in _NAMES for name in names}
+
+FAMILY = Family(
+    title="Twins",
+    variants=VARIANTS,
+    namings=(Naming("timm and the authors", "patch_embeds.0.proj.weight"),),
+)

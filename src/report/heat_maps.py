@@ -1,6 +1,6 @@
 """Where a network looks: Grad-CAM for maps of features, attention rollout for class tokens.
 
-Legend: B batch, N tokens (n of them before the patches), h x w grid of the last features.
+Legend: B batch, N tokens (some of them before the patches), h x w grid of the last features.
 """
 
 from __future__ import annotations
@@ -12,9 +12,7 @@ import numpy as np
 from mindspore import Tensor, nn, ops
 
 from ..errors import UserError
-from ..models.cct import CCT
 from ..models.classifier import Classifier
-from ..models.deit import DeiT
 
 
 class _ClassScore(nn.Cell):
@@ -47,6 +45,7 @@ class GradCam:
     """
 
     def __init__(self, normalize: nn.Cell, network: Classifier) -> None:
+        self._first_patch = network.num_prefix_tokens
         self._features = _Features(normalize, network).set_train(False)
         self._gradient = ops.grad(_ClassScore(network).set_train(False))
 
@@ -57,7 +56,8 @@ class GradCam:
         gradient = self._gradient(features, one_hot).asnumpy().astype(np.float64)
         values = features.asnumpy().astype(np.float64)
         if values.ndim == 3:  # (B, N, C) -> (B, C, h, w)
-            values, gradient = _as_maps(values), _as_maps(gradient)
+            first = self._first_patch
+            values, gradient = _as_maps(values[:, first:]), _as_maps(gradient[:, first:])
         weights = gradient.mean(axis=(2, 3), keepdims=True)
         return np.maximum((weights * values).sum(axis=1), 0.0)
 
@@ -72,46 +72,22 @@ class _Rollout(nn.Cell):
     """(B, H, W, 3) uint8 -> (B, N), how much of each input token reaches the classifier.
 
     The product over the layers of (A + I) / 2, A the mean attention of the heads (Abnar and
-    Zuidema 2020, section 3); then the row of the class token, or SeqPool's mean of the rows.
+    Zuidema 2020, section 3); then the mean of the rows, weighted as the tokens are pooled.
     """
 
     def __init__(self, normalize: nn.Cell, network: Classifier) -> None:
         super().__init__(auto_prefix=False)
         self.normalize = normalize
         self.network = network
-        self.is_cct = isinstance(network, CCT)
-        self.pools = isinstance(network, CCT) and network.classifier.seq_pool
-        self.blocks = network.classifier.blocks if self.is_cct else network.blocks
-        self.num_prefix_tokens = 1 if self.is_cct else getattr(network, "num_prefix_tokens", 1)
 
     def construct(self, image: Tensor) -> Tensor:
-        x = self.normalize(image)
-        if self.is_cct:
-            x = self.network.classifier.embed(self.network.tokenizer(x))
-        else:
-            x = self.network.embed(x)
-        identity = ops.eye(x.shape[1], x.shape[1], ms.float32)
+        maps, shares = self.network.attention_maps(self.normalize(image))
+        tokens = maps[0].shape[1]
+        identity = ops.eye(tokens, tokens, ms.float32)
         flow = identity
-        for block in self.blocks:
-            if self.is_cct:
-                attention = self.attention(block.self_attn, block.pre_norm(x))
-            else:
-                attention = self.attention(block.attn, block.norm1(x))
+        for attention in maps:
             flow = ops.matmul((attention + identity) / 2, flow)
-            x = block(x)
-        if self.pools:
-            shares = self.network.classifier.pool_weights(self.network.classifier.norm(x))
-            return (shares.astype(ms.float32) * flow).sum(axis=1)
-        # DeiT's distilled heads are averaged, and so are their tokens' rows.
-        return flow[:, : self.num_prefix_tokens].mean(axis=1)
-
-    def attention(self, cell: nn.Cell, x: Tensor) -> Tensor:
-        """Normalised tokens (B, N, C) -> (B, N, N), the mean of the heads' softmax."""
-        batch, tokens, _ = x.shape
-        qkv = cell.qkv(x).reshape(batch, tokens, 3, cell.num_heads, cell.head_dim)
-        qkv = qkv.transpose(2, 0, 3, 1, 4).astype(ms.float32)  # (3, B, heads, N, d)
-        scores = ops.matmul(qkv[0] * cell.head_dim**-0.5, qkv[1].swapaxes(-2, -1))
-        return ops.softmax(scores, axis=-1).mean(axis=1)
+        return (shares.astype(ms.float32).expand_dims(-1) * flow).sum(axis=1)
 
 
 class AttentionRollout:
@@ -119,8 +95,7 @@ class AttentionRollout:
 
     def __init__(self, normalize: nn.Cell, network: Classifier) -> None:
         self._rollout = _Rollout(normalize, network).set_train(False)
-        has_tokens = not self._rollout.pools
-        self._first_patch = self._rollout.num_prefix_tokens if has_tokens else 0
+        self._first_patch = network.num_prefix_tokens
 
     def __call__(self, image: np.ndarray, label: np.ndarray, num_classes: int) -> np.ndarray:
         """Images (B, H, W, 3) uint8 -> (B, h, w) float64, >= 0."""
@@ -139,9 +114,9 @@ def _side(length: int) -> int:
 def create_heat_maps(normalize: nn.Cell, network: Classifier) -> Tuple[str, object]:
     """(name of the method, the method) that fits the family.
 
-    Attention rollout for DeiT, CCT, CVT and ViT-Lite, where every token attends to every other;
-    Grad-CAM for ConvMixer, ConvNeXt and Twins, whose attention is sub-sampled or in windows.
+    Attention rollout where every token attends to every other (DeiT, CCT, CVT, ViT-Lite); Grad-CAM
+    elsewhere (ConvMixer, ConvNeXt, and Twins, whose attention is sub-sampled or in windows).
     """
-    if isinstance(network, (CCT, DeiT)):
+    if network.has_attention_maps:
         return "attention rollout", AttentionRollout(normalize, network)
     return "Grad-CAM", GradCam(normalize, network)

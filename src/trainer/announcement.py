@@ -11,7 +11,7 @@ from mindspore import nn
 
 from ..args import Config
 from ..data.imagenet import ImageDataset
-from ..models.macs import count_macs
+from ..models.registry import count_macs
 from ..optim.amp import precision_table, resolve_amp
 from ..runtime.device import describe_device
 
