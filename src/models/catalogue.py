@@ -1,10 +1,12 @@
-"""What is known of every architecture without building it: catalogue.csv."""
+"""What is known of every architecture without building it."""
 
 from __future__ import annotations
 
 import csv
 from pathlib import Path
 from typing import List, NamedTuple, Optional
+
+from .registry import FAMILIES, count_macs, resolve
 
 _FILE = Path(__file__).with_name("catalogue.csv")
 
@@ -31,18 +33,23 @@ class CatalogueEntry(NamedTuple):
 
 
 def read_catalogue() -> List[CatalogueEntry]:
-    """Every architecture of the registry, by family, then by name."""
+    """Every architecture of catalogue.csv, in its order; what the registry says is not in it."""
+    families = {arch: name for name, family in FAMILIES.items() for arch in family.variants}
+    entries = []
     with _FILE.open(newline="", encoding="utf-8") as file:
-        return [
-            CatalogueEntry(
-                row["arch"],
-                row["family"],
-                int(row["params"]),
-                float(row["gmacs"]),
-                int(row["image_size"]),
-                int(row["num_classes"]),
-                float(row["top1"]) if row["top1"] else None,
-                row["top1_source"],
+        for row in csv.DictReader(file):
+            arch = row["arch"]
+            keywords = resolve(arch)[1]
+            entries.append(
+                CatalogueEntry(
+                    arch=arch,
+                    family=families[arch],
+                    params=int(row["params"]),
+                    gmacs=count_macs(arch) / 1e9,
+                    image_size=keywords["img_size"],
+                    num_classes=keywords["num_classes"],
+                    top1=float(row["top1"]) if row["top1"] else None,
+                    top1_source=row["top1_source"],
+                )
             )
-            for row in csv.DictReader(file)
-        ]
+    return entries
