@@ -8,12 +8,11 @@ from typing import Tuple
 from mindspore import Parameter, Tensor, nn, ops
 from mindspore.common.initializer import TruncatedNormal, initializer
 
-from src.models.classifier import Classifier, check_img_size
+from src.models.classifier import Classifier, check_img_size, equal_shares
 from src.models.family import Family, Naming
 from src.models.layers.attention import Attention
 from src.models.layers.linear import create_linear
 from src.models.layers.norm import LayerNorm
-from src.models.layers.rollout import equal_shares, mean_attention
 from src.models.layers.transformer_block import TransformerBlock
 from src.models.macs import attention_macs, mlp_macs
 
@@ -73,7 +72,7 @@ class Sixth(Classifier):
         x = self.embed(x)
         maps = ()
         for layer in self.layers:
-            maps = maps + (mean_attention(layer.attn, layer.norm1(x)),)
+            maps = maps + (layer.attn.mean_weights(layer.norm1(x)),)
             x = layer(x)
         return maps, equal_shares(x, x.shape[1])
 

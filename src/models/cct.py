@@ -13,7 +13,7 @@ from mindspore import Parameter, Tensor, nn, ops
 from mindspore.common.initializer import TruncatedNormal, initializer
 
 from ..overrides import Overridable
-from .classifier import Classifier, check_img_size
+from .classifier import Classifier, check_img_size, equal_shares
 from .family import Family, Naming
 from .layers.activation import create_activation
 from .layers.attention import Attention
@@ -23,7 +23,6 @@ from .layers.dropout import Dropout
 from .layers.linear import create_linear
 from .layers.norm import LayerNorm
 from .layers.positions import sinusoidal_embedding
-from .layers.rollout import equal_shares, mean_attention
 from .macs import attention_macs, mlp_macs
 
 
@@ -216,7 +215,7 @@ class CCT(Classifier):
         x = encoder.embed(self.tokenizer(x))
         maps = ()
         for block in encoder.blocks:
-            maps = maps + (mean_attention(block.self_attn, block.pre_norm(x)),)
+            maps = maps + (block.self_attn.mean_weights(block.pre_norm(x)),)
             x = block(x)
         if encoder.seq_pool:
             return maps, encoder.pool_weights(encoder.norm(x)).squeeze(-1)

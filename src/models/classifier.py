@@ -6,7 +6,8 @@ from functools import reduce
 from types import SimpleNamespace
 from typing import List, Set, Tuple
 
-from mindspore import Tensor, nn
+import mindspore as ms
+from mindspore import Tensor, nn, ops
 
 
 class Classifier(nn.Cell):
@@ -105,6 +106,14 @@ class Classifier(nn.Cell):
     def _layer_of(self, name: str) -> int:
         """Number of the group a parameter belongs to, 0 for the stem."""
         raise NotImplementedError
+
+
+def equal_shares(x: Tensor, count: int) -> Tensor:
+    """Tokens (B, N, C) -> (1, N) float32, 1 / `count` for the first `count`, 0 for the others."""
+    shares = ops.ones((1, count), ms.float32) / count
+    if count < x.shape[1]:
+        shares = ops.concat((shares, ops.zeros((1, x.shape[1] - count), ms.float32)), axis=1)
+    return shares
 
 
 def check_img_size(img_size: int, stride: int) -> None:

@@ -13,13 +13,12 @@ import numpy as np
 from mindspore import Parameter, Tensor, nn, ops
 from mindspore.common.initializer import TruncatedNormal, Uniform, initializer
 
-from .classifier import Classifier, check_img_size
+from .classifier import Classifier, check_img_size, equal_shares
 from .family import Family, Naming
 from .layers.attention import Attention
 from .layers.linear import create_linear
 from .layers.norm import LayerNorm
 from .layers.patch_embed import PatchEmbed
-from .layers.rollout import equal_shares, mean_attention
 from .layers.transformer_block import TransformerBlock
 from .macs import attention_macs, mlp_macs
 
@@ -113,7 +112,7 @@ class DeiT(Classifier):
         x = self.embed(x)
         maps = ()
         for block in self.blocks:
-            maps = maps + (mean_attention(block.attn, block.norm1(x)),)
+            maps = maps + (block.attn.mean_weights(block.norm1(x)),)
             x = block(x)
         # Distilled heads are averaged, and so are their tokens.
         return maps, equal_shares(x, self.num_prefix_tokens)

@@ -42,7 +42,7 @@ class RandAugment:
     """`num_ops` operations of a set, each applied with a probability (arXiv 1909.13719).
 
     Attributes:
-        names: of `OPS`.
+        names: of `op_levels.OPS`.
         weights: sum to 1, then no operation is drawn twice; None: equal, and any may come again.
         num_ops: operations drawn per image.
         magnitude: 0..10, or up to around.magnitude_max.

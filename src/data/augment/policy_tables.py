@@ -1,4 +1,4 @@
-"""What the augmentation policies choose from: names of `auto_augment.OPS`, as in timm 1.0.31."""
+"""What the augmentation policies choose from, as in timm 1.0.31: names of `op_levels.OPS`."""
 
 from __future__ import annotations
 

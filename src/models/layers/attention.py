@@ -113,6 +113,14 @@ class Attention(nn.Cell):
     def construct(self, x: ms.Tensor) -> ms.Tensor:
         return self.proj_drop(self.proj(self.inner_attn(self.qkv(x))))
 
+    def mean_weights(self, x: ms.Tensor) -> ms.Tensor:
+        """(B, N, C) -> (B, N, N) float32, the softmax of q k^T averaged over the heads."""
+        batch, tokens, _ = x.shape
+        qkv = self.qkv(x).reshape(batch, tokens, 3, self.num_heads, self.head_dim)
+        qkv = qkv.transpose(2, 0, 3, 1, 4).astype(ms.float32)  # -> (3, B, h, N, d)
+        scores = ops.matmul(qkv[0] * self.head_dim**-0.5, qkv[1].swapaxes(-2, -1))
+        return ops.softmax(scores, axis=-1).mean(axis=1)  # (B, h, N, N) -> (B, N, N)
+
 
 def head_size(dim: int, num_heads: int) -> int:
     """Channels of one head.
