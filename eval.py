@@ -51,13 +51,13 @@ def evaluate_network(config: EvalRun) -> None:
 
 
 def _open_checkpoint(config: EvalRun) -> Tuple[Any, EvalRun, Any]:
-    """The network of `pretrained`, the settled recipe, and the checkpoint."""
+    """The network of `pretrained`, the completed recipe, and the checkpoint."""
     from src.checkpoints.checkpoint import read_checkpoint
-    from src.checkpoints.settle import settle_by_weights
+    from src.checkpoints.complete_config import complete_by_checkpoint
     from src.trainer.build import build_eval_net, build_network, load_network
 
     checkpoint = read_checkpoint(Path(config.model.pretrained or ""))
-    config = settle_by_weights(config, checkpoint.meta, path=str(checkpoint.path))
+    config = complete_by_checkpoint(config, checkpoint.meta, path=str(checkpoint.path))
     network = build_network(config)
     load_network(network, checkpoint.averaged() if config.train.ema else checkpoint, config)
     return build_eval_net(config, network), config, checkpoint
@@ -68,7 +68,7 @@ def _source(config: EvalRun) -> str:
 
 
 def _write_result(config: EvalRun, result: Any) -> None:
-    from src.checkpoints.checkpoint import run_folder
+    from src.runs.folder import run_folder
 
     source = _source(config)
     print(

@@ -40,9 +40,9 @@ def preprocess(config: PreprocessRun) -> None:
     config, batch_size = settings_of(config)
     config = stage_inputs(config)
     if not (config.model.num_classes and config.model.image_size):
-        from src.checkpoints.settle import settle_by_data
+        from src.checkpoints.complete_config import complete_by_data
 
-        config = settle_by_data(config)
+        config = complete_by_data(config)
     count = write_inputs(config, batch_size=batch_size)
     print(f"wrote {count} inputs of {batch_size} to {config.preprocess.result_path}")
 

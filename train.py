@@ -18,12 +18,12 @@ def train(config: Config) -> None:
     world = setup_device(config.run, seed=config.train.seed)
     # MindSpore is imported here, after the arguments are known to be good: a misspelt key costs a
     # tenth of a second.
-    from src.checkpoints.settle import settle_by_data
+    from src.checkpoints.complete_config import complete_by_data
     from src.data.imagenet import create_dataset
     from src.trainer.dry_run import dry_run, profile
     from src.trainer.run import build_run, build_trainer
 
-    config = settle_by_data(config)
+    config = complete_by_data(config)
     run = build_run(config, world)
     rank, size = world.rank, world.size
     train_set = create_dataset(config, True, rank, size, start_step=run.state.step)

@@ -72,14 +72,14 @@ def timed(batches: Iterator[Any], run: Callable[[Any], Any], steps: int) -> Time
 # --- the two sides, each in a process of its own --------------------------------------------------
 
 
-def settled(config: Config, in_memory: bool) -> Config:
+def completed(config: Config, in_memory: bool) -> Config:
     """With sizes where the recipe leaves them open: of the data, or else of the architecture."""
-    from src.checkpoints.settle import settle_by_data, settle_sizes
+    from src.checkpoints.complete_config import complete_by_data, complete_sizes
     from src.models.registry import resolve
 
     if in_memory:
-        return settle_sizes(config, num_classes=int(resolve(config.model.arch)[1]["num_classes"]))
-    return settle_by_data(config)
+        return complete_sizes(config, num_classes=int(resolve(config.model.arch)[1]["num_classes"]))
+    return complete_by_data(config)
 
 
 def in_memory_batch(config: Config) -> Any:
@@ -108,7 +108,7 @@ def measure_here(config: Config, phase: str, steps: int, in_memory: bool) -> Tim
     from src.data.imagenet import create_dataset
     from src.trainer.build import build_eval_net, build_network, build_train_step
 
-    config = settled(config, in_memory)
+    config = completed(config, in_memory)
     training = phase == "training"
     batches: Iterator[Any] = (
         itertools.repeat(in_memory_batch(config))

@@ -76,14 +76,14 @@ def _to_mindspore(arguments: argparse.Namespace) -> None:
     from mindspore import Tensor
 
     from src.checkpoints.checkpoint import Checkpoint, save_checkpoint
-    from src.checkpoints.pretrained import reset_classifiers, settle_sine_tables
+    from src.checkpoints.pretrained import regenerate_sine_tables, reset_classifiers
     from src.checkpoints.weight_conversion import read_weights, to_network_names
     from src.models.registry import create_model, family_of
 
     arch, path = arguments.arch, arguments.input
     network = create_model(arch, num_classes=arguments.num_classes, img_size=arguments.image_size)
     arrays, naming = to_network_names(read_weights(path, ema=arguments.ema), network, arch=arch)
-    arrays = settle_sine_tables(arrays, network)
+    arrays = regenerate_sine_tables(arrays, network)
     if arguments.num_classes is not None:
         arrays = reset_classifiers(arrays, network)
     tensors = {name: Tensor(value) for name, value in arrays.items()}

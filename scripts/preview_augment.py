@@ -117,9 +117,9 @@ def main(argv: Optional[List[str]] = None) -> int:
     try:
         setup_device(config.run, seed=config.train.seed)
         if not (config.model.num_classes and config.model.image_size):
-            from src.checkpoints.settle import settle_by_data
+            from src.checkpoints.complete_config import complete_by_data
 
-            config = settle_by_data(config)
+            config = complete_by_data(config)
         sheet = contact_sheet(draw_rows(config))
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)

@@ -12,12 +12,13 @@ from mindspore import Parameter, Tensor
 
 from src.checkpoints import checkpoint
 from src.checkpoints.checkpoint import (
-    CheckpointFolder,
     load_parameters,
     read_checkpoint,
     save_checkpoint,
 )
 from src.errors import UserError
+from src.runs import folder as run_folder
+from src.runs.folder import CheckpointFolder
 
 
 def parameters(value: float) -> List[Parameter]:
@@ -81,7 +82,7 @@ def test_a_file_system_without_hard_links_gets_copies(
     def refuse(*_: object) -> None:
         raise PermissionError(1, "Operation not permitted")
 
-    monkeypatch.setattr(checkpoint.os, "link", refuse)
+    monkeypatch.setattr(run_folder.os, "link", refuse)
     folder = CheckpointFolder(tmp_path, save_every=1, keep_max=1)
     folder.save(parameters(1), {"step": 1}, epoch=1, is_best=True)
     folder.save(parameters(2), {"step": 2}, epoch=2, is_best=False)

@@ -15,7 +15,7 @@ import predict as predict_program
 import train as train_program
 from src.args import from_yaml_text, parse_args
 from src.checkpoints.checkpoint import read_checkpoint, save_checkpoint
-from src.checkpoints.settle import settle_by_data, settle_by_weights
+from src.checkpoints.complete_config import complete_by_checkpoint, complete_by_data
 from src.models.registry import create_model, default_image_size, list_models
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -78,17 +78,17 @@ def test_class_folders_alone_are_split_and_the_split_is_kept(
     assert "images 18  cct_2_3x2_32" in capsys.readouterr().out
 
 
-def settled(words: List[str]) -> Any:
-    return settle_by_data(parse_args(words)).model
+def completed(words: List[str]) -> Any:
+    return complete_by_data(parse_args(words)).model
 
 
 def test_what_is_given_goes_before_what_is_found(folder: Path, weights: Path) -> None:
     data = ["--data_url", str(folder), "--pretrained", str(weights)]
     assert (
-        settled([*RECIPE, *data, "--num_classes", "5", "--image_size", "64"])
+        completed([*RECIPE, *data, "--num_classes", "5", "--image_size", "64"])
         == parse_args([*data, "--arch", ARCH, "--num_classes", "5", "--image_size", "64"]).model
     )
-    other = settled([*RECIPE, *data, "--arch", "deit_tiny_patch16_384"])
+    other = completed([*RECIPE, *data, "--arch", "deit_tiny_patch16_384"])
     assert (other.arch, other.num_classes, other.image_size) == ("deit_tiny_patch16_384", 3, 384)
 
 
@@ -106,7 +106,7 @@ def test_weights_that_say_more_are_believed(tmp_path: Path) -> None:
 
     trained = replace(config, crop_pct=0.5, mean=(0.1, 0.2, 0.3))
     meta = {"arch": ARCH, "num_classes": 7, "config": to_yaml(trained)}
-    found = settle_by_weights(parse_args(["--crop_pct", "1.0"]), meta, path="x.ckpt")
+    found = complete_by_checkpoint(parse_args(["--crop_pct", "1.0"]), meta, path="x.ckpt")
     assert (found.model.arch, found.model.num_classes, found.model.image_size) == (ARCH, 7, 48)
     assert (found.data.crop_pct, found.data.mean) == (1.0, (0.1, 0.2, 0.3))
 

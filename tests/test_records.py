@@ -8,8 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from src.checkpoints.checkpoint import CheckpointFolder, read_checkpoint
+from src.checkpoints.checkpoint import read_checkpoint
 from src.errors import TrainingFailed
+from src.runs.folder import CheckpointFolder
 from src.runs.progress import Pace
 from src.runs.records import Records, read_records
 from src.runtime.log import log_to_file

@@ -59,9 +59,9 @@ def adapt_weights(arrays: Arrays, network: Classifier) -> Arrays:
         arrays: by the names of `network`.
 
     Raises:
-        UserError: as of `settle_sine_tables`.
+        UserError: as of `regenerate_sine_tables`.
     """
-    adapted = settle_sine_tables(arrays, network)
+    adapted = regenerate_sine_tables(arrays, network)
     return reset_classifiers(_resize_positions(adapted, network), network)
 
 
@@ -95,7 +95,7 @@ def _without_classifiers(arrays: Arrays, network: Classifier) -> Arrays:
     return {name: value for name, value in arrays.items() if layers[name] not in held}
 
 
-def settle_sine_tables(arrays: Arrays, network: Classifier) -> Arrays:
+def regenerate_sine_tables(arrays: Arrays, network: Classifier) -> Arrays:
     """Fixed position tables are generated, whatever the file has; they belong to no weights.
 
     Raises:

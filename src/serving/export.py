@@ -16,7 +16,7 @@ from PIL import Image
 
 from ..args import ExportRun, replace
 from ..checkpoints.checkpoint import read_checkpoint
-from ..checkpoints.settle import settle_by_weights
+from ..checkpoints.complete_config import complete_by_checkpoint
 from ..data.augment.batch_transform import ImageNormalize, normalize_pixels
 from ..data.digits import read_digits
 from ..errors import UserError
@@ -74,7 +74,7 @@ def export_checkpoint(config: ExportRun) -> None:
     """
     assert config.model.pretrained is not None
     checkpoint = read_checkpoint(Path(config.model.pretrained))
-    config = settle_by_weights(config, checkpoint.meta, path=str(checkpoint.path))
+    config = complete_by_checkpoint(config, checkpoint.meta, path=str(checkpoint.path))
     if config.train.ema:
         checkpoint = checkpoint.averaged()
     config = replace(config, amp_level="O0")

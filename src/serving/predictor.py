@@ -10,7 +10,7 @@ from mindspore import Tensor
 
 from ..args import Config
 from ..checkpoints.checkpoint import read_checkpoint
-from ..checkpoints.settle import settle_by_weights
+from ..checkpoints.complete_config import complete_by_checkpoint
 from ..data.augment.batch_transform import normalize_pixels
 from ..errors import UserError
 from ..report.heat_maps import create_heat_maps
@@ -35,7 +35,7 @@ class CheckpointPredictor:
         checkpoint = read_checkpoint(path)
         if config.train.ema:
             checkpoint = checkpoint.averaged()
-        self.config = settle_by_weights(config, checkpoint.meta, path=str(path))
+        self.config = complete_by_checkpoint(config, checkpoint.meta, path=str(path))
         if self.config.model.num_classes == 0:
             raise UserError(
                 f"num_classes 0: {path} does not say how many classes it has; give --num_classes"

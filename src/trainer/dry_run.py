@@ -16,9 +16,10 @@ import numpy as np
 from mindspore import Tensor
 
 from ..args import Config
-from ..checkpoints.checkpoint import CheckpointFolder, load_parameters, read_checkpoint, run_folder
+from ..checkpoints.checkpoint import load_parameters, read_checkpoint
 from ..data.imagenet import ImageDataset
 from ..errors import TrainingFailed, UserError
+from ..runs.folder import CheckpointFolder, run_folder
 from ..runtime.device import peak_memory_gib, trace_steps
 from .loop import Trainer
 from .run import Run, build_trainer

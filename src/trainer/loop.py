@@ -14,9 +14,10 @@ import numpy as np
 from mindspore import Tensor
 
 from ..args import Config, to_yaml
-from ..checkpoints.checkpoint import CheckpointFolder, save_checkpoint
+from ..checkpoints.checkpoint import save_checkpoint
 from ..data.imagenet import Batch, ImageDataset
 from ..errors import StoppedBySignal, TrainingFailed
+from ..runs.folder import CheckpointFolder
 from ..runs.progress import Pace, ProgressDisplay, StepClock
 from ..runs.records import Records, draw_curves, read_records
 from ..runtime.collectives import StopVote, gather_from_ranks, sum_over_ranks

@@ -8,12 +8,13 @@ from pathlib import Path
 from typing import Optional
 
 from ..args import Config, from_yaml_text, to_yaml
-from ..checkpoints.checkpoint import Checkpoint, CheckpointFolder, load_parameters, run_folder
+from ..checkpoints.checkpoint import Checkpoint, load_parameters
 from ..checkpoints.pretrained import start_from_file
 from ..configs.parser import keys_marked
 from ..data.imagenet import ImageDataset
 from ..errors import UserError
 from ..optim.schedulers import create_lr_schedule
+from ..runs.folder import CheckpointFolder, run_folder
 from ..runs.records import Records
 from ..runs.tensorboard_events import TensorBoardEvents
 from ..runtime.collectives import check_equal_over_ranks

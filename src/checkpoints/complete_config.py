@@ -21,7 +21,7 @@ _NETWORK_KEYS = [*parser.keys_marked(Config, "network"), *parser.keys_marked(Con
 _EVALUATION_KEYS = [*_NETWORK_KEYS, "val_share"]
 
 
-def settle_by_data(config: Config) -> Config:
+def complete_by_data(config: Config) -> Config:
     """`config` with the classes of its data folder where it has 0; and, when it names no
     architecture, with that of its weights and how they see an image.
 
@@ -36,13 +36,13 @@ def settle_by_data(config: Config) -> Config:
             raise UserError(f"pretrained {weights!r}: does not say its architecture; give --arch")
         _LOGGER.info("arch: %s, that of %s", meta["arch"], weights)
         given = config.origins["num_classes"]
-        config = settle_by_weights(config, meta, path=weights, keys=_NETWORK_KEYS)
+        config = complete_by_checkpoint(config, meta, path=weights, keys=_NETWORK_KEYS)
         if given == parser.DEFAULT:
             config = replace(config, num_classes=num_classes)
-    return settle_sizes(config, num_classes=num_classes)
+    return complete_sizes(config, num_classes=num_classes)
 
 
-def settle_sizes(config: AnyConfig, *, num_classes: int) -> AnyConfig:
+def complete_sizes(config: AnyConfig, *, num_classes: int) -> AnyConfig:
     """`config` with the given classes and the architecture's image size where it has 0.
 
     Args:
@@ -62,7 +62,7 @@ def settle_sizes(config: AnyConfig, *, num_classes: int) -> AnyConfig:
     return replace(config, **found) if found else config
 
 
-def settle_by_weights(
+def complete_by_checkpoint(
     config: AnyConfig, meta: Dict[str, Any], *, path: str, keys: Sequence[str] = _EVALUATION_KEYS
 ) -> AnyConfig:
     """`config` with what a checkpoint says of its network, where nobody else said something.
@@ -87,4 +87,4 @@ def settle_by_weights(
         known = {"num_classes": known.get("num_classes", 0)}
     free = {key for key in known if config.origins[key] == parser.DEFAULT}
     config = replace(config, **{key: known[key] for key in free})
-    return settle_sizes(config, num_classes=config.model.num_classes)
+    return complete_sizes(config, num_classes=config.model.num_classes)
