@@ -87,7 +87,7 @@ def in_memory_batch(config: Config) -> Any:
     import numpy as np
 
     from src.data.augment.random_erasing import BOX_COLUMNS
-    from src.data.imagenet import Batch
+    from src.data.dataset import Batch
 
     size, side, data = config.data.batch_size, config.model.image_size, config.data
     rng = np.random.default_rng(0)

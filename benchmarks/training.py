@@ -36,7 +36,7 @@ from mindspore import Tensor
 
 from src.args import Config, RunConfig, replace
 from src.checkpoints.checkpoint import load_parameters, read_checkpoint, save_checkpoint
-from src.data.imagenet import Batch
+from src.data.dataset import Batch
 from src.runs.records import Records
 from src.runtime.device import setup_device
 from src.trainer.build import build_network, build_train_step

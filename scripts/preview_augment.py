@@ -22,15 +22,12 @@ from mindspore import Tensor
 from PIL import Image, ImageDraw
 
 from src.args import Config, parse_args, replace
-from src.data import sampler
-from src.data.imagenet import (
-    Batch,
-    create_dataset,
-    create_transforms,
-    open_source,
-)
+from src.data.dataset import Batch
+from src.data.imagenet import create_dataset
+from src.data.sampler import Key, sample_generator
 from src.data.samples import Source
-from src.data.workers import Key
+from src.data.sources import open_source
+from src.data.transforms_factory import create_transforms
 from src.errors import UserError
 from src.runtime.device import setup_device
 from src.trainer.build import build_batch_transform
@@ -42,9 +39,8 @@ Stage = Tuple[str, np.ndarray]
 
 def stages_of(config: Config, source: Source, key: Key) -> List[Stage]:
     """Every stage of one training image, (H, W, 3) uint8, with its name."""
-    epoch, index, repetition = (int(part) for part in key)
-    rng = sampler.sample_generator(config.train.seed, epoch, index, repetition)
-    pixels = source.read(index)
+    rng = sample_generator(config.train.seed, *key)
+    pixels = source.read(key.sample)
     stages = [("as read", pixels)]
     for transform in create_transforms(config):
         pixels = transform(pixels, rng)

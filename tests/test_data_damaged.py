@@ -13,7 +13,7 @@ from photographs import load_photographs
 from PIL import Image
 
 from src.args import Config, DataConfig, ModelConfig, OptimConfig, TrainConfig
-from src.data import imagenet
+from src.data import dataset
 from src.data.decode import BadImageError, Decoder
 from src.data.imagenet import create_dataset
 from src.errors import UserError
@@ -202,7 +202,7 @@ def test_more_than_one_percent_aborts(folder, training):
 
 def read(root, monkeypatch, workers, **values):
     # As many workers as asked for, whatever the machine has.
-    monkeypatch.setattr(imagenet.os, "cpu_count", lambda: 8)
+    monkeypatch.setattr(dataset.os, "sched_getaffinity", lambda _: range(8))
     config = build_config(root, mix_up=0.8, cutmix=1.0, mixup_mode="elem", **values)
     config = changed(config, num_parallel_workers=workers)
     return list(create_dataset(config, training=True).batches())

@@ -11,11 +11,12 @@ import pytest
 from PIL import Image
 from sklearn.datasets import load_digits
 
-from src.args import Config, DataConfig, ModelConfig
+from src.args import parse_args
 from src.data import digits
 from src.data.digits import prepare_digits
 from src.data.imagenet import create_dataset
 from src.errors import UserError
+from src.run_length import run_length
 
 REPOSITORY = Path(__file__).parents[1]
 
@@ -144,13 +145,14 @@ def test_missing_images_are_noticed(tmp_path):
         prepare_digits(target)
 
 
+def config_of(root, *words):
+    sizes = ["--num_classes=10", "--image_size=32", "--batch_size=360"]
+    return parse_args(["--set", "Digits", "--data_url", str(root), *sizes, *words])
+
+
 @pytest.mark.parametrize(("training", "num_samples"), [(True, 1437), (False, 360)])
 def test_dataset_of_digits(root, training, num_samples):
-    config = Config(
-        model=ModelConfig(num_classes=10, image_size=32),
-        data=DataConfig(set="Digits", data_url=str(root), batch_size=360),
-    )
-    dataset = create_dataset(config, training)
+    dataset = create_dataset(config_of(root), training)
     assert dataset.num_samples == num_samples
     assert dataset.class_names == list("0123456789")
     batch = next(dataset.batches())
@@ -158,3 +160,21 @@ def test_dataset_of_digits(root, training, num_samples):
     if not training:
         counts = np.bincount(load_digits().target[::5])
         np.testing.assert_array_equal(np.bincount(batch.label), counts)
+
+
+@pytest.mark.parametrize("world_size", [1, 2])
+@pytest.mark.parametrize("repeats", ["1", "3"])
+@pytest.mark.parametrize("accumulation", [1, 2])
+def test_a_run_has_as_many_samples_as_its_length_says(root, world_size, repeats, accumulation):
+    schedule = ["--epochs", "2", "--cooldown_epochs", "1", "--warmup_length", "1"]
+    schedule += ["--warmup_mode", "prefix", "--accumulation_step", str(accumulation)]
+    config = config_of(root, *schedule, "--batch_size=31", "--repeated_aug", repeats)
+    dataset = create_dataset(config, True, 0, world_size)
+    length = run_length(config, 1437, world_size=world_size)
+    # Repeated augmentation counts as timm's sampler does: 1437 images are 5 groups of 256.
+    images = {"1": 1437, "3": 1280}[repeats]
+    assert length == (4, images // (31 * accumulation * world_size))
+    assert dataset.steps_per_epoch == length.steps_per_epoch
+    keys = list(dataset.keys())
+    assert len(keys) == length.num_steps * 31 * accumulation
+    assert [keys[0].epoch, keys[-1].epoch] == [0, 3]

@@ -203,7 +203,7 @@ def test_global_state_is_left_alone(folder):
 
 
 def test_workers_are_clamped_to_the_cores(folder, caplog):
-    with caplog.at_level(logging.INFO, logger="src.data.imagenet"):
+    with caplog.at_level(logging.INFO, logger="src.data.dataset"):
         batches = read(folder, num_parallel_workers=10_000)
     assert_same(batches, read(folder))
     lines = [record.getMessage() for record in caplog.records]
@@ -378,7 +378,7 @@ def test_mixing_stops_at_its_epoch(folder):
     ],
 )
 def test_jitter_follows_the_rule_of_timm(folder, caplog, values, is_on):
-    with caplog.at_level(logging.INFO, logger="src.data.imagenet"):
+    with caplog.at_level(logging.INFO, logger="src.data.transforms_factory"):
         jittered = read(folder, color_jitter=[0.4, 0.4, 0.4], **values)
     plain = read(folder, **values)
     same = [np.array_equal(a.image, b.image) for a, b in zip(jittered, plain)]

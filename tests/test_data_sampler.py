@@ -12,7 +12,6 @@ from src.data.sampler import (
     PADDING,
     batch_generator,
     count_eval_steps,
-    count_train_steps,
     epoch_generator,
     epoch_order,
     eval_keys,
@@ -20,6 +19,7 @@ from src.data.sampler import (
     train_keys,
 )
 from src.errors import UserError
+from src.run_length import RunLength, count_train_steps
 
 PINNED_ORDER = [2, 7, 3, 0, 9, 1, 4, 6, 8, 5]
 PINNED_DRAWS = [472, 983, 247]
@@ -28,12 +28,15 @@ PINNED_DRAWS = [472, 983, 247]
 def run_keys(
     rank=0, world_size=1, batch_size=4, first_step=0, num_samples=23, num_epochs=3, repeats=1
 ):
+    steps = count_train_steps(
+        num_samples, batch_size=batch_size, world_size=world_size, repeats=repeats
+    )
     keys = train_keys(
         num_samples,
+        RunLength(num_epochs, steps),
         batch_size=batch_size,
         seed=7,
         first_step=first_step,
-        num_epochs=num_epochs,
         rank=rank,
         world_size=world_size,
         repeats=repeats,
@@ -138,7 +141,7 @@ def test_evaluation_covers_every_sample_once(num_samples, world_size):
     seen = []
     for rank in range(world_size):
         keys = eval_keys(num_samples, batch_size=4, rank=rank, world_size=world_size)
-        indices = [int(key[1]) for key in keys]
+        indices = [key.sample for key in keys]
         assert len(indices) == 4 * steps
         mine = [index for index in indices if index != PADDING]
         assert mine == list(range(rank, num_samples, world_size))

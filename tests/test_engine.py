@@ -31,7 +31,7 @@ from mindspore import Tensor
 import eval as eval_program
 import train as train_program
 from src.checkpoints.checkpoint import read_checkpoint
-from src.data.imagenet import Batch, ImageDataset
+from src.data.dataset import Batch, ImageDataset
 from src.models.registry import create_model
 
 

@@ -35,7 +35,6 @@ FORBIDDEN = {
 EXEMPT = {
     ("src/serving/predictor.py", "src.report.heat_maps.create_heat_maps"),
     ("src/models/registry.py", "src.checkpoints.pretrained.start_from_file"),
-    ("src/data/imagenet.py", "src.optim.schedulers.schedule_epochs"),
 }
 # Beside the folder itself.
 ALLOWED = {

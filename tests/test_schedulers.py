@@ -10,7 +10,8 @@ from torch_oracle import torch
 
 from src.args import Config, OptimConfig, replace
 from src.errors import UserError
-from src.optim.schedulers import create_lr_schedule, schedule_epochs
+from src.optim.schedulers import create_lr_schedule
+from src.run_length import schedule_epochs
 
 EPOCHS, STEPS_PER_EPOCH, PEAK = 10, 7, 1e-3
 

@@ -12,7 +12,7 @@ from torch_oracle import torch
 
 from src.args import OptimConfig
 from src.data.augment.batch_transform import BatchTransform
-from src.data.imagenet import Batch
+from src.data.dataset import Batch
 from src.models.convmixer import ConvMixer
 from src.optim.amp import LossScale, apply_amp
 from src.optim.clipping import GradientClip

@@ -8,7 +8,7 @@ from typing import Any, Dict, Sequence
 
 from ..args import AnyConfig, Config, from_yaml_text, replace
 from ..configs import parser
-from ..data.imagenet import count_classes
+from ..data.sources import count_classes
 from ..errors import UserError
 from ..models.registry import default_image_size
 from .checkpoint import read_checkpoint

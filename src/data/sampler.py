@@ -12,11 +12,11 @@ Different streams, or different (a, b, c), never share a number; 2**64 blocks li
 
 from __future__ import annotations
 
-from typing import Iterator
+from typing import Iterator, NamedTuple
 
 import numpy as np
 
-from ..errors import UserError
+from ..run_length import RunLength
 
 _EPOCH_STREAM = 1
 _SAMPLE_STREAM = 2
@@ -25,7 +25,19 @@ _BATCH_STREAM = 3
 # The index of a key that stands for no image: it fills the last batch of an evaluation.
 PADDING = -1
 
-_REPEATED_ROUND = 256
+
+class Key(NamedTuple):
+    """What one sample of a run is made from; all its random numbers follow from it and the seed.
+
+    Attributes:
+        epoch: from 0; 0 in evaluation.
+        sample: index of the image in the dataset, or PADDING.
+        repeat: which of the image's copies in the epoch, [0, repeats).
+    """
+
+    epoch: int
+    sample: int
+    repeat: int
 
 
 def _generator(seed: int, stream: int, a: int = 0, b: int = 0, c: int = 0) -> np.random.Generator:
@@ -49,30 +61,6 @@ def batch_generator(seed: int, epoch: int, batch: int) -> np.random.Generator:
     return _generator(seed, _BATCH_STREAM, epoch, batch)
 
 
-def count_train_steps(
-    num_samples: int, *, batch_size: int, world_size: int, repeats: int = 1
-) -> int:
-    """Full steps in an epoch; what remains of the permutation is dropped.
-
-    With repeated augmentation as many as without, up to timm's rounding: of 256 samples or more,
-    whole groups of 256 count. (Of fewer, timm rounds up on each rank, so that the number of ranks
-    changes the number of steps; not here.)
-
-    Raises:
-        UserError: there is not one full batch for every rank.
-    """
-    global_batch = batch_size * world_size
-    if repeats > 1 and num_samples >= _REPEATED_ROUND:
-        num_samples = num_samples // _REPEATED_ROUND * _REPEATED_ROUND
-    if num_samples < global_batch:
-        raise UserError(
-            f"batch_size {batch_size} on {world_size} device(s): one step needs {global_batch} "
-            f"images, the training set has {num_samples}; set batch_size to "
-            f"{num_samples // world_size} or less"
-        )
-    return num_samples // global_batch
-
-
 def epoch_order(num_samples: int, *, seed: int, epoch: int) -> np.ndarray:
     """Order in which an epoch visits the samples: (num_samples,) int64, a permutation."""
     return epoch_generator(seed, epoch).permutation(num_samples)
@@ -80,15 +68,15 @@ def epoch_order(num_samples: int, *, seed: int, epoch: int) -> np.ndarray:
 
 def train_keys(
     num_samples: int,
+    length: RunLength,
     *,
     batch_size: int,
     seed: int,
     first_step: int,
-    num_epochs: int,
     rank: int,
     world_size: int,
     repeats: int = 1,
-) -> Iterator[np.ndarray]:
+) -> Iterator[Key]:
     """Keys of the images that one rank sees from `first_step` to the end of the run.
 
     Step t of an epoch covers the same samples on any number of ranks with the same global batch:
@@ -98,18 +86,15 @@ def train_keys(
     stands there `repeats` times in a row, so its copies go to different ranks, and an epoch covers
     1/repeats of the images. timm has it in distributed training only; here one rank will do.
 
-    Yields:
-        (3,) int64: epoch, index of the image in the dataset, repeat in [0, repeats).
+    Args:
+        batch_size: images that a rank sees in a step.
     """
-    num_steps = count_train_steps(
-        num_samples, batch_size=batch_size, world_size=world_size, repeats=repeats
-    )
-    first_epoch, skipped_steps = divmod(first_step, num_steps)
-    for epoch in range(first_epoch, num_epochs):
+    first_epoch, skipped_steps = divmod(first_step, length.steps_per_epoch)
+    for epoch in range(first_epoch, length.num_epochs):
         order = epoch_order(num_samples, seed=seed, epoch=epoch)
         mine = range(rank, repeats * num_samples, world_size)
-        for entry in mine[skipped_steps * batch_size : num_steps * batch_size]:
-            yield np.array((epoch, order[entry // repeats], entry % repeats), np.int64)
+        for entry in mine[skipped_steps * batch_size : length.steps_per_epoch * batch_size]:
+            yield Key(epoch, int(order[entry // repeats]), entry % repeats)
         skipped_steps = 0
 
 
@@ -119,17 +104,12 @@ def count_eval_steps(num_samples: int, *, batch_size: int, world_size: int) -> i
     return -(-longest_share // batch_size)
 
 
-def eval_keys(
-    num_samples: int, *, batch_size: int, rank: int, world_size: int
-) -> Iterator[np.ndarray]:
+def eval_keys(num_samples: int, *, batch_size: int, rank: int, world_size: int) -> Iterator[Key]:
     """Keys of one rank's share of an evaluation, in the dataset's order, then padding.
 
-    Yields:
-        (3,) int64: epoch (always 0), index of the image in the dataset or PADDING, repeat (always
-        0); as many on every rank.
+    Every rank gets as many.
     """
     num_steps = count_eval_steps(num_samples, batch_size=batch_size, world_size=world_size)
     mine = range(rank, num_samples, world_size)
     for position in range(num_steps * batch_size):
-        index = mine[position] if position < len(mine) else PADDING
-        yield np.array((0, index, 0), np.int64)
+        yield Key(0, mine[position] if position < len(mine) else PADDING, 0)

@@ -15,7 +15,8 @@ from . import sampler
 from .augment.random_erasing import RandomErasing
 from .augment.transforms import ResizeCenterCrop, Transform
 from .decode import BadImageError
-from .workers import BadSample, Key
+from .sampler import Key
+from .workers import BadSample
 
 # Readable images are looked for this far behind a damaged one.
 _MAX_REPLACEMENTS = 100
@@ -67,9 +68,8 @@ class TrainSample:
     def __call__(
         self, key: Key, row: int, image: np.ndarray, label: np.ndarray, boxes: np.ndarray
     ) -> Optional[BadSample]:
-        epoch, index, repetition = (int(part) for part in key)
-        pixels, index, bad = self._read(epoch, index)
-        rng = sampler.sample_generator(self.seed, epoch, index, repetition)
+        pixels, index, bad = self._read(key.epoch, key.sample)
+        rng = sampler.sample_generator(self.seed, key.epoch, index, key.repeat)
         for transform in self.transforms:
             pixels = transform(pixels, rng)
         boxes[:] = 0
@@ -125,17 +125,16 @@ class EvalSample:
     def __call__(
         self, key: Key, row: int, image: np.ndarray, label: np.ndarray, boxes: np.ndarray
     ) -> Optional[BadSample]:
-        index = int(key[1])
         image[:], label[0] = 0, sampler.PADDING
-        if index == sampler.PADDING:
+        if key.sample == sampler.PADDING:
             return None
         try:
-            pixels = self.source.read(index)
+            pixels = self.source.read(key.sample)
         except BadImageError as error:
             if not self.skips_bad:
                 raise on_bad_image(error) from error
             return BadSample(0, str(error))
-        image[:], label[0] = self.transform(pixels), self.source.labels[index]
+        image[:], label[0] = self.transform(pixels), self.source.labels[key.sample]
         return None
 
 

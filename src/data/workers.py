@@ -16,8 +16,8 @@ from typing import Any, Callable, Deque, Dict, Iterator, List, NamedTuple, Optio
 
 import numpy as np
 
-# (epoch, index, repeat), see sampler
-Key = np.ndarray
+from .sampler import Key
+
 # Finished or unfinished batches beside the one that is read.
 _BATCHES_AHEAD = 2
 # Samples that a worker takes at a time.

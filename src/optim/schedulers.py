@@ -8,6 +8,7 @@ from typing import Callable, Dict, Optional
 import numpy as np
 
 from ..args import OptimConfig
+from ..run_length import schedule_epochs
 
 
 @dataclass(frozen=True)
@@ -89,15 +90,6 @@ _SCHEDULES: Dict[str, Callable[[Clock, float, OptimConfig], np.ndarray]] = {
     "constant_lr": constant_lr,
     "one_cycle_lr": one_cycle_lr,
 }
-
-
-def schedule_epochs(optim: OptimConfig, epochs: int) -> int:
-    """Epochs that a run has when each of its cycles has `epochs`.
-
-    A warmup of mode prefix comes before them and the cooldown after them, as in timm.
-    """
-    prefix = optim.warmup_length if optim.warmup_mode == "prefix" else 0
-    return prefix + epochs * optim.lr_cycles + optim.cooldown_epochs
 
 
 def peak_lr(optim: OptimConfig, global_batch: Optional[int]) -> float:

@@ -16,6 +16,8 @@ from ..args import Config
 from ..data.augment.transforms import ResizeCenterCrop
 from ..data.decode import BadImageError, Decoder
 from ..data.image_folder import EXTENSIONS
+from ..data.sources import create_decoder
+from ..data.transforms_factory import create_eval_transform
 from ..errors import UserError
 
 # Batches that are prepared ahead of the one in use.
@@ -99,14 +101,15 @@ class ImageStream:
     def of_config(cls, config: Config, root: Path, names: List[str]) -> ImageStream:
         """With the transform, batch size and threads of a configuration."""
         data = config.data
-        transform = ResizeCenterCrop(
-            config.model.image_size, data.crop_pct, data.interpolation, data.crop_mode
-        )
         batch_size = min(data.batch_size, len(names))
         workers = data.num_parallel_workers
-        decoder = Decoder(data.max_image_pixels, data.exif_orientation)
         return cls(
-            root, names, transform, batch_size=batch_size, num_workers=workers, decoder=decoder
+            root,
+            names,
+            create_eval_transform(config),
+            batch_size=batch_size,
+            num_workers=workers,
+            decoder=create_decoder(config),
         )
 
     def __iter__(self) -> Iterator[ImageBatch]:

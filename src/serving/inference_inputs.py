@@ -23,9 +23,10 @@ from tqdm import tqdm
 from ..args import PreprocessRun
 from ..data import sampler
 from ..data.augment.batch_transform import normalize_pixels
-from ..data.augment.transforms import ResizeCenterCrop
-from ..data.imagenet import BadImages, clamp_workers, open_source
+from ..data.dataset import BadImages, clamp_workers
 from ..data.samples import EvalSample, Source
+from ..data.sources import open_source
+from ..data.transforms_factory import create_eval_transform
 from ..data.workers import Rows, Shape, batches_of
 from ..errors import UserError
 from ..runtime.files import write_whole
@@ -142,14 +143,8 @@ class InputWriter:
         keys = sampler.eval_keys(
             len(self._source), batch_size=self._batch_size, rank=0, world_size=1
         )
-        transform = ResizeCenterCrop(
-            config.model.image_size,
-            config.data.crop_pct,
-            config.data.interpolation,
-            config.data.crop_mode,
-        )
         return batches_of(
-            EvalSample(self._source, transform, skips_bad=self._skips_bad),
+            EvalSample(self._source, create_eval_transform(config), skips_bad=self._skips_bad),
             itertools.islice(keys, first * self._batch_size, None),
             Shape(self._batch_size, config.model.image_size, 0),
             num_workers=clamp_workers(config.data.num_parallel_workers),

@@ -10,9 +10,10 @@ import numpy as np
 from mindspore import nn
 
 from ..args import Config
-from ..data.imagenet import ImageDataset
+from ..data.dataset import ImageDataset
 from ..models.registry import count_macs
 from ..optim.amp import precision_table, resolve_amp
+from ..run_length import global_batch
 from ..runtime.device import describe_device
 
 
@@ -30,7 +31,7 @@ def describe_run(
         datasets: of training and validation.
     """
     train_set, val_set = datasets
-    model, optim, train = config.model, config.optim, config.train
+    model, optim = config.model, config.optim
     parameters = sum(parameter.size for parameter in network.get_parameters())
     macs = count_macs(
         model.arch,
@@ -45,7 +46,7 @@ def describe_run(
         f"{describe_device(config.run)}, {config.run.mode} mode; MindSpore {ms.__version__}, NumPy "
         f"{np.__version__}, Python {platform.python_version()}",
         f"{train_set.num_samples} training and {val_set.num_samples} validation images; steps of "
-        f"{config.data.batch_size * train.accumulation_step * world_size} images "
+        f"{global_batch(config, world_size)} images "
         f"({_factors(config, world_size)}), "
         f"{train_set.steps_per_epoch} an epoch, {len(lr_schedule)} in all",
         f"{optim.optimizer}, {optim.lr_scheduler}: peak lr {max(lr_schedule, default=0.0):g} "

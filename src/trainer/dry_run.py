@@ -17,7 +17,7 @@ from mindspore import Tensor
 
 from ..args import Config
 from ..checkpoints.checkpoint import load_parameters, read_checkpoint
-from ..data.imagenet import ImageDataset
+from ..data.dataset import ImageDataset
 from ..errors import TrainingFailed, UserError
 from ..runs.folder import CheckpointFolder, run_folder
 from ..runtime.device import peak_memory_gib, trace_steps

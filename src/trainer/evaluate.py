@@ -14,7 +14,7 @@ from .metrics import EvalResult, EvalTotals
 
 if TYPE_CHECKING:
     # Inference alone needs no pipeline, whose compiler takes 60 MB.
-    from ..data.imagenet import ImageDataset
+    from ..data.dataset import ImageDataset
 
 Watch = Callable[[np.ndarray, np.ndarray, np.ndarray], None]
 

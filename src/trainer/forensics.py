@@ -11,7 +11,7 @@ import mindspore as ms
 import numpy as np
 from mindspore import Tensor, nn, ops
 
-from ..data.imagenet import Batch
+from ..data.dataset import Batch
 from ..errors import UserError
 from ..optim.tensors import for_each
 from .train_one_step import AnyNetWithLoss, TrainOneStep

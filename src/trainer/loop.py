@@ -15,7 +15,7 @@ from mindspore import Tensor
 
 from ..args import Config, to_yaml
 from ..checkpoints.checkpoint import save_checkpoint
-from ..data.imagenet import Batch, ImageDataset
+from ..data.dataset import Batch, ImageDataset
 from ..errors import StoppedBySignal, TrainingFailed
 from ..runs.folder import CheckpointFolder
 from ..runs.progress import Pace, ProgressDisplay, StepClock

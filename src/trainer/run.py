@@ -11,9 +11,10 @@ from ..args import Config, from_yaml_text, to_yaml
 from ..checkpoints.checkpoint import Checkpoint, load_parameters
 from ..checkpoints.pretrained import start_from_file
 from ..configs.parser import keys_marked
-from ..data.imagenet import ImageDataset
+from ..data.dataset import ImageDataset
 from ..errors import UserError
 from ..optim.schedulers import create_lr_schedule
+from ..run_length import global_batch
 from ..runs.folder import CheckpointFolder, run_folder
 from ..runs.records import Records
 from ..runs.tensorboard_events import TensorBoardEvents
@@ -143,7 +144,7 @@ def build_trainer(
             config.optim,
             epochs=config.train.epochs,
             steps_per_epoch=train_set.steps_per_epoch,
-            global_batch=config.data.batch_size * config.train.accumulation_step * run.world.size,
+            global_batch=global_batch(config, run.world.size),
         ),
         checkpoints=run.checkpoints,
         records=records,

@@ -1,0 +1,62 @@
+"""The images that a recipe names: an image folder, CIFAR, a packed data set, or the digits."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from ..args import Config
+from ..errors import UserError
+from .cifar import NUM_CLASSES, open_cifar
+from .decode import Decoder
+from .digits import prepare_digits
+from .image_folder import list_classes, scan_image_folder
+from .packed import open_packed, read_manifest
+from .samples import Source
+
+
+def create_decoder(config: Config) -> Decoder:
+    """How the recipe reads image files."""
+    return Decoder(config.data.max_image_pixels, config.data.exif_orientation)
+
+
+def open_source(config: Config, training: bool) -> Source:
+    """The images that `set` and `data_url` name; `set: Digits` writes its folder first.
+
+    Raises:
+        UserError: they are not there, damaged, or have another number of classes.
+    """
+    data = config.data
+    root = Path(data.data_url)
+    split = "train" if training else "val"
+    decoder = create_decoder(config)
+    if data.set == "Digits":
+        prepare_digits(root)
+    source: Source
+    if data.set in ("CIFAR10", "CIFAR100"):
+        source = open_cifar(root, data.set, split)
+    elif data.set == "MindRecord":
+        source = open_packed(root / split, decoder)
+    else:
+        source = scan_image_folder(root, split, val_share=data.val_share, decoder=decoder)
+    if len(source.class_names) != config.model.num_classes:
+        raise UserError(
+            f"num_classes {config.model.num_classes}: {root} has {len(source.class_names)} "
+            f"classes; set num_classes: {len(source.class_names)}"
+        )
+    return source
+
+
+def count_classes(config: Config) -> int:
+    """Classes of the data that `set` and `data_url` name.
+
+    Raises:
+        UserError: no such folder, or no classes in it.
+    """
+    root, name = Path(config.data.data_url), config.data.set
+    if name in NUM_CLASSES:
+        return NUM_CLASSES[name]
+    if name == "Digits":
+        return 10
+    if name == "MindRecord":
+        return len(read_manifest(root / "train")["class_names"])
+    return len(list_classes(root))
