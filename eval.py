@@ -10,7 +10,7 @@ import logging
 import sys
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, Optional, Sequence, Tuple
+from typing import Any, Optional, Sequence
 
 from src.args import EvalRun
 from src.errors import UserError
@@ -28,14 +28,17 @@ def evaluate_network(config: EvalRun) -> None:
     config = localize_output(stage_inputs(config), continues=False)
     world = setup_device(config.run, seed=config.train.seed)
     from src.data.imagenet import create_dataset
-    from src.serving.served import open_mindir
+    from src.serving.exported_network import open_mindir
+    from src.trainer.build import build_eval_net
     from src.trainer.evaluate import evaluate
+    from src.trainer.open_checkpoint import open_checkpoint
 
     checkpoint = None
     if config.evaluation.mindir:
         net, config = open_mindir(config)
     else:
-        net, config, checkpoint = _open_checkpoint(config)
+        network, config, checkpoint = open_checkpoint(config)
+        net = build_eval_net(config, network)
     dataset = create_dataset(config, False, world.rank, world.size)
     if config.evaluation.report:
         if world.size > 1:
@@ -48,19 +51,6 @@ def evaluate_network(config: EvalRun) -> None:
     if world.is_main:
         with uploads(train_url, config, is_main=True):
             _write_result(config, result)
-
-
-def _open_checkpoint(config: EvalRun) -> Tuple[Any, EvalRun, Any]:
-    """The network of `pretrained`, the completed recipe, and the checkpoint."""
-    from src.checkpoints.checkpoint import read_checkpoint
-    from src.checkpoints.complete_config import complete_by_checkpoint
-    from src.trainer.build import build_eval_net, build_network, load_network
-
-    checkpoint = read_checkpoint(Path(config.model.pretrained or ""))
-    config = complete_by_checkpoint(config, checkpoint.meta, path=str(checkpoint.path))
-    network = build_network(config)
-    load_network(network, checkpoint.averaged() if config.train.ema else checkpoint, config)
-    return build_eval_net(config, network), config, checkpoint
 
 
 def _source(config: EvalRun) -> str:
@@ -95,8 +85,8 @@ def _write_report(config: EvalRun, checkpoint: Any, eval_net: Any, dataset: Any)
     from src.report.class_names import imagenet_names
     from src.report.outcomes import Collector
     from src.report.page import MISTAKES, create_folder, write_report
-    from src.trainer.build import load_network
     from src.trainer.evaluate import evaluate
+    from src.trainer.open_checkpoint import load_network
 
     folder = Path(str(config.evaluation.report))
     create_folder(folder)

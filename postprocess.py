@@ -12,7 +12,7 @@ from typing import Optional, Sequence
 from src.errors import UserError
 from src.runtime.entry import CommandParser, run_command
 from src.runtime.files import write_whole
-from src.serving.inference_results import read_labels, score_results
+from src.serving.result_files import read_labels, score_results
 from src.settings.programs import DATASET_NAMES
 
 

@@ -6,7 +6,7 @@ import argparse
 import logging
 import sys
 from pathlib import Path
-from typing import List, Optional, Sequence
+from typing import Any, List, Optional, Sequence, Tuple
 
 from tqdm import tqdm
 
@@ -42,7 +42,10 @@ def predict(arguments: argparse.Namespace, config: Config) -> None:
     )
     stream = ImageStream.of_config(predictor.config, root, files)
     folder = arguments.save_pictures
-    sheets = PredictionSheets(folder, predictor, arguments.heat_maps) if folder else None
+    heat_maps = _heat_maps(predictor.eval_net()) if arguments.heat_maps else None
+    sheets = None
+    if folder:
+        sheets = PredictionSheets(folder, num_classes=predictor.num_classes, heat_maps=heat_maps)
     predictions: List[Prediction] = []
     with tqdm(total=len(files), unit="image", disable=not sys.stderr.isatty()) as bar:
         for batch in stream:
@@ -63,6 +66,12 @@ def predict(arguments: argparse.Namespace, config: Config) -> None:
     written = [str(path)] if path else []
     written += [str(sheet) for sheet in sheets.close()] if sheets else []
     _report(len(predictions), len(stream.unreadable), written)
+
+
+def _heat_maps(eval_net: Any) -> Tuple[str, Any]:
+    from src.report.heat_maps import create_heat_maps
+
+    return create_heat_maps(eval_net.normalize, eval_net.network)
 
 
 def _check(arguments: argparse.Namespace) -> None:

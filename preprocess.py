@@ -14,7 +14,7 @@ from src.runtime.entry import run_entry_point
 from src.settings.programs import DATASET_NAMES
 
 
-def settings_of(config: PreprocessRun) -> Tuple[PreprocessRun, int]:
+def inputs_recipe(config: PreprocessRun) -> Tuple[PreprocessRun, int]:
     """The recipe of the inputs, and how many images each file has."""
     from src.serving.export_record import read_record
 
@@ -34,10 +34,10 @@ def settings_of(config: PreprocessRun) -> Tuple[PreprocessRun, int]:
 
 def preprocess(config: PreprocessRun) -> None:
     """Writes inputs, labels and manifest, and prints where."""
-    from src.serving.inference_inputs import write_inputs
+    from src.serving.input_files import write_inputs
     from src.storage.staging import stage_inputs
 
-    config, batch_size = settings_of(config)
+    config, batch_size = inputs_recipe(config)
     config = stage_inputs(config)
     if not (config.model.num_classes and config.model.image_size):
         from src.checkpoints.complete_config import complete_by_data

@@ -26,7 +26,8 @@ from src.args import parse_args
 from src.checkpoints.checkpoint import STATE_PREFIX, read_checkpoint
 from src.data.augment.batch_transform import ImageNormalize, normalize_pixels
 from src.runtime import compat
-from src.trainer.build import build_network, load_network
+from src.trainer.build import build_network
+from src.trainer.open_checkpoint import load_network
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 

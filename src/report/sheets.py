@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, List, Sequence
+from typing import Any, List, Optional, Sequence, Tuple
 
 import numpy as np
 
@@ -15,9 +15,20 @@ _PER_SHEET = 25
 
 
 class PredictionSheets:
-    """Writes DIR/predictions_001.png, ... as the images come; needs memory for one only."""
+    """Writes DIR/predictions_001.png, ... as the images come; needs memory for one only.
 
-    def __init__(self, folder: Path, predictor: Any, heat_maps: bool) -> None:
+    Args:
+        num_classes: of the predictions.
+        heat_maps: as of `create_heat_maps`, drawn beside the images; None: no heat maps.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        num_classes: int,
+        heat_maps: Optional[Tuple[str, Any]] = None,
+    ) -> None:
         try:
             folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
@@ -25,11 +36,9 @@ class PredictionSheets:
                 f"save_pictures {str(folder)!r}: {error.strerror}; choose another folder"
             ) from error
         self._folder = folder
-        self._num_classes = predictor.num_classes
-        self._method: str = ""
-        self._heat_maps: Any = None
-        if heat_maps:
-            self._method, self._heat_maps = predictor.heat_maps()
+        self._num_classes = num_classes
+        self._heat_maps: Any
+        self._method, self._heat_maps = heat_maps or ("", None)
         self._tiles: List[Tile] = []
         self._written: List[Path] = []
 

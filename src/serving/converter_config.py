@@ -7,6 +7,7 @@ from typing import List, Tuple
 
 from ..args import ExportRun
 from ..runtime.files import write_whole
+from .input_format import image_shape
 from .onnx_export import INPUT
 
 # Batches that a free one may take on an Ascend, which compiles each.
@@ -15,9 +16,8 @@ _BATCHES = (1, 2, 4, 8, 16, 32)
 
 def input_shape(config: ExportRun) -> Tuple[int, ...]:
     """Of the exported network's input; -1 for a free batch."""
-    side = config.model.image_size
-    image = (side, side, 3) if config.serving.input == "uint8_nhwc" else (3, side, side)
-    return (-1 if config.export.dynamic_batch else config.serving_batch(), *image)
+    batch = -1 if config.export.dynamic_batch else config.serving_batch()
+    return (batch, *image_shape(config.serving.input, config.model.image_size))
 
 
 def write_converter_configs(config: ExportRun, path: Path) -> List[Path]:

@@ -15,15 +15,13 @@ from mindspore import Tensor, nn
 from PIL import Image
 
 from ..args import ExportRun, replace
-from ..checkpoints.checkpoint import read_checkpoint
-from ..checkpoints.complete_config import complete_by_checkpoint
-from ..data.augment.batch_transform import ImageNormalize, normalize_pixels
 from ..data.digits import read_digits
 from ..errors import UserError
 from ..overrides import without_overrides
 from ..runtime import compat
-from ..trainer.build import build_network, load_network
+from ..trainer.build import build_network
 from ..trainer.evaluate import EvalNet
+from ..trainer.open_checkpoint import open_checkpoint
 from .converter_config import write_converter_configs
 from .export_record import (
     ExportRecord,
@@ -32,8 +30,9 @@ from .export_record import (
     transform_of,
     write_record,
 )
+from .exported_network import load_mindir
+from .input_format import as_input, normalize_within
 from .onnx_export import INPUT, build_onnx, prepare_for_onnx
-from .served import load_mindir
 
 _LOGGER = logging.getLogger(__name__)
 
@@ -72,14 +71,10 @@ def export_checkpoint(config: ExportRun) -> None:
     Raises:
         UserError: weights that do not fit, a file that cannot be written.
     """
-    assert config.model.pretrained is not None
-    checkpoint = read_checkpoint(Path(config.model.pretrained))
-    config = complete_by_checkpoint(config, checkpoint.meta, path=str(checkpoint.path))
-    if config.train.ema:
-        checkpoint = checkpoint.averaged()
-    config = replace(config, amp_level="O0")
-    cell = _build_served(config)
-    load_network(_network_of(cell), checkpoint, config)
+    # Files hold no operators of this package: none of their readers knows them.
+    with without_overrides():
+        network, config, checkpoint = open_checkpoint(replace(config, amp_level="O0"))
+        cell = _with_normalisation(config, network)
     suffix = _SUFFIXES[config.export.file_format]
     path = Path(config.export.output or f"{config.model.arch}{suffix}")
     if path.suffix != suffix:
@@ -136,18 +131,8 @@ def _compare(predict: Predict, images: np.ndarray, expected: np.ndarray, path: P
         )
 
 
-def _build_served(config: ExportRun) -> nn.Cell:
-    # Files hold no operators of this package: none of their readers knows them.
-    with without_overrides():
-        network = build_network(config).set_train(False)
-        normalize: nn.Cell = nn.Identity()
-        if config.serving.input == "uint8_nhwc":
-            normalize = ImageNormalize(mean=config.data.mean, std=config.data.std)
-    return EvalNet(normalize, network).set_train(False)
-
-
-def _network_of(cell: nn.Cell) -> nn.Cell:
-    return cell.network
+def _with_normalisation(config: ExportRun, network: nn.Cell) -> nn.Cell:
+    return EvalNet(normalize_within(config.serving.input, config), network).set_train(False)
 
 
 def example_images(config: ExportRun) -> np.ndarray:
@@ -160,9 +145,7 @@ def example_images(config: ExportRun) -> np.ndarray:
             for digit in read_digits(count)
         ]
     )
-    if config.serving.input == "uint8_nhwc":
-        return pixels
-    return normalize_pixels(pixels, mean=config.data.mean, std=config.data.std)
+    return as_input(config.serving.input, config, pixels)
 
 
 def _export_mindir(config: ExportRun, cell: nn.Cell, images: np.ndarray, draft: Path) -> Predict:
@@ -176,7 +159,8 @@ def _export_mindir(config: ExportRun, cell: nn.Cell, images: np.ndarray, draft: 
 def _export_onnx(config: ExportRun, cell: nn.Cell, images: np.ndarray, draft: Path) -> Predict:
     import onnx
 
-    twin = _build_served(config)
+    with without_overrides():
+        twin = _with_normalisation(config, build_network(config))
     for mine, source in zip(_parameters(twin), _parameters(cell)):
         mine.set_data(source)
     prepare_for_onnx(twin)

@@ -3,21 +3,20 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, Callable, Dict, List, Optional, Tuple
+from typing import Any, Callable, Dict, List, NoReturn, Optional
 
 import numpy as np
 from mindspore import Tensor
 
 from ..args import Config
-from ..checkpoints.checkpoint import read_checkpoint
-from ..checkpoints.complete_config import complete_by_checkpoint
-from ..data.augment.batch_transform import normalize_pixels
 from ..errors import UserError
-from ..report.heat_maps import create_heat_maps
-from ..trainer.build import build_eval_net, build_network, load_network
+from ..trainer.build import build_eval_net
+from ..trainer.evaluate import EvalNet
+from ..trainer.open_checkpoint import open_checkpoint
 from .export_record import read_record
+from .exported_network import complete_by_record, load_mindir
+from .input_format import as_input
 from .onnx_export import INPUT
-from .served import load_mindir, settings_of
 
 Run = Callable[[np.ndarray], np.ndarray]
 
@@ -31,19 +30,9 @@ class CheckpointPredictor:
     """
 
     def __init__(self, config: Config) -> None:
-        path = Path(str(config.model.pretrained))
-        checkpoint = read_checkpoint(path)
-        if config.train.ema:
-            checkpoint = checkpoint.averaged()
-        self.config = complete_by_checkpoint(config, checkpoint.meta, path=str(path))
-        if self.config.model.num_classes == 0:
-            raise UserError(
-                f"num_classes 0: {path} does not say how many classes it has; give --num_classes"
-            )
+        network, self.config, checkpoint = open_checkpoint(config)
         self.class_names: Optional[List[str]] = checkpoint.meta.get("class_names")
-        self._network = build_network(self.config)
-        load_network(self._network, checkpoint, self.config)
-        self._net = build_eval_net(self.config, self._network).set_train(False)
+        self._net = build_eval_net(self.config, network).set_train(False)
         self._batch_size = 0
 
     @property
@@ -56,9 +45,9 @@ class CheckpointPredictor:
         self._batch_size = max(self._batch_size, len(image))
         return self._net(Tensor(_filled(image, self._batch_size))).asnumpy()[: len(image)]
 
-    def heat_maps(self) -> Tuple[str, Any]:
-        """As `create_heat_maps`."""
-        return create_heat_maps(self._net.normalize, self._network)
+    def eval_net(self) -> EvalNet:
+        """Normalisation and network, for who wants to see inside."""
+        return self._net
 
 
 def _filled(image: np.ndarray, batch_size: int) -> np.ndarray:
@@ -78,19 +67,12 @@ class ExportedPredictor:
     def __init__(self, config: Config) -> None:
         path = Path(str(config.model.pretrained))
         record = read_record(path)
-        self.config = settings_of(config, record, path)
+        self.config = complete_by_record(config, record, path)
         self.class_names: Optional[List[str]] = record.class_names
         # 0: any number of images.
         self._batch_size = record.batch_size or 0
         run = {".mindir": _mindir_of, ".onnx": _onnx_of}[path.suffix](path)
-        data = self.config.data
-
-        def predict(image: np.ndarray) -> np.ndarray:
-            if record.input == "float32_nchw":
-                image = normalize_pixels(image, mean=data.mean, std=data.std)
-            return run(image)
-
-        self._predict = predict
+        self._predict: Run = lambda image: run(as_input(record.input, self.config, image))
 
     @property
     def num_classes(self) -> int:
@@ -100,7 +82,7 @@ class ExportedPredictor:
         """(B, H, W, 3) uint8 -> (B, num_classes) float32 logits."""
         return self._predict(_filled(image, self._batch_size))[: len(image)]
 
-    def heat_maps(self) -> Tuple[str, Any]:
+    def eval_net(self) -> NoReturn:
         """An exported file shows no inner values.
 
         Raises:

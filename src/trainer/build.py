@@ -10,9 +10,8 @@ import mindspore as ms
 from mindspore import Parameter, Tensor, nn
 
 from ..args import Config
-from ..checkpoints.checkpoint import Checkpoint, load_parameters, read_checkpoint
+from ..checkpoints.checkpoint import load_parameters, read_checkpoint
 from ..data.augment.batch_transform import BatchTransform, EraseBoxes, ImageNormalize
-from ..errors import UserError
 from ..models.layers.drop_path import seed_drop_paths
 from ..models.layers.dropout import seed_dropouts
 from ..models.registry import create_model
@@ -59,23 +58,6 @@ def _under_precision(config: Config, arch: str, **keywords: Any) -> nn.Cell:
         )
     apply_amp(network, level, dtype=dtype, keep_bn_fp32=config.train.keep_bn_fp32)
     return network
-
-
-def load_network(network: nn.Cell, checkpoint: Checkpoint, config: Config) -> None:
-    """Sets all weights from the file.
-
-    Raises:
-        UserError: it holds another architecture, another number of classes or other shapes.
-    """
-    target = f"arch {config.model.arch} with num_classes {config.model.num_classes}"
-    for key in ("arch", "num_classes"):
-        here, there = getattr(config.model, key), checkpoint.meta.get(key)
-        if there is not None and here != there:
-            raise UserError(
-                f"checkpoint {checkpoint.describe()} does not fit {target}: {key} is {there!r} in "
-                f"the file and {here!r} here; give --{key} {there} or another checkpoint"
-            )
-    load_parameters(network.get_parameters(), checkpoint, target=target)
 
 
 def _create_erase(config: Config) -> Optional[EraseBoxes]:
@@ -167,6 +149,11 @@ def build_loss_scale(config: Config) -> LossScale:
     )
 
 
+def build_normalize(config: Config) -> ImageNormalize:
+    """The recipe's normalisation of uint8 images."""
+    return ImageNormalize(mean=config.data.mean, std=config.data.std)
+
+
 def build_eval_net(config: Config, network: nn.Cell) -> EvalNet:
     """Normalisation and network, for uint8 images."""
-    return EvalNet(ImageNormalize(mean=config.data.mean, std=config.data.std), network)
+    return EvalNet(build_normalize(config), network)

@@ -22,7 +22,6 @@ from tqdm import tqdm
 
 from ..args import PreprocessRun
 from ..data import sampler
-from ..data.augment.batch_transform import normalize_pixels
 from ..data.dataset import BadImages, clamp_workers
 from ..data.samples import EvalSample, Source
 from ..data.sources import open_source
@@ -31,6 +30,7 @@ from ..data.workers import Rows, Shape, batches_of
 from ..errors import UserError
 from ..runtime.files import write_whole
 from .export_record import transform_of
+from .input_format import as_input, image_shape, takes_pixels
 
 MANIFEST, LABELS, SETTINGS = "manifest.tsv", "label.json", "settings.json"
 _VERSION = 1
@@ -55,6 +55,7 @@ class InputWriter:
 
     def __init__(self, config: PreprocessRun, source: Source, folder: Path, batch_size: int):
         self._config, self._source = config, source
+        self._form = config.serving.input
         self._folder, self._batch_size = folder, batch_size
         self._num_files = -(-len(source) // batch_size)
         self._skips_bad = config.data.on_bad_image == "skip"
@@ -90,13 +91,11 @@ class InputWriter:
 
     @property
     def _shape(self) -> Tuple[int, ...]:
-        side = self._config.model.image_size
-        image = (side, side, 3) if self._is_uint8 else (3, side, side)
-        return (self._batch_size, *image)
+        return (self._batch_size, *image_shape(self._form, self._config.model.image_size))
 
     @property
-    def _is_uint8(self) -> bool:
-        return self._config.serving.input == "uint8_nhwc"
+    def _dtype(self) -> str:
+        return "uint8" if takes_pixels(self._form) else "float32"
 
     def _images(self, files: List[InputFile]) -> int:
         return sum(file.images for file in files)
@@ -108,7 +107,7 @@ class InputWriter:
             "data_path": str(Path(self._config.data.data_url).resolve()),
             "images": len(names),
             "names_crc32": zlib.crc32(listing),
-            "input": self._config.serving.input,
+            "input": self._form,
             "on_bad_image": self._config.data.on_bad_image,
             "shape": list(self._shape),
             "exif_orientation": self._config.data.exif_orientation,
@@ -127,7 +126,7 @@ class InputWriter:
 
     def _finished(self) -> Iterator[InputFile]:
         """Whole files that an earlier run left; which images it skipped is not known."""
-        size = int(np.prod(self._shape)) * (1 if self._is_uint8 else 4)
+        size = int(np.prod(self._shape)) * np.dtype(self._dtype).itemsize
         for number in range(0 if self._skips_bad else self._num_files):
             path = self._folder / self._name(number)
             if not path.is_file() or path.stat().st_size != size:
@@ -156,10 +155,7 @@ class InputWriter:
             index = number * self._batch_size + int(position)
             if index < len(self._labels):
                 self._labels[index] = sampler.PADDING  # it cannot be read, and is not scored
-        batch = rows.image
-        if not self._is_uint8:
-            batch = normalize_pixels(batch, mean=self._config.data.mean, std=self._config.data.std)
-        data = batch.tobytes()
+        data = as_input(self._form, self._config, rows.image).tobytes()
         write_whole(self._folder / self._name(number), data)
         return self._describe(number, data)
 
@@ -170,7 +166,7 @@ class InputWriter:
     def _manifest(self, files: List[InputFile]) -> str:
         head = {
             "version": _VERSION,
-            "dtype": "uint8" if self._is_uint8 else "float32",
+            "dtype": self._dtype,
             "shape": ",".join(map(str, self._shape)),
             "images": len(self._source),
             "transform": json.dumps(transform_of(self._config)),

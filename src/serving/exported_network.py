@@ -10,13 +10,13 @@ from mindspore import Tensor, nn
 
 from ..args import AnyConfig, EvalRun, replace
 from ..configs import parser
-from ..data.augment.batch_transform import ImageNormalize
 from ..errors import UserError
 from ..runtime import compat
 from .export_record import ExportRecord, read_record
+from .input_format import normalize_before
 
 
-class ServedNet(nn.Cell):
+class ExportedNet(nn.Cell):
     """(B, H, W, 3) uint8 images -> (B, num_classes) float32 logits, as `EvalNet`.
 
     Args:
@@ -49,7 +49,7 @@ def load_mindir(path: Path) -> nn.Cell:
         ) from error
 
 
-def settings_of(config: AnyConfig, record: ExportRecord, path: Path) -> AnyConfig:
+def complete_by_record(config: AnyConfig, record: ExportRecord, path: Path) -> AnyConfig:
     """The recipe with what the file says and nobody else; it must be for its images and classes.
 
     Raises:
@@ -70,12 +70,9 @@ def settings_of(config: AnyConfig, record: ExportRecord, path: Path) -> AnyConfi
     return replace(config, batch_size=batch_size, arch=record.arch)
 
 
-def open_mindir(config: EvalRun) -> Tuple[ServedNet, EvalRun]:
+def open_mindir(config: EvalRun) -> Tuple[ExportedNet, EvalRun]:
     """The network of `mindir`, and the recipe to evaluate it with."""
     path = Path(config.evaluation.mindir or "")
     record = read_record(path)
-    config = settings_of(config, record, path)
-    normalize: nn.Cell = nn.Identity()
-    if record.input == "float32_nchw":
-        normalize = ImageNormalize(mean=config.data.mean, std=config.data.std)
-    return ServedNet(normalize, load_mindir(path)), config
+    config = complete_by_record(config, record, path)
+    return ExportedNet(normalize_before(record.input, config), load_mindir(path)), config
