@@ -21,6 +21,7 @@ from src.optim.ema import Ema
 from src.optim.optimizer import AdamW, Momentum, create_optimizer
 from src.optim.tensors import GlobalNorm, multiply
 from src.trainer.forensics import find_suspect
+from src.trainer.step_outputs import StepOutputs
 from src.trainer.train_one_step import DistilledNetWithLoss, NetWithLoss, TrainOneStep
 
 SHAPES = [(7, 5), (5,), (3, 4, 2, 2), (1, 6, 8)]
@@ -119,9 +120,9 @@ def batch(seed: int) -> Tuple[np.ndarray, np.ndarray, np.ndarray]:
     return image, rng.integers(0, 3, 6).astype(np.int32), mix
 
 
-def run(step: TrainOneStep, data: Tuple[np.ndarray, ...], lr: float) -> List[float]:
+def run(step: TrainOneStep, data: Tuple[np.ndarray, ...], lr: float) -> StepOutputs:
     outputs = step(*(Tensor(array) for array in data), Tensor(lr, ms.float32))
-    return [float(x.asnumpy()) for x in outputs]
+    return StepOutputs(*(float(x.asnumpy()) for x in outputs))
 
 
 def torch_loss(twin: torch.nn.Module, data: Tuple[np.ndarray, ...]) -> torch.Tensor:
@@ -155,7 +156,7 @@ def test_twenty_steps_equal_torch(clip: float, scale: float) -> None:
     )
     for number in range(20):
         lr, data = 0.001 * (number + 1), batch(number)
-        loss, norm, finite, used_scale = run(step, data, lr)
+        found = run(step, data, lr)
         reference.zero_grad()
         expected = torch_loss(twin, data)
         expected.backward()
@@ -164,9 +165,9 @@ def test_twenty_steps_equal_torch(clip: float, scale: float) -> None:
         for group in reference.param_groups:
             group["lr"] = lr
         reference.step()
-        assert loss == pytest.approx(float(expected.detach()), rel=1e-4)
-        assert norm == pytest.approx(float(expected_norm), rel=1e-3)
-        assert (finite, used_scale) == (1.0, scale)
+        assert found.loss == pytest.approx(float(expected.detach()), rel=1e-4)
+        assert found.grad_norm == pytest.approx(float(expected_norm), rel=1e-3)
+        assert (found.is_finite, found.loss_scale) == (1.0, scale)
     for parameter in net.trainable_params():
         assert relative(parameter.asnumpy(), by_name[parameter.name].detach().numpy()) < 1e-3
 

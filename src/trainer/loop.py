@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import logging
 import math
-import platform
 import time
-from dataclasses import asdict, dataclass
-from typing import Any, Dict, Iterator, List, Optional, Tuple
+from typing import Any, Iterator, List, Optional
 
 import mindspore as ms
 import numpy as np
 from mindspore import Tensor
 
-from ..args import Config, to_yaml
+from ..args import Config
 from ..checkpoints.checkpoint import save_checkpoint
 from ..data.dataset import Batch, ImageDataset
 from ..errors import StoppedBySignal, TrainingFailed
@@ -27,40 +25,11 @@ from . import forensics
 from .announcement import describe_run
 from .evaluate import EvalNet, evaluate
 from .metrics import EvalResult
+from .run_state import RunState
+from .step_outputs import OutputBuffer, StepOutputs
 from .train_one_step import TrainOneStep
 
 _LOGGER = logging.getLogger(__name__)
-
-_Outputs = Tuple[Tensor, Tensor, Tensor, Tensor]
-
-
-@dataclass
-class RunState:
-    """Where a run stands; saved with every checkpoint."""
-
-    step: int = 0  # optimizer steps done, skipped ones included
-    best_top1: float = -1.0
-    best_epoch: int = 0
-    overflows: int = 0  # steps in a row whose gradient was not finite
-
-    def as_meta(self, config: Config, world: World = ALONE) -> Dict[str, Any]:
-        """What a checkpoint says of itself: this state, the resolved config and the versions."""
-        return {
-            "arch": config.model.arch,
-            "num_classes": config.model.num_classes,
-            "world_size": world.size,
-            **asdict(self),
-            "config": to_yaml(config),
-            "versions": {
-                "mindspore": ms.__version__,
-                "numpy": np.__version__,
-                "python": platform.python_version(),
-            },
-        }
-
-    @staticmethod
-    def from_meta(meta: Dict[str, Any]) -> RunState:
-        return RunState(**{key: meta[key] for key in asdict(RunState())})
 
 
 class Trainer:
@@ -95,9 +64,7 @@ class Trainer:
             len(lr_schedule), first_step=state.step, has_bar=world.is_main
         )
         self.pace = Pace()
-        # Outputs still on the device; those read since the last row, each (steps, batches, 4).
-        self._unread: List[List[_Outputs]] = []
-        self._read: List[np.ndarray] = []
+        self._outputs = OutputBuffer()
         self._last_batches: List[Batch] = []
 
     def announce(self) -> None:
@@ -162,7 +129,7 @@ class Trainer:
             # A run that goes on from what is saved writes the rows this one would have written.
             if is_saved or step % self.config.train.log_interval == 0:
                 self.log()
-            elif self.state.overflows or len(self._unread) >= self.config.train.max_overflows:
+            elif self.state.overflows or self._outputs.waiting >= self.config.train.max_overflows:
                 self.read_outputs()
             self._check_overflows()
             if is_epoch_end:
@@ -186,9 +153,9 @@ class Trainer:
         for _ in range(self.config.train.accumulation_step):
             self._last_batches.append(self._next_batch(batches))
             arrays = (Tensor(array) for array in self._last_batches[-1])
-            outputs.append(self.train_step(*arrays, lr))
+            outputs.append(StepOutputs(*self.train_step(*arrays, lr)))
         # Reading them here would make the host wait for the device at every step.
-        self._unread.append(outputs)
+        self._outputs.add(outputs)
         self.state.step += 1
         self.display.step()
 
@@ -198,14 +165,10 @@ class Trainer:
         Returns:
             The loss of the last of them.
         """
-        values = np.array(
-            [[[float(x.asnumpy()) for x in call] for call in step] for step in self._unread]
-        )
-        self._unread.clear()
-        self._read.append(values)
-        for is_finite in values[:, -1, 2]:
+        outputs = self._outputs.read()
+        for is_finite in outputs.of_updates().is_finite:
             self.state.overflows = 0 if is_finite else self.state.overflows + 1
-        return float(values[-1, :, 0].mean())
+        return float(outputs.loss[-1].mean())
 
     def _next_batch(self, batches: Iterator[Batch]) -> Batch:
         start = time.perf_counter()
@@ -215,21 +178,20 @@ class Trainer:
 
     def log(self) -> None:
         """Records and shows what has been done since it was called last."""
-        if self._unread:
+        if self._outputs.waiting:
             self.read_outputs()
-        values = np.concatenate(self._read)  # (steps, batches of a step, outputs)
-        self._read.clear()
+        outputs = self._outputs.take()
+        updates = outputs.of_updates()
         times = self.clock.read()
-        losses = sum_over_ranks(values[:, :, 0], self.world) / self.world.size
-        last = values[:, -1]
+        losses = sum_over_ranks(outputs.loss, self.world) / self.world.size
         speed = self.config.data.batch_size * self.world.size / times.seconds_per_batch
         row = {
             "step": self.state.step,
             "epoch": round(self._epochs_done(), 6),
             "loss": float(losses.mean()),
             "lr": float(self.lr_schedule[self.state.step - 1]),
-            "grad_norm": float(last[-1, 1]),
-            "loss_scale": float(last[-1, 3]),
+            "grad_norm": float(updates.grad_norm[-1]),
+            "loss_scale": float(updates.loss_scale[-1]),
             "images_per_s": round(speed, 2),
             "data_wait": round(times.data_wait, 4),
         }
@@ -238,12 +200,12 @@ class Trainer:
             f"loss {row['loss']:.4f}  lr {row['lr']:.3e}  norm {row['grad_norm']:.3g}  "
             f"scale {row['loss_scale']:g}  {speed:.0f} images/s  data wait {times.data_wait:.0%}"
         )
-        skipped = int((last[:, 2] == 0).sum())
+        skipped = int((updates.is_finite == 0).sum())
         if skipped:
             shown += f"  {skipped} steps skipped (gradient not finite)"
         seconds = times.seconds_per_batch * self.config.train.accumulation_step
         self.display.interval(self.state.step, self._epochs_done(), shown, seconds)
-        estimate = self.pace.add(len(values), seconds, left=len(self.lr_schedule) - self.state.step)
+        estimate = self.pace.add(len(losses), seconds, left=len(self.lr_schedule) - self.state.step)
         if estimate:
             self.display.message(estimate)
         self._scale = row["loss_scale"]
@@ -251,7 +213,7 @@ class Trainer:
     def _check_overflows(self) -> None:
         if self.state.overflows < self.config.train.max_overflows:
             return
-        if self._read:
+        if self._outputs.has_read:
             self.log()
         lr, scale = float(self.lr_schedule[self.state.step - 1]), self._scale
         suspect = forensics.find_suspect(self.train_step, self._last_batches, scale)

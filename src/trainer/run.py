@@ -22,7 +22,8 @@ from ..runtime.collectives import check_equal_over_ranks
 from ..runtime.device import ALONE, World
 from ..runtime.log import log_to_file
 from .build import build_eval_net, build_network, build_train_step
-from .loop import RunState, Trainer
+from .loop import Trainer
+from .run_state import RunState
 
 _LOGGER = logging.getLogger(__name__)
 

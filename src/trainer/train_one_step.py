@@ -71,8 +71,7 @@ class TrainOneStep(nn.Cell):
     ranks clip, skip and update alike; so are the running statistics, after each step.
 
     When the gradient is not finite nothing changes but the loss scale (and the count of calls).
-    `construct(image, label, mix, lr)` returns (loss, norm of the unclipped gradient, finite, loss
-    scale used), each (); norm and finite are 0 and True for a batch that is only accumulated.
+    `construct(image, label, mix, lr)` returns the fields of `StepOutputs`.
 
     Args:
         calls: int32 Parameter that counts the calls; random layers draw from it.

@@ -1,0 +1,42 @@
+"""Where a run stands, and what its checkpoints say of it."""
+
+from __future__ import annotations
+
+import platform
+from dataclasses import asdict, dataclass
+from typing import Any, Dict
+
+import mindspore as ms
+import numpy as np
+
+from ..args import Config, to_yaml
+from ..runtime.device import ALONE, World
+
+
+@dataclass
+class RunState:
+    """Where a run stands; saved with every checkpoint."""
+
+    step: int = 0  # optimizer steps done, skipped ones included
+    best_top1: float = -1.0
+    best_epoch: int = 0
+    overflows: int = 0  # steps in a row whose gradient was not finite
+
+    def as_meta(self, config: Config, world: World = ALONE) -> Dict[str, Any]:
+        """What a checkpoint says of itself: this state, the resolved config and the versions."""
+        return {
+            "arch": config.model.arch,
+            "num_classes": config.model.num_classes,
+            "world_size": world.size,
+            **asdict(self),
+            "config": to_yaml(config),
+            "versions": {
+                "mindspore": ms.__version__,
+                "numpy": np.__version__,
+                "python": platform.python_version(),
+            },
+        }
+
+    @staticmethod
+    def from_meta(meta: Dict[str, Any]) -> RunState:
+        return RunState(**{key: meta[key] for key in asdict(RunState())})
