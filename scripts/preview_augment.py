@@ -25,8 +25,7 @@ from src.args import Config, parse_args, replace
 from src.data.dataset import Batch
 from src.data.imagenet import create_dataset
 from src.data.sampler import Key, sample_generator
-from src.data.samples import Source
-from src.data.sources import open_source
+from src.data.sources import Source, open_source
 from src.data.transforms_factory import create_transforms
 from src.errors import UserError
 from src.runtime.device import setup_device

@@ -13,8 +13,9 @@ from ..args import Config
 from ..errors import UserError
 from .augment.random_erasing import BOX_COLUMNS
 from .sampler import Key
-from .samples import Source
-from .workers import BadSample, Fill, Rows, Shape, batches_of
+from .samples import BadSample
+from .sources import Source
+from .workers import Fill, Rows, Shape, batches_of
 
 _LOGGER = logging.getLogger(__name__)
 

@@ -16,8 +16,8 @@ from ..run_length import run_length
 from . import sampler
 from .augment.mixup import draw_mix
 from .dataset import ImageDataset
-from .samples import EvalSample, Source, TrainSample
-from .sources import open_source
+from .samples import EvalSample, TrainSample
+from .sources import Source, open_source
 from .transforms_factory import (
     create_erasing,
     create_eval_transform,

@@ -7,7 +7,7 @@ framework, which they need not load.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Dict, List, Optional, Protocol, Tuple
+from typing import Dict, List, NamedTuple, Optional, Tuple
 
 import numpy as np
 
@@ -16,30 +16,17 @@ from .augment.random_erasing import RandomErasing
 from .augment.transforms import ResizeCenterCrop, Transform
 from .decode import BadImageError
 from .sampler import Key
-from .workers import BadSample
+from .sources import Source
 
 # Readable images are looked for this far behind a damaged one.
 _MAX_REPLACEMENTS = 100
 
 
-class Source(Protocol):
-    """Images with labels, by index."""
+class BadSample(NamedTuple):
+    """A sample that was left out or replaced: epoch, and why, naming the file."""
 
-    @property
-    def class_names(self) -> List[str]:
-        """Sorted as the source sorts them; the position is the label."""
-
-    @property
-    def labels(self) -> np.ndarray:
-        """(N,) int32."""
-
-    def __len__(self) -> int: ...
-
-    def file_name(self, index: int) -> str:
-        """How messages name an image."""
-
-    def read(self, index: int) -> np.ndarray:
-        """(H, W, 3) uint8, RGB; raises BadImageError."""
+    epoch: int
+    reason: str
 
 
 @dataclass(frozen=True)

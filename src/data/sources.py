@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import List, Protocol
+
+import numpy as np
 
 from ..args import Config
 from ..errors import UserError
@@ -11,7 +14,26 @@ from .decode import Decoder
 from .digits import prepare_digits
 from .image_folder import list_classes, scan_image_folder
 from .packed import open_packed, read_manifest
-from .samples import Source
+
+
+class Source(Protocol):
+    """Images with labels, by index."""
+
+    @property
+    def class_names(self) -> List[str]:
+        """Sorted as the source sorts them; the position is the label."""
+
+    @property
+    def labels(self) -> np.ndarray:
+        """(N,) int32."""
+
+    def __len__(self) -> int: ...
+
+    def file_name(self, index: int) -> str:
+        """How messages name an image."""
+
+    def read(self, index: int) -> np.ndarray:
+        """(H, W, 3) uint8, RGB; raises BadImageError."""
 
 
 def create_decoder(config: Config) -> Decoder:

@@ -17,18 +17,12 @@ from typing import Any, Callable, Deque, Dict, Iterator, List, NamedTuple, Optio
 import numpy as np
 
 from .sampler import Key
+from .samples import BadSample
 
 # Finished or unfinished batches beside the one that is read.
 _BATCHES_AHEAD = 2
 # Samples that a worker takes at a time.
 _SAMPLES_PER_TASK = 8
-
-
-class BadSample(NamedTuple):
-    """A sample that was left out or replaced: epoch, and why, naming the file."""
-
-    epoch: int
-    reason: str
 
 
 class Rows(NamedTuple):

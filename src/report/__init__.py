@@ -1,0 +1,1 @@
+"""Predictions and scores for people: tables, pages, pictures, heat maps."""

@@ -23,8 +23,8 @@ from tqdm import tqdm
 from ..args import PreprocessRun
 from ..data import sampler
 from ..data.dataset import BadImages, clamp_workers
-from ..data.samples import EvalSample, Source
-from ..data.sources import open_source
+from ..data.samples import EvalSample
+from ..data.sources import Source, open_source
 from ..data.transforms_factory import create_eval_transform
 from ..data.workers import Rows, Shape, batches_of
 from ..errors import UserError
