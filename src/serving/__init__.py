@@ -1,1 +1,1 @@
-"""Networks in files: export, records, inputs and scores of the C++ program, one predictor."""
+"""Networks in files: written and recorded, opened and asked again; files of the C++ program."""
