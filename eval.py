@@ -5,7 +5,6 @@ With `--mindir FILE.mindir` a file of export.py instead.
 
 from __future__ import annotations
 
-import json
 import logging
 import sys
 from dataclasses import asdict
@@ -16,7 +15,7 @@ from src.args import EvalRun
 from src.errors import UserError
 from src.runtime.device import setup_device
 from src.runtime.entry import run_entry_point
-from src.runtime.files import write_whole
+from src.runtime.files import write_json
 from src.storage.staging import localize_output, stage_inputs, uploads
 
 
@@ -75,7 +74,7 @@ def _write_result(config: EvalRun, result: Any) -> None:
         **asdict(result),
     }
     path = folder / "report.json"
-    write_whole(path, (json.dumps(report, indent=2) + "\n").encode())
+    write_json(path, report)
     logging.getLogger(__name__).info("wrote %s", path)
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 from dataclasses import asdict
 from pathlib import Path
@@ -11,7 +10,7 @@ from typing import Optional, Sequence
 
 from src.errors import UserError
 from src.runtime.entry import CommandParser, run_command
-from src.runtime.files import write_whole
+from src.runtime.files import write_json
 from src.serving.result_files import read_labels, score_results
 from src.settings.programs import DATASET_NAMES
 
@@ -48,7 +47,7 @@ def postprocess(options: argparse.Namespace) -> None:
     result = score_results(options.result_dir, labels)
     report = {"result_dir": str(options.result_dir), "dataset_name": asked, **asdict(result)}
     path = options.result_dir / "report.json"
-    write_whole(path, (json.dumps(report, indent=2) + "\n").encode())
+    write_json(path, report)
     print(f"Top1 acc: {result.top1 / 100:.5f}")
     print(f"Top5 acc: {result.top5 / 100:.5f}")
 

@@ -16,6 +16,7 @@ from src.report.image_files import ImageStream, find_images
 from src.report.predictions import FORMATS, Prediction, check_format, top_k, write_predictions
 from src.runtime.device import setup_device
 from src.runtime.entry import CommandParser, run_parsed
+from src.runtime.files import check_output
 from src.storage.staging import stage_inputs
 
 _LOGGER = logging.getLogger(__name__)
@@ -80,9 +81,8 @@ def _check(arguments: argparse.Namespace) -> None:
         raise UserError(f"top_k {arguments.top_k}: expected 1 or more")
     if arguments.heat_maps and not arguments.save_pictures:
         raise UserError("heat_maps: are drawn into pictures; give --save_pictures DIR")
-    file = arguments.output_file
-    if file and not file.parent.is_dir():
-        raise UserError(f"output_file {str(file)!r}: no such folder; make it first")
+    if arguments.output_file:
+        check_output("output_file", arguments.output_file)
 
 
 def _report(predicted: int, left_out: int, written: List[str]) -> None:
@@ -124,8 +124,8 @@ def create_parser() -> CommandParser:
 def main(argv: Optional[Sequence[str]] = None) -> int:
     parser = create_parser()
     # What is no option of this program is a key of the recipe, and is checked there.
-    arguments, keys = parser.parse_known_args(argv)
-    config = parse_args([*keys, "--debug"] if arguments.debug else keys)
+    arguments, keys = parser.parse_with_keys(argv)
+    config = parse_args(keys)
     return run_parsed(lambda arguments: predict(arguments, config), arguments)
 
 

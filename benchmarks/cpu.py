@@ -27,10 +27,13 @@ import subprocess
 import sys
 import time
 from pathlib import Path
-from typing import Any, Callable, Dict, List, Sequence
+from typing import Any, Callable, Dict, List, Optional, Sequence
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
+
+from src.runtime.entry import CommandParser, run_command
+from src.runtime.files import write_json
 
 # Ours -> peer on torch, image side.
 NETWORKS = {
@@ -251,20 +254,8 @@ def show(row: Dict[str, Any]) -> None:
             )
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--quick", action="store_true", help="two networks, batch 8, one round")
-    parser.add_argument("--archs", nargs="+", choices=NETWORKS, default=list(NETWORKS))
-    parser.add_argument("--batch", nargs="+", type=int, default=[1, 8, 32])
-    parser.add_argument("--sides", nargs="+", choices=SIDES, default=["native", "off", "torch"])
-    parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--batches", type=int, default=5, help="measured in each process")
-    parser.add_argument("--json", type=Path)
-    parser.add_argument("--job", help=argparse.SUPPRESS)
-    parser.add_argument(
-        "--phases", nargs="+", choices=("infer", "train"), default=["infer", "train"]
-    )
-    args = parser.parse_args()
+def run(args: argparse.Namespace) -> None:
+    """Measures all that was asked for, or one job of it."""
     if args.job:
         print(json.dumps(measure(*json.loads(args.job))))
         return
@@ -277,8 +268,24 @@ def main() -> None:
                 rows.append(compare(arch, batch, phase == "train", args))
                 show(rows[-1])
     if args.json:
-        args.json.write_text(json.dumps(rows, indent=2) + "\n", encoding="utf-8")
+        write_json(args.json, rows)
+
+
+def main(argv: Optional[Sequence[str]] = None) -> int:
+    parser = CommandParser("benchmarks/cpu.py", __doc__ or "")
+    parser.add_argument("--quick", action="store_true", help="two networks, batch 8, one round")
+    parser.add_argument("--archs", nargs="+", choices=NETWORKS, default=list(NETWORKS))
+    parser.add_argument("--batch", nargs="+", type=int, default=[1, 8, 32])
+    parser.add_argument("--sides", nargs="+", choices=SIDES, default=["native", "off", "torch"])
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--batches", type=int, default=5, help="measured in each process")
+    parser.add_argument("--json", type=Path)
+    parser.add_argument("--job", help=argparse.SUPPRESS)
+    parser.add_argument(
+        "--phases", nargs="+", choices=("infer", "train"), default=["infer", "train"]
+    )
+    return run_command(run, parser, argv)
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -16,12 +16,15 @@ import subprocess
 import sys
 import time
 from pathlib import Path
-from typing import Any, Callable, Dict, List, Tuple
+from typing import Any, Callable, Dict, List, Optional, Sequence, Tuple
 
 import numpy as np
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
+
+from src.runtime.entry import CommandParser, run_command
+from src.runtime.files import write_json
 
 SIDES = ("native", "off", "torch")
 Shape = Tuple[int, ...]
@@ -175,15 +178,8 @@ def run_job(name: str, side: str, count: int) -> Dict[str, List[float]]:
     return {"forward": forward, "both": both}
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--layers", nargs="+", choices=LAYERS, default=list(LAYERS))
-    parser.add_argument("--sides", nargs="+", choices=SIDES, default=list(SIDES))
-    parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--calls", type=int, default=15, help="measured in each process")
-    parser.add_argument("--json", type=Path)
-    parser.add_argument("--job", help=argparse.SUPPRESS)
-    args = parser.parse_args()
+def run(args: argparse.Namespace) -> None:
+    """Measures all that was asked for, or one job of it."""
     if args.job:
         print(json.dumps(run_job(*json.loads(args.job))))
         return
@@ -207,8 +203,19 @@ def main() -> None:
         )
         print(f"| {name} | " + " | ".join(cells) + " |", flush=True)
     if args.json:
-        args.json.write_text(json.dumps(rows, indent=2) + "\n", encoding="utf-8")
+        write_json(args.json, rows)
+
+
+def main(argv: Optional[Sequence[str]] = None) -> int:
+    parser = CommandParser("benchmarks/cpu_ops.py", __doc__ or "")
+    parser.add_argument("--layers", nargs="+", choices=LAYERS, default=list(LAYERS))
+    parser.add_argument("--sides", nargs="+", choices=SIDES, default=list(SIDES))
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--calls", type=int, default=15, help="measured in each process")
+    parser.add_argument("--json", type=Path)
+    parser.add_argument("--job", help=argparse.SUPPRESS)
+    return run_command(run, parser, argv)
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

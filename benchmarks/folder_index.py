@@ -5,14 +5,18 @@ python benchmarks/folder_index.py
 
 from __future__ import annotations
 
+import argparse
 import os
 import sys
 import tempfile
 import time
 from pathlib import Path
+from typing import Optional, Sequence
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
+
+from src.runtime.entry import CommandParser, run_command
 
 NUM_CLASSES, IMAGES_PER_CLASS = 1000, 200
 
@@ -29,7 +33,8 @@ def write_links(root: Path) -> None:
                 os.link(file, folder / f"n{label:08d}_{i:05d}.JPEG")
 
 
-def main() -> None:
+def run(_arguments: argparse.Namespace) -> None:
+    """Measures and prints."""
     from src.data.image_folder import scan_image_folder
 
     with tempfile.TemporaryDirectory() as name:
@@ -49,5 +54,9 @@ def main() -> None:
         print(f"{size / len(images):.1f} bytes per image in memory")
 
 
+def main(argv: Optional[Sequence[str]] = None) -> int:
+    return run_command(run, CommandParser("benchmarks/folder_index.py", __doc__ or ""), argv)
+
+
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -21,10 +21,14 @@ import sys
 import tempfile
 import zlib
 from pathlib import Path
-from typing import Any, Dict, List
+from typing import Any, Dict, List, Optional, Sequence
 
-import cpu
+import cpu  # finds the package beside it
 import numpy as np
+
+from src.errors import UserError
+from src.runtime.entry import CommandParser, run_command
+from src.runtime.files import write_json
 
 SIDE = 224
 ARCHS = [name for name, (_, side) in cpu.NETWORKS.items() if side == SIDE]
@@ -104,24 +108,28 @@ def compare(arch: str, args: argparse.Namespace) -> Dict[str, Any]:
     return {"arch": arch, "batch": args.batch, "apart": apart, **medians}
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--archs", nargs="+", choices=ARCHS, default=ARCHS)
-    parser.add_argument("--batch", type=int, default=8)
-    parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--batches", type=int, default=5, help="measured in each process")
-    parser.add_argument("--json", type=Path)
-    args = parser.parse_args()
+def run_all(args: argparse.Namespace) -> None:
+    """Measures all that was asked for."""
     for path in (MS20, PROGRAM):
         if not path.exists():
-            parser.exit(2, f"error: {path}: not there; see --help\n")
+            raise UserError(f"{path}: not there; see --help")
     rows = []
     for arch in args.archs:
         rows.append(compare(arch, args))
         rates = {side: value for side, value in rows[-1].items() if side not in ("arch", "batch")}
         print(arch, "  ".join(f"{side} {value:.3g}" for side, value in rates.items()), flush=True)
     if args.json:
-        args.json.write_text(json.dumps(rows, indent=2) + "\n", encoding="utf-8")
+        write_json(args.json, rows)
+
+
+def main(argv: Optional[Sequence[str]] = None) -> int:
+    parser = CommandParser("benchmarks/lite.py", __doc__ or "")
+    parser.add_argument("--archs", nargs="+", choices=ARCHS, default=ARCHS)
+    parser.add_argument("--batch", type=int, default=8)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--batches", type=int, default=5, help="measured in each process")
+    parser.add_argument("--json", type=Path)
+    return run_command(run_all, parser, argv)
 
 
 if __name__ == "__main__":

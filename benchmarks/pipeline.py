@@ -21,13 +21,15 @@ import sys
 import tempfile
 import time
 from pathlib import Path
-from typing import Any, Callable, Dict, Iterator, List
+from typing import Any, Callable, Dict, Iterator, List, Optional, Sequence
 
 import numpy as np
 from PIL import Image
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
+
+from src.runtime.entry import CommandParser, run_command
 
 BATCH_SIZE, IMAGE_SIZE, NUM_WORKERS, NUM_FILES = 128, 224, 2, 512
 POLICY = "rand-m9-mstd0.5-inc1"
@@ -295,14 +297,8 @@ def compare(root: Path, training: bool, turns: int, num_batches: int) -> None:
             print(f"  timm / {name}, {key[:-3]}: {ratio:.2f}")
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("loader", nargs="?", choices=LOADERS)
-    parser.add_argument("root", nargs="?", type=Path)
-    parser.add_argument("split", nargs="?", default="train")
-    parser.add_argument("--batches", type=int, default=8)
-    parser.add_argument("--turns", type=int, default=5)
-    arguments = parser.parse_args()
+def run(arguments: argparse.Namespace) -> None:
+    """Compares the loaders, or measures one."""
     if arguments.loader:
         is_training = arguments.split == "train"
         numbers = measure(arguments.loader, arguments.root, is_training, arguments.batches)
@@ -317,5 +313,15 @@ def main() -> None:
             compare(root, is_training, arguments.turns, arguments.batches)
 
 
+def main(argv: Optional[Sequence[str]] = None) -> int:
+    parser = CommandParser("benchmarks/pipeline.py", __doc__ or "")
+    parser.add_argument("loader", nargs="?", choices=LOADERS)
+    parser.add_argument("root", nargs="?", type=Path)
+    parser.add_argument("split", nargs="?", default="train")
+    parser.add_argument("--batches", type=int, default=8)
+    parser.add_argument("--turns", type=int, default=5)
+    return run_command(run, parser, argv)
+
+
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -32,6 +32,7 @@ sys.path.insert(0, str(ROOT))
 from src.args import Config, parse_args
 from src.errors import UserError
 from src.runtime.entry import CommandParser, run_parsed
+from src.runtime.files import check_output, write_json
 
 PHASES = ("training", "inference")
 HERE, TIMM = "here", "timm"
@@ -299,8 +300,8 @@ def report(arguments: argparse.Namespace, config: Config, keys: List[str]) -> No
     """Measures, prints the table, writes the JSON."""
     if min(arguments.steps, arguments.rounds) < 1:
         raise UserError(f"steps {arguments.steps}, rounds {arguments.rounds}: expected 1 or more")
-    if arguments.json and not arguments.json.absolute().parent.is_dir():
-        raise UserError(f"json {str(arguments.json)!r}: no such folder; make it first")
+    if arguments.json:
+        check_output("json", arguments.json)
     if arguments.compare:
         timms_name(config.model.arch)
     facts = machine()
@@ -309,7 +310,7 @@ def report(arguments: argparse.Namespace, config: Config, keys: List[str]) -> No
     print(table(rows))
     if arguments.json:
         content = {"command": ["benchmarks/run.py", *keys], **facts, "rows": rows}
-        arguments.json.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+        write_json(arguments.json, content)
 
 
 def _parser() -> CommandParser:
@@ -332,10 +333,10 @@ def work_on(job: Dict[str, Any]) -> None:
 
 
 def main(argv: Optional[Sequence[str]] = None) -> int:
-    arguments, keys = _parser().parse_known_args(argv)
+    arguments, keys = _parser().parse_with_keys(argv)
     if arguments.job:
         return run_parsed(lambda given: work_on(given.job), arguments)
-    config = parse_args([*keys, "--debug"] if arguments.debug else keys)
+    config = parse_args(keys)
     return run_parsed(lambda given: report(given, config, keys), arguments)
 
 

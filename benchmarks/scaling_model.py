@@ -12,11 +12,16 @@ from __future__ import annotations
 import argparse
 import csv
 import math
+import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Dict, List, NamedTuple
+from typing import Dict, List, NamedTuple, Optional, Sequence
 
 ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT))
+
+from src.runtime.entry import CommandParser, run_command
+
 DEVICES_PER_HOST = 8
 TRAIN_IMAGES, VAL_IMAGES = 1_281_167, 50_000  # ImageNet-1k (ILSVRC 2012)
 FLOAT_BYTES = 4
@@ -151,16 +156,8 @@ def table(devices: List[int], machine: Machine, *, global_batch: int = 0) -> str
     return "\n".join(lines)
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--devices", type=int, nargs="+", default=[8, 64, 1024])
-    parser.add_argument("--global_batch", type=int, default=0, help="0: grows with the devices")
-    parser.add_argument("--bandwidth_gb_s", type=float, default=6.25, help="all-reduce, per device")
-    parser.add_argument("--latency_us", type=float, default=50.0, help="of one message")
-    parser.add_argument("--images_per_core", type=float, default=305.0, help="docs/data.md")
-    parser.add_argument("--cores", type=int, default=96, help="per host")
-    parser.add_argument("--disk_mb_s", type=float, default=500.0, help="writing a checkpoint")
-    given = parser.parse_args()
+def run(given: argparse.Namespace) -> None:
+    """Prints the table."""
     machine = Machine(
         bandwidth=given.bandwidth_gb_s * 1e9,
         latency_s=given.latency_us * 1e-6,
@@ -171,5 +168,17 @@ def main() -> None:
     print(table(given.devices, machine, global_batch=given.global_batch))
 
 
+def main(argv: Optional[Sequence[str]] = None) -> int:
+    parser = CommandParser("benchmarks/scaling_model.py", __doc__ or "")
+    parser.add_argument("--devices", type=int, nargs="+", default=[8, 64, 1024])
+    parser.add_argument("--global_batch", type=int, default=0, help="0: grows with the devices")
+    parser.add_argument("--bandwidth_gb_s", type=float, default=6.25, help="all-reduce, per device")
+    parser.add_argument("--latency_us", type=float, default=50.0, help="of one message")
+    parser.add_argument("--images_per_core", type=float, default=305.0, help="docs/data.md")
+    parser.add_argument("--cores", type=int, default=96, help="per host")
+    parser.add_argument("--disk_mb_s", type=float, default=500.0, help="writing a checkpoint")
+    return run_command(run, parser, argv)
+
+
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -25,7 +25,7 @@ import sys
 import tempfile
 import time
 from pathlib import Path
-from typing import Any, Callable, Dict, Iterable, Iterator, List, NamedTuple
+from typing import Any, Callable, Dict, Iterable, Iterator, List, NamedTuple, Optional, Sequence
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
@@ -37,13 +37,16 @@ from mindspore import Tensor
 from src.args import Config, RunConfig, replace
 from src.checkpoints.checkpoint import load_parameters, read_checkpoint, save_checkpoint
 from src.data.dataset import Batch
+from src.errors import UserError
 from src.runs.records import Records
 from src.runtime.device import setup_device
+from src.runtime.entry import CommandParser, run_command
 from src.trainer.build import build_network, build_train_step
 from src.trainer.loop import Trainer
 from src.trainer.run import build_run, build_trainer
 from src.trainer.train_one_step import TrainOneStep
 
+_PARTS = ("loop", "optimizer", "checkpoint")
 BATCH = 32
 # So low that learning the one batch by heart does not change what is computed.
 LR = 1e-6
@@ -220,20 +223,14 @@ def measure_checkpoint(rounds: int) -> None:
     )
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parts = ("loop", "optimizer", "checkpoint")
-    parser.add_argument("parts", nargs="*", help=f"{', '.join(parts)}; default: all")
-    parser.add_argument("--rounds", type=int, default=9)
-    args = parser.parse_args()
-    unknown = set(args.parts) - set(parts)
+def run(args: argparse.Namespace) -> None:
+    """Measures the parts that were asked for."""
+    unknown = set(args.parts) - set(_PARTS)
     if unknown:
-        parser.error(f"unknown part {unknown.pop()!r}; allowed: {', '.join(parts)}")
-    logging.basicConfig(level=logging.WARNING)
+        raise UserError(f"unknown part {unknown.pop()!r}; allowed: {', '.join(_PARTS)}")
+    logging.getLogger().setLevel(logging.WARNING)
     setup_device(RunConfig(), seed=1)
-    chosen = args.parts or parts
+    chosen = args.parts or _PARTS
     if "loop" in chosen:
         measure_loop(args.rounds)
     if "optimizer" in chosen:
@@ -243,5 +240,12 @@ def main() -> None:
         measure_checkpoint(args.rounds)
 
 
+def main(argv: Optional[Sequence[str]] = None) -> int:
+    parser = CommandParser("benchmarks/training.py", __doc__ or "")
+    parser.add_argument("parts", nargs="*", help=f"{', '.join(_PARTS)}; default: all")
+    parser.add_argument("--rounds", type=int, default=9)
+    return run_command(run, parser, argv)
+
+
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -16,6 +16,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from src.errors import UserError
 from src.runtime.entry import CommandParser, run_command
+from src.runtime.files import check_output
 
 DESCRIPTION = """\
 The mean of the weights, computed in float64 and written for --pretrained. A folder stands for its
@@ -29,10 +30,7 @@ NETWORK_META = ("arch", "num_classes", "img_size", "config")
 
 def average(arguments: argparse.Namespace) -> None:
     """Checks what costs nothing, then averages."""
-    if arguments.output.suffix != ".ckpt":
-        raise UserError(f"output {str(arguments.output)!r}: expected a .ckpt file")
-    if not arguments.output.parent.is_dir():
-        raise UserError(f"output {str(arguments.output)!r}: no such folder; make it first")
+    check_output("output", arguments.output, ".ckpt")
     paths = [file for path in arguments.checkpoints for file in _files(path)]
     if len(paths) < 2:
         raise UserError(f"checkpoint {str(paths[0])!r}: an average needs two or more")

@@ -55,12 +55,9 @@ def convert(arguments: argparse.Namespace) -> None:
     from src.args import RunConfig
     from src.errors import UserError
     from src.runtime.device import setup_device
+    from src.runtime.files import check_output
 
-    suffix = SUFFIXES[arguments.to]
-    if arguments.output.suffix != suffix:
-        raise UserError(f"output {str(arguments.output)!r}: expected a {suffix} file")
-    if not arguments.output.parent.is_dir():
-        raise UserError(f"output {str(arguments.output)!r}: no such folder; make it first")
+    check_output("output", arguments.output, SUFFIXES[arguments.to])
     for option in ("num_classes", "image_size"):
         value = getattr(arguments, option)
         if value is not None and value < 1:

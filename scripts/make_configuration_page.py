@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import argparse
 import sys
 from pathlib import Path
-from typing import List
+from typing import List, Optional, Sequence
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
@@ -12,6 +13,8 @@ sys.path.insert(0, str(ROOT))
 import predict
 from src.args import Config
 from src.configs.parser import section_keys, section_types, title_of, to_flow
+from src.runtime.entry import CommandParser, run_command
+from src.runtime.files import write_whole
 
 PAGE = ROOT / "docs" / "configuration.md"
 HEAD = """\
@@ -58,10 +61,17 @@ def _cell(text: str) -> str:
     return text.replace("|", "\\|").replace("<", "\\<")
 
 
-def main() -> None:
-    PAGE.write_text(page(), encoding="utf-8")
-    print(PAGE)
+def write(arguments: argparse.Namespace) -> None:
+    """Writes the page and prints where."""
+    write_whole(arguments.output, page().encode())
+    print(arguments.output)
+
+
+def main(argv: Optional[Sequence[str]] = None) -> int:
+    parser = CommandParser("make_configuration_page.py", "Write docs/configuration.md.")
+    parser.add_argument("--output", type=Path, default=PAGE, help="default: %(default)s")
+    return run_command(write, parser, argv)
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

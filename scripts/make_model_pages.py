@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import argparse
 import re
 import sys
 from pathlib import Path
+from typing import Optional, Sequence
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
@@ -14,6 +16,8 @@ from list_models import recipes_by_arch
 
 from src.models.catalogue import read_catalogue
 from src.models.registry import FAMILIES
+from src.runtime.entry import CommandParser, run_command
+from src.runtime.files import write_whole
 
 FOLDER = ROOT / "docs" / "models"
 START, END = "<!-- variants: written by scripts/make_model_pages.py -->", "<!-- end -->"
@@ -42,12 +46,20 @@ def with_variants(text: str, family: str) -> str:
     return re.sub(pattern, f"{START}\n\n{variants(family)}\n\n{END}", text, flags=re.DOTALL)
 
 
-def main() -> None:
+def write(arguments: argparse.Namespace) -> None:
+    """Writes the tables of variants, and prints where."""
+    folder = arguments.folder
     for family in FAMILIES:
-        page = FOLDER / f"{family}.md"
-        page.write_text(with_variants(page.read_text(encoding="utf-8"), family), encoding="utf-8")
+        page = folder / f"{family}.md"
+        write_whole(page, with_variants(page.read_text(encoding="utf-8"), family).encode())
         print(page)
 
 
+def main(argv: Optional[Sequence[str]] = None) -> int:
+    parser = CommandParser("make_model_pages.py", __doc__ or "")
+    parser.add_argument("--folder", type=Path, default=FOLDER, help="default: %(default)s")
+    return run_command(write, parser, argv)
+
+
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

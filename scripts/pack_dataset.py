@@ -13,46 +13,32 @@ import argparse
 import os
 import sys
 from pathlib import Path
-from typing import List, Optional
+from typing import Optional, Sequence
 
-ROOT = Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(ROOT))
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from src.data.decode import Decoder
-from src.data.image_folder import scan_image_folder
-from src.data.packed import open_packed, read_manifest
-from src.data.packing import PackSettings, file_sha256, pack_split
 from src.errors import UserError
+from src.runtime.entry import CommandParser, run_command
+from src.runtime.files import file_sha256
 
 _SPLITS = ("train", "val")
 
 
-def main(argv: Optional[List[str]] = None) -> int:
-    parser = argparse.ArgumentParser(description="Pack image folders into MindRecord.")
-    parser.add_argument("--data_url", type=Path, help="folder of images")
-    parser.add_argument("--output", type=Path, help="folder to write; gets train/ and val/")
-    parser.add_argument("--verify", type=Path, help="check this packed folder instead")
-    parser.add_argument("--short_side", type=int, default=0, help="shrink to it; 0: do not")
-    parser.add_argument("--quality", type=int, default=95, help="of shrunk JPEGs")
-    parser.add_argument("--images_per_shard", type=int, default=10_000)
-    parser.add_argument("--val_share", type=float, default=0.0, help="as in a recipe")
-    parser.add_argument("--on_bad_image", choices=("raise", "skip"), default="raise")
-    parser.add_argument("--num_workers", type=int, default=os.cpu_count() or 1)
-    arguments = parser.parse_args(argv)
-    try:
-        if arguments.verify:
-            verify(arguments.verify)
-        else:
-            pack(arguments)
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    return 0
+def work(arguments: argparse.Namespace) -> None:
+    """Packs, or checks what is packed."""
+    if arguments.verify:
+        verify(arguments.verify)
+    else:
+        check(arguments)
+        pack(arguments)
 
 
 def pack(arguments: argparse.Namespace) -> None:
     """Packs both splits."""
-    check(arguments)
+    from src.data.decode import Decoder
+    from src.data.image_folder import scan_image_folder
+    from src.data.packing import PackSettings, pack_split
+
     settings = PackSettings(
         short_side=arguments.short_side,
         quality=arguments.quality,
@@ -94,6 +80,9 @@ def check(arguments: argparse.Namespace) -> None:
 
 def verify(folder: Path) -> None:
     """Compares every shard with its SHA-256, and every image with its CRC-32."""
+    from src.data.decode import Decoder
+    from src.data.packed import open_packed, read_manifest
+
     for split in _SPLITS:
         manifest = read_manifest(folder / split)
         images = open_packed(folder / split, Decoder())
@@ -106,6 +95,20 @@ def verify(folder: Path) -> None:
         for index in range(len(images)):
             images.read_bytes(index)
         print(f"{folder / split}: {len(images)} images, all as packed")
+
+
+def main(argv: Optional[Sequence[str]] = None) -> int:
+    parser = CommandParser("pack_dataset.py", __doc__ or "")
+    parser.add_argument("--data_url", type=Path, help="folder of images")
+    parser.add_argument("--output", type=Path, help="folder to write; gets train/ and val/")
+    parser.add_argument("--verify", type=Path, help="check this packed folder instead")
+    parser.add_argument("--short_side", type=int, default=0, help="shrink to it; 0: do not")
+    parser.add_argument("--quality", type=int, default=95, help="of shrunk JPEGs")
+    parser.add_argument("--images_per_shard", type=int, default=10_000)
+    parser.add_argument("--val_share", type=float, default=0.0, help="as in a recipe")
+    parser.add_argument("--on_bad_image", choices=("raise", "skip"), default="raise")
+    parser.add_argument("--num_workers", type=int, default=os.cpu_count() or 1)
+    return run_command(work, parser, argv)
 
 
 if __name__ == "__main__":

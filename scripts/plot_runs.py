@@ -12,6 +12,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from src.errors import UserError
 from src.runs.records import COLUMNS, draw_runs, read_records
 from src.runtime.entry import CommandParser, run_command
+from src.runtime.files import check_output
 
 DESCRIPTION = """\
 One colour per run: training and validation loss, learning rate, and top-1 (dashed: of the averaged
@@ -21,10 +22,7 @@ NEEDED = ("step", "epoch", "loss", "lr", "val_loss", "top1")
 
 def plot(arguments: argparse.Namespace) -> None:
     """Reads all runs before it draws, so that nothing is written when one is wrong."""
-    if arguments.output.suffix.lower() != ".png":
-        raise UserError(f"output {str(arguments.output)!r}: expected a .png file")
-    if not arguments.output.parent.is_dir():
-        raise UserError(f"output {str(arguments.output)!r}: no such folder; make it first")
+    check_output("output", arguments.output, ".png", ".PNG")
     runs = {name: _read(path) for name, path in _names(arguments.runs).items()}
     draw_runs(runs, arguments.output, against=arguments.x)
     print(f"{arguments.output}: {len(runs)} runs")

@@ -9,35 +9,47 @@ partner in that batch; below it the classes and their weights.
 
 from __future__ import annotations
 
+import io
 import itertools
 import sys
 from pathlib import Path
-from typing import List, Optional, Tuple
+from typing import TYPE_CHECKING, List, NamedTuple, Optional, Sequence, Tuple
+
+import numpy as np
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-import numpy as np
-from mindspore import Tensor
-from PIL import Image, ImageDraw
-
-from src.args import Config, parse_args, replace
-from src.data.dataset import Batch
-from src.data.imagenet import create_dataset
-from src.data.sampler import Key, sample_generator
-from src.data.sources import Source, open_source
-from src.data.transforms_factory import create_transforms
-from src.errors import UserError
+from src.args import Config, replace
 from src.runtime.device import setup_device
-from src.trainer.build import build_batch_transform
+from src.runtime.entry import run_entry_point
+from src.runtime.files import write_whole
 
-_ROWS, _TILE, _GAP, _TEXT = 8, 160, 6, 14
+if TYPE_CHECKING:
+    from src.data.dataset import Batch
+    from src.data.sampler import Key
+    from src.data.sources import Source
 
-Stage = Tuple[str, np.ndarray]
+_ROWS = 8
 
 
-def stages_of(config: Config, source: Source, key: Key) -> List[Stage]:
-    """Every stage of one training image, (H, W, 3) uint8, with its name."""
+class Row(NamedTuple):
+    """What becomes of one image.
+
+    Attributes:
+        stages: (name, (H, W, 3) uint8) from the file to the network.
+        target: class and its weight, the image's own first.
+    """
+
+    stages: List[Tuple[str, np.ndarray]]
+    target: List[Tuple[str, float]]
+
+
+def stages_of(config: Config, source: Source, key: Key) -> List[Tuple[str, np.ndarray]]:
+    """Every stage of one training image, with its name."""
+    from src.data.sampler import sample_generator
+    from src.data.transforms_factory import create_transforms
+
     rng = sample_generator(config.train.seed, *key)
     pixels = source.read(key.sample)
     stages = [("as read", pixels)]
@@ -49,7 +61,10 @@ def stages_of(config: Config, source: Source, key: Key) -> List[Stage]:
 
 def on_device(config: Config, batch: Batch) -> Tuple[np.ndarray, np.ndarray]:
     """The batch as the network sees it, without and with mixing: each (B, H, W, 3) uint8."""
-    assert batch.mix is not None
+    from mindspore import Tensor
+
+    from src.trainer.build import build_batch_transform
+
     transform = build_batch_transform(config)
     unmixed = batch.mix.copy()
     unmixed[:, :5] = (1, 0, 0, 0, 0)
@@ -62,14 +77,16 @@ def on_device(config: Config, batch: Batch) -> Tuple[np.ndarray, np.ndarray]:
     return results[0], results[1]
 
 
-def draw_rows(config: Config) -> List[Tuple[List[Stage], str]]:
-    """Stages and caption of the first images of the run's first batch."""
+def draw_rows(config: Config) -> List[Row]:
+    """The first images of the run's first batch."""
+    from src.data.imagenet import create_dataset
+    from src.data.sources import open_source
+
     source = open_source(config, training=True)
     dataset = create_dataset(config, training=True)
     batches = dataset.batches()
     batch = next(batches)
-    batches.close()  # type: ignore[attr-defined]
-    assert batch.mix is not None
+    batches.close()
     unmixed, mixed = on_device(config, batch)
     rows = []
     for i, key in enumerate(itertools.islice(dataset.keys(), min(_ROWS, len(batch.image)))):
@@ -80,50 +97,42 @@ def draw_rows(config: Config) -> List[Tuple[List[Stage], str]]:
         partner = len(batch.image) - 1 - i
         names = [source.class_names[batch.label[k]] for k in (i, partner)]
         lam = float(batch.mix[i, 0])
-        caption = f"{names[0]}: {lam:.2f}" + (f", {names[1]}: {1 - lam:.2f}" if lam < 1 else "")
-        rows.append((stages, caption))
+        target = list(zip(names, (lam, 1 - lam)))
+        rows.append(Row(stages, target if lam < 1 else target[:1]))
     return rows
 
 
-def contact_sheet(rows: List[Tuple[List[Stage], str]]) -> Image.Image:
-    """All stages beside each other, a row per image."""
-    columns = max(len(stages) for stages, _ in rows)
-    step_x, step_y = _TILE + _GAP, _TILE + 2 * _TEXT + _GAP
-    sheet = Image.new("RGB", (columns * step_x + _GAP, len(rows) * step_y + _GAP), "white")
-    draw = ImageDraw.Draw(sheet)
-    for y, (stages, caption) in enumerate(rows):
-        for x, (name, pixels) in enumerate(stages):
-            corner = (_GAP + x * step_x, _GAP + y * step_y)
-            image = Image.fromarray(pixels)
-            image.thumbnail((_TILE, _TILE))
-            if max(image.size) < _TILE:
-                scale = _TILE / max(image.size)
-                size = (max(1, int(image.width * scale)), max(1, int(image.height * scale)))
-                image = image.resize(size, Image.Resampling.NEAREST)
-            sheet.paste(image, corner)
-            draw.text((corner[0], corner[1] + _TILE), name, fill="grey")
-        draw.text((_GAP, _GAP + y * step_y + _TILE + _TEXT), caption, fill="black")
-    return sheet
+def contact_sheet(rows: Sequence[Row]) -> bytes:
+    """A PNG with all stages beside each other, a row per image."""
+    from src.report import pictures
+
+    tiles = []
+    for row in rows:
+        captions = [[name] for name, _ in row.stages]
+        captions[-1] += [f"{weight:.2f} {name}" for name, weight in row.target]
+        tiles += [pictures.Tile(pixels, said) for (_, pixels), said in zip(row.stages, captions)]
+    sheet = io.BytesIO()
+    pictures.contact_sheet(tiles, columns=len(rows[0].stages)).save(sheet, format="PNG")
+    return sheet.getvalue()
 
 
-def main(argv: Optional[List[str]] = None) -> int:
+def preview(config: Config) -> None:
+    """Writes the sheet and prints where."""
     # The device of the recipe may be busy, or elsewhere; a batch needs none.
-    config = replace(parse_args(argv), device_target="CPU")
-    try:
-        setup_device(config.run, seed=config.train.seed)
-        if not (config.model.num_classes and config.model.image_size):
-            from src.checkpoints.complete_config import complete_by_data
+    config = replace(config, device_target="CPU")
+    setup_device(config.run, seed=config.train.seed)
+    if not (config.model.num_classes and config.model.image_size):
+        from src.checkpoints.complete_config import complete_by_data
 
-            config = complete_by_data(config)
-        sheet = contact_sheet(draw_rows(config))
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    folder = Path(config.train.train_url or ".")
-    folder.mkdir(parents=True, exist_ok=True)
-    sheet.save(folder / "preview.png")
-    print(folder / "preview.png")
-    return 0
+        config = complete_by_data(config)
+    path = Path(config.train.train_url or ".") / "preview.png"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_whole(path, contact_sheet(draw_rows(config)))
+    print(path)
+
+
+def main(argv: Optional[Sequence[str]] = None) -> int:
+    return run_entry_point(preview, argv)
 
 
 if __name__ == "__main__":

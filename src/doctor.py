@@ -42,11 +42,13 @@ print("losses", *(f"{{value:.4f}}" for value in losses))
 
 @dataclass(frozen=True)
 class Finding:
-    """Attributes:
-    subject: what was looked at.
-    verdict: `ok`, `note` (works, but) or `broken`.
-    found: what is there.
-    cure: a command or a sentence; empty when there is nothing to cure.
+    """One thing that was looked at.
+
+    Attributes:
+        subject: what was looked at.
+        verdict: `ok`, `note` (works, but) or `broken`.
+        found: what is there.
+        cure: a command or a sentence; empty when there is nothing to cure.
     """
 
     subject: str

@@ -13,6 +13,8 @@ from typing import Callable, Dict, List, Optional
 
 import pytest
 
+from src.runtime import files
+
 ROOT = Path(__file__).resolve().parent.parent
 STEPS_PER_EPOCH = 1437 // 64
 
@@ -52,6 +54,16 @@ def without_override() -> None:
         for capability in (1, 2):  # CAP_DAC_OVERRIDE, CAP_DAC_READ_SEARCH
             if libc.prctl(24, capability, 0, 0, 0):  # PR_CAPBSET_DROP
                 raise OSError(ctypes.get_errno(), "capabilities cannot be dropped")
+
+
+def fill_disk(monkeypatch: pytest.MonkeyPatch, path: Path) -> None:
+    """From now on the disk is full whenever `path` is written."""
+    draft = path.with_name(f".{path.stem}.draft{path.suffix}")
+    draft.symlink_to("/dev/full")
+    draft_of = files._draft_of
+    monkeypatch.setattr(
+        files, "_draft_of", lambda other: draft if other == path else draft_of(other)
+    )
 
 
 def wait_for_step(process: subprocess.Popen, run: Path, step: int) -> None:

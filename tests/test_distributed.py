@@ -32,7 +32,7 @@ from src.checkpoints.checkpoint import Checkpoint, read_checkpoint
 from src.errors import UserError
 from src.models.layers.random_draws import SeededUniform
 from src.runtime.collectives import StopVote, check_equal_over_ranks, gather_from_ranks
-from src.runtime.device import ALONE, RankEnvironment, World, read_rank_environment
+from src.runtime.ranks import ALONE, RankEnvironment, World, read_rank_environment
 from src.trainer.run import check_same_recipe
 
 # Python reads this file when it starts. What each rank holds is written when its trainer concludes.

@@ -15,7 +15,7 @@ import numpy as np
 import onnx
 import onnxruntime
 import pytest
-from digits_run import failure
+from digits_run import failure, fill_disk
 from mindspore import nn
 from small_networks import ARGUMENTS, words, write_checkpoint
 from weight_rule import bright_batches
@@ -188,6 +188,7 @@ def test_a_full_disk_leaves_nothing_half_written(
     checkpoints: Dict[str, Path],
     tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     arch, path = "convmixer_768_32", tmp_path / f"net.{form.lower()}"
     arguments = [*words(arch), "--pretrained", str(checkpoints[arch]), "--output", str(path)]
@@ -197,7 +198,7 @@ def test_a_full_disk_leaves_nothing_half_written(
     assert os.listdir(tmp_path) == []
     run(arguments)
     written = sorted(os.listdir(tmp_path))
-    (tmp_path / f"net.{form.lower()}.converter_lite.cfg.part").symlink_to("/dev/full")
+    fill_disk(monkeypatch, tmp_path / f"net.{form.lower()}.converter_lite.cfg")
     message = failure(capsys, export_program, [*arguments, "--write_converter_config"])
     assert "No space left" in message
     assert sorted(os.listdir(tmp_path)) == written

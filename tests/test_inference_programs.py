@@ -14,7 +14,7 @@ from typing import Dict, List
 import lite
 import numpy as np
 import pytest
-from digits_run import failure, start, without_override
+from digits_run import failure, fill_disk, start, without_override
 from PIL import Image
 
 import postprocess as postprocess_program
@@ -98,7 +98,10 @@ def test_an_unfinished_folder_is_gone_on_with(
 
 
 def test_what_cannot_be_made_inputs(
-    images: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    images: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     result = tmp_path / "out"
     assert "no such folder" in failure(capsys, preprocess_program, words(tmp_path / "x", result))
@@ -107,7 +110,7 @@ def test_what_cannot_be_made_inputs(
         capsys, preprocess_program, words(images, tmp_path / "file" / "out")
     )
     (result / "input").mkdir(parents=True)
-    (result / "input" / "000001.bin.part").symlink_to("/dev/full")
+    fill_disk(monkeypatch, result / "input" / "000001.bin")
     assert "No space left" in failure(capsys, preprocess_program, words(images, result))
     assert [path.name for path in (result / "input").iterdir()] == ["000000.bin"]
     (images / "val" / "dog" / "z.png").write_text("no image")
@@ -179,11 +182,11 @@ def test_labels_of_another_dataset_are_refused(
 
 
 def test_a_score_that_cannot_be_written_leaves_nothing(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     results = tmp_path / "out"
     write_results(results, np.zeros(4, int), batch=4, classes=8)
-    (results / "report.json.part").symlink_to("/dev/full")
+    fill_disk(monkeypatch, results / "report.json")
     options = ["--result_dir", str(results), "--dataset_name", "digits"]
     options += ["--label_file", str(tmp_path / "label.json")]
     assert "No space left" in failure(capsys, postprocess_program, options)

@@ -392,3 +392,9 @@ def test_captions_are_cut_to_the_tile() -> None:
     gap = pixels[8 + 176 + 3 :, 8 + 178 : 8 + 183]  # between the captions
     assert (gap == 255).all()
     assert (pixels[7, 20] != 255).any()  # the frame
+
+
+def test_an_image_keeps_its_shape_on_the_sheet() -> None:
+    pixels = np.asarray(contact_sheet([Tile(np.zeros((20, 40, 3), np.uint8), [])]))
+    black = (pixels == 0).all(axis=2)
+    assert (black.any(axis=0).sum(), black.any(axis=1).sum()) == (176, 88)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib.util
-import re
 from pathlib import Path
 
 import numpy as np
@@ -70,7 +69,7 @@ def test_stages_are_those_of_the_batch(preview, words, re_mode):
     assert len(rows) == BATCH
     assert batch.mix[:, 5:9].any()
     for i, erased, mixed in zip(range(BATCH), *in_floats(config, batch)):
-        names, images = zip(*rows[i][0])
+        names, images = zip(*rows[i].stages)
         middle = ["RandomResizedCrop", "RandomFlip", "RandAugment"]
         assert list(names) == ["as read", *middle, "erased", "mixed"]
         assert images[0].shape == (45, 60, 3)
@@ -78,12 +77,12 @@ def test_stages_are_those_of_the_batch(preview, words, re_mode):
         for image, expected in zip(images[-2:], (erased, mixed)):
             np.testing.assert_allclose(image, np.clip(expected, 0, 255), rtol=0, atol=0.501)
         weights = dict.fromkeys(("ant", "bee"), 0.0)
-        for name, weight in re.findall(r"(\w+): ([\d.]+)", rows[i][1]):
-            weights[name] += float(weight)
+        for name, weight in rows[i].target:
+            weights[name] += weight
         lam, own = batch.mix[i, 0], ("ant", "bee")[batch.label[i]]
         expected_weight = lam + (1 - lam) * (batch.label[i] == batch.label[BATCH - 1 - i])
-        assert weights[own] == pytest.approx(expected_weight, abs=0.011)
-        assert sum(weights.values()) == pytest.approx(1, abs=0.011)
+        assert weights[own] == pytest.approx(expected_weight)
+        assert sum(weights.values()) == pytest.approx(1)
 
 
 def test_sheet_holds_every_row(preview, words, capsys):
@@ -91,13 +90,24 @@ def test_sheet_holds_every_row(preview, words, capsys):
     path = Path(capsys.readouterr().out.strip())
     assert path == Path(words[3]) / "preview.png"
     with Image.open(path) as sheet:
-        assert sheet.size == (6 * 166 + 6, BATCH * 194 + 6)
+        assert sheet.size == (6 * 184 + 8, BATCH * 237 + 8)
         pixels = np.asarray(sheet.convert("RGB"))
     # Nothing but white in none of the tiles.
     for row in range(BATCH):
         for column in range(6):
-            tile = pixels[6 + row * 194 : 126 + row * 194, 6 + column * 166 : 166 + column * 166]
-            assert (tile != 255).any()
+            top, left = 8 + row * 237, 8 + column * 184
+            tile = pixels[top : top + 132, left : left + 176]  # of 60 x 45 pixels
+            assert (tile != 255).any(axis=(1, 2)).all()
+            assert (pixels[top + 176 : top + 190, left : left + 176] != 255).any()  # its name
+
+
+def test_a_folder_that_cannot_be_made_is_said_in_one_line(preview, words, capsys, tmp_path):
+    (tmp_path / "file").touch()
+    assert preview.main([*words[:2], "--train_url", str(tmp_path / "file" / "run")]) == 2
+    error = capsys.readouterr().err
+    assert error.startswith("error: ")
+    assert error.count("\n") == 1
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
 
 
 def test_errors_are_one_line(preview, words, capsys):

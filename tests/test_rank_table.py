@@ -17,7 +17,11 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT / "scripts"))
 
 import rank_table  # noqa: E402
-from rank_table import RankTableError  # noqa: E402
+
+from src.errors import UserError  # noqa: E402
+from src.launch.addresses import parse_devices  # noqa: E402
+from src.launch.rank_table import check_rank_table  # noqa: E402
+from src.launch.rank_table_files import convert  # noqa: E402
 
 Table = Dict[str, Any]
 Damage = Callable[[Table], Any]
@@ -187,10 +191,10 @@ BROKEN: List[Tuple[Callable[[], Table], Damage, str]] = [
 @pytest.mark.parametrize(("whole", "damage", "said"), BROKEN, ids=[row[2][:50] for row in BROKEN])
 def test_each_damage_has_its_message(whole: Callable[[], Table], damage: Damage, said: str) -> None:
     table = whole()
-    rank_table.validate(copy.deepcopy(table))
+    check_rank_table(copy.deepcopy(table))
     damage(table)
-    with pytest.raises(RankTableError) as caught:
-        rank_table.validate(table)
+    with pytest.raises(UserError) as caught:
+        check_rank_table(table)
     assert said in str(caught.value)
     assert "\n" not in str(caught.value)
 
@@ -200,11 +204,11 @@ def test_the_messages_differ() -> None:
     swapped = table_of()
     first, second = swapped["server_list"][0]["device"]
     first["rank_id"], second["rank_id"] = "1", "0"
-    with pytest.raises(RankTableError, match="rank_id: is '1' where 0 is due"):
-        rank_table.validate(swapped)
+    with pytest.raises(UserError, match="rank_id: is '1' where 0 is due"):
+        check_rank_table(swapped)
     for wrong in (None, [], "x", 3):
-        with pytest.raises(RankTableError, match="table: must be an object"):
-            rank_table.validate(wrong)
+        with pytest.raises(UserError, match="table: must be an object"):
+            check_rank_table(wrong)
 
 
 @pytest.mark.parametrize(
@@ -220,8 +224,8 @@ def test_the_messages_differ() -> None:
 def test_a_damaged_template_2(damage: Damage, said: str) -> None:
     table = template2()
     damage(table)
-    with pytest.raises(RankTableError, match=said):
-        rank_table.convert(table)
+    with pytest.raises(UserError, match=said):
+        convert(table)
 
 
 def test_template_2_is_converted_when_completed(
@@ -289,8 +293,8 @@ def test_make_and_merge(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> N
 
 @pytest.mark.parametrize("text", ["", "0,0", "[4,4)", "a", "0-3"])
 def test_devices_that_are_none(text: str) -> None:
-    with pytest.raises(RankTableError, match="--devices"):
-        rank_table.parse_devices(text)
+    with pytest.raises(UserError, match="--devices"):
+        parse_devices(text)
 
 
 def test_files_that_are_none(tmp_path: Path) -> None:

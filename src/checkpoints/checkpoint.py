@@ -7,7 +7,6 @@ The format is MindSpore's own. Parameters of the network keep their names; every
 from __future__ import annotations
 
 import json
-import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Dict, Iterable, List, Mapping
@@ -16,7 +15,8 @@ import mindspore as ms
 import numpy as np
 from mindspore import Parameter, Tensor
 
-from ..errors import UserError
+from ..errors import UserError, some_of
+from ..runtime.files import replacing
 
 STATE_PREFIX = "train."
 _META = "train.meta"
@@ -53,7 +53,7 @@ class Checkpoint:
 
 
 def save_checkpoint(path: Path, parameters: Iterable[Parameter], meta: Dict[str, Any]) -> None:
-    """Writes to a temporary name in the same folder, flushes to disk, renames.
+    """Writes a file that is whole and on the disk when this returns.
 
     Args:
         meta: JSON values, returned as they are by `read_checkpoint`.
@@ -65,30 +65,8 @@ def save_checkpoint(path: Path, parameters: Iterable[Parameter], meta: Dict[str,
     text = json.dumps(meta).encode()
     record = {"name": _META, "data": Tensor(np.frombuffer(text, np.uint8))}
     tensors = [{"name": parameter.name, "data": parameter} for parameter in parameters]
-    temporary = path.with_name(f".{path.stem}.{os.getpid()}.tmp.ckpt")
-    try:
-        ms.save_checkpoint([*tensors, record], str(temporary))
-        _flush(temporary)
-        os.replace(temporary, path)
-        _flush(path.parent)
-    finally:
-        # The framework leaves one of its own beside it.
-        remove_unfinished(path.parent, temporary.stem)
-
-
-def remove_unfinished(folder: Path, name: str) -> None:
-    """Deletes the files of `folder` whose names begin with `name`."""
-    for path in folder.glob(f"{name}*"):
-        path.unlink(missing_ok=True)
-
-
-def _flush(path: Path) -> None:
-    """Waits until a file or the entries of a folder are on the disk."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+    with replacing(path, to_disk=True) as draft:
+        ms.save_checkpoint([*tensors, record], str(draft))
 
 
 def read_checkpoint(path: Path) -> Checkpoint:
@@ -133,7 +111,7 @@ def load_parameters(
     held = checkpoint.tensors
     problems = find_mismatches(wanted.values(), held)
     if problems:
-        found = "; ".join(_listing(title, entries) for title, entries in problems.items())
+        found = "; ".join(f"{len(e)} {title}: {some_of(e)}" for title, e in problems.items())
         raise UserError(f"checkpoint {checkpoint.describe()} does not fit {target}: {found}")
     for name, parameter in wanted.items():
         parameter.set_data(Tensor(held[name].asnumpy(), parameter.dtype))
@@ -161,8 +139,3 @@ def find_mismatches(
         ],
     }
     return {title: entries for title, entries in problems.items() if entries}
-
-
-def _listing(title: str, names: List[str], shown: int = 4) -> str:
-    more = f" and {len(names) - shown} more" if len(names) > shown else ""
-    return f"{len(names)} {title}: {', '.join(names[:shown])}{more}"

@@ -8,7 +8,6 @@ from __future__ import annotations
 import argparse
 import contextlib
 import logging
-import os
 import pickle
 import re
 import warnings
@@ -23,6 +22,7 @@ from ..errors import UserError
 from ..models.family import Family, Naming
 from ..models.registry import FAMILIES, family_of
 from ..models.weights import reference_names
+from ..runtime.files import write_whole
 
 _LOGGER = logging.getLogger(__name__)
 
@@ -282,17 +282,12 @@ def to_reference_names(arrays: Arrays, network: nn.Cell) -> Arrays:
 
 
 def write_safetensors(arrays: Arrays, path: Path, meta: Dict[str, str]) -> None:
-    """Writes under another name in the same folder, then renames.
+    """Writes a file that PyTorch's loaders read.
 
     Raises:
         OSError: the folder cannot be written or the disk is full.
     """
     from safetensors.numpy import save
 
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        # PyTorch's loaders expect the format to be said.
-        temporary.write_bytes(save(arrays, metadata={"format": "pt", **meta}))
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    # Its loaders expect the format to be said.
+    write_whole(path, save(arrays, metadata={"format": "pt", **meta}))

@@ -15,7 +15,7 @@ from typing import Any, Callable, Dict, List, NamedTuple, Tuple
 
 import numpy as np
 
-from ..errors import UserError
+from ..errors import UserError, on_one_line
 
 _SIDE = 32
 _PIXELS = 3 * _SIDE * _SIDE
@@ -188,7 +188,7 @@ def _archive_reader(path: Path, layout: _Layout) -> Callable[[str], bytes]:
                     contents[name] = file.read()
     # gzip and zlib have their own errors beside those of tarfile.
     except Exception as error:
-        raise _damaged(str(path), " ".join(str(error).split())) from error
+        raise _damaged(str(path), on_one_line(error)) from error
 
     def read(name: str) -> bytes:
         if name not in contents:
@@ -271,5 +271,4 @@ def load_arrays(data: bytes, where: str) -> Any:
         return _ArrayUnpickler(io.BytesIO(data), encoding="bytes").load()
     # A damaged pickle raises nearly anything.
     except Exception as error:
-        reason = " ".join(str(error).split()) or type(error).__name__
-        raise _damaged(where, f"no pickle of arrays: {reason}") from error
+        raise _damaged(where, f"no pickle of arrays: {on_one_line(error)}") from error

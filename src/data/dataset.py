@@ -10,7 +10,7 @@ from typing import Callable, Iterable, Iterator, List, NamedTuple, Optional
 import numpy as np
 
 from ..args import Config
-from ..errors import UserError
+from ..errors import UserError, some_of
 from .augment.random_erasing import BOX_COLUMNS
 from .sampler import Key
 from .samples import BadSample
@@ -143,9 +143,7 @@ class BadImages:
         self._found = []
 
     def _named(self) -> str:
-        shown = "; ".join(sample.reason for sample in self._found[:_NAMED_BAD])
-        hidden = len(self._found) - _NAMED_BAD
-        return f"{shown}; and {hidden} more" if hidden > 0 else shown
+        return some_of([sample.reason for sample in self._found], _NAMED_BAD, "; ")
 
 
 @functools.cache  # said once

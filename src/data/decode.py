@@ -15,7 +15,7 @@ import numpy as np
 import simplejpeg
 from PIL import Image, ImageOps
 
-from ..errors import UserError
+from ..errors import UserError, on_one_line
 
 # The limit at which Pillow itself refuses an image.
 LARGEST_MAX_PIXELS = 178_956_970
@@ -89,7 +89,7 @@ class Decoder:
         # Pillow's readers raise nearly anything on damaged bytes: OSError, SyntaxError,
         # ValueError, struct.error, zlib.error.
         except Exception as error:
-            reason = " ".join(str(error).replace(str(error.__class__), "").split())
+            reason = on_one_line(str(error).replace(str(error.__class__), ""))
             # Its own message holds the address of a buffer.
             reason = "unknown format" if "cannot identify" in reason else reason
             raise BadImageError(f"{name}: not a readable image ({reason})") from error

@@ -10,13 +10,14 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import os
-import tempfile
 import time
 import zipfile
 from pathlib import Path
-from typing import Any, Dict, Iterator, List, NamedTuple, Optional, Sequence, Tuple
+from typing import Dict, List, NamedTuple, Optional, Sequence, Tuple
 
 import numpy as np
+
+from ..runtime.files import replacing
 
 _FORMAT = 2
 # A folder that changed so shortly before it was listed may have changed again within the same tick
@@ -158,22 +159,6 @@ def _write_cache(places: Sequence[Path], listing: Listing, stamps: _Stamps) -> N
     for path in places:
         with contextlib.suppress(OSError):
             path.parent.mkdir(parents=True, exist_ok=True)
-            with _replacing(path) as file:
-                np.savez(file, format=_FORMAT, stamps=stamps, **columns)
+            with replacing(path) as draft:
+                np.savez(draft, format=_FORMAT, stamps=stamps, **columns)
             return
-
-
-@contextlib.contextmanager
-def _replacing(path: Path) -> Iterator[Any]:
-    """A file that takes the place of `path` when it is whole."""
-    with tempfile.NamedTemporaryFile(dir=path.parent, prefix=".", delete=False) as file:
-        try:
-            yield file
-            file.close()
-            # A temporary file is closed to other users, who train from the same folder.
-            os.chmod(file.name, 0o644)
-            os.replace(file.name, path)
-        except BaseException:
-            file.close()
-            os.unlink(file.name)
-            raise

@@ -12,7 +12,7 @@ from typing import Iterator, List
 
 import numpy as np
 
-from ..errors import UserError
+from ..errors import UserError, some_of
 from .decode import BadImageError, Decoder
 from .folder_index import (
     Listing,
@@ -177,15 +177,11 @@ def _check_same_classes(root: Path) -> None:
         return
     sides = [("train", train - val), ("val", val - train)]
     differences = "; ".join(
-        f"only in {split}/: {_abbreviate(sorted(names))}" for split, names in sides if names
+        f"only in {split}/: {some_of(sorted(names), _NAMED_CLASSES)}"
+        for split, names in sides
+        if names
     )
     raise UserError(f"{root}: train/ and val/ need the same class folders ({differences})")
-
-
-def _abbreviate(names: List[str]) -> str:
-    shown = ", ".join(names[:_NAMED_CLASSES])
-    hidden = len(names) - _NAMED_CLASSES
-    return f"{shown} and {hidden} more" if hidden > 0 else shown
 
 
 def paths_of(folder: ImageFolder) -> Iterator[str]:

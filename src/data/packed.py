@@ -24,7 +24,7 @@ from typing import Any, Dict, List
 
 import numpy as np
 
-from ..errors import UserError
+from ..errors import UserError, on_one_line
 from .decode import BadImageError, Decoder
 
 MANIFEST = "manifest.json"
@@ -98,7 +98,7 @@ def read_manifest(folder: Path) -> Dict[str, Any]:
         manifest: Dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise UserError(
-            f"{path}: no packed data set ({' '.join(str(error).split())}); write it, or finish it, "
+            f"{path}: no packed data set ({on_one_line(error)}); write it, or finish it, "
             "with scripts/pack_dataset.py"
         ) from error
     if manifest.get("format") != FORMAT:
@@ -154,7 +154,7 @@ def read_index(shard: Path, num_images: int) -> Dict[str, np.ndarray]:
             index = {name: arrays[name] for name in ("offsets", "lengths", "checksums", "labels")}
     except (OSError, KeyError, ValueError, EOFError, zipfile.BadZipFile) as error:
         raise UserError(
-            f"{path}: {' '.join(str(error).split())}; copy the folder again, or pack it again"
+            f"{path}: {on_one_line(error)}; copy the folder again, or pack it again"
         ) from error
     if any(len(column) != num_images for column in index.values()):
         raise UserError(f"{path}: not {num_images} images; pack it again")

@@ -21,6 +21,7 @@ from PIL import Image
 from tqdm import tqdm
 
 from ..errors import UserError
+from ..runtime.files import file_sha256, write_json
 from .augment.resampling import resize_box
 from .decode import BadImageError
 from .image_folder import ImageFolder, paths_of
@@ -92,7 +93,7 @@ def pack_split(
         "settings": asdict(settings),
         "shards": [{key: e[key] for key in ("file", "images", "bytes", "sha256")} for e in entries],
     }
-    _write_json(target / MANIFEST, manifest)
+    write_json(target / MANIFEST, manifest)
     return manifest
 
 
@@ -114,13 +115,7 @@ def _check_plan(source: ImageFolder, target: Path, settings: PackSettings) -> No
         raise UserError(f"{target}: holds something else, and is left alone; give another folder")
     else:
         target.mkdir(parents=True, exist_ok=True)
-        _write_json(path, plan)
-
-
-def _write_json(path: Path, content: Dict[str, Any]) -> None:
-    unfinished = path.with_suffix(".unfinished")
-    unfinished.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
-    os.replace(unfinished, path)
+        write_json(path, plan)
 
 
 def _entry_file(shard: Path) -> Path:
@@ -185,7 +180,7 @@ class _ShardWriter:
             # MindRecord makes files that nobody but their owner can read.
             finished.chmod(0o644)
             os.replace(finished, self._shard.parent / finished.name)
-        _write_json(_entry_file(self._shard), entry)
+        write_json(_entry_file(self._shard), entry)
         shutil.rmtree(staging)
         return entry
 
@@ -258,12 +253,3 @@ def shrunk(pixels: np.ndarray, short_side: int) -> np.ndarray:
     size = (max(round(width * scale), short_side), max(round(height * scale), short_side))
     box, part = (0, 0, height, width), (0, 0, *size)
     return resize_box(pixels, box, size, Image.Resampling.BICUBIC, part)
-
-
-def file_sha256(path: Path) -> str:
-    """Hexadecimal SHA-256 of a file."""
-    digest = hashlib.sha256()
-    with open(path, "rb") as file:
-        while block := file.read(1 << 22):
-            digest.update(block)
-    return digest.hexdigest()

@@ -25,9 +25,11 @@ _BATCHES_AHEAD = 2
 
 
 class ImageBatch(NamedTuple):
-    """Attributes:
-    paths: of the images, (B,).
-    image: (B, H, W, 3) uint8, RGB.
+    """Images as the network sees them, with their files.
+
+    Attributes:
+        paths: of the images, (B,).
+        image: (B, H, W, 3) uint8, RGB.
     """
 
     paths: List[str]

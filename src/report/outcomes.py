@@ -12,6 +12,7 @@ from typing import Any, Callable, Dict, List, NamedTuple, Optional, Tuple
 import numpy as np
 
 from ..errors import UserError
+from ..runtime.files import replacing
 from ..trainer.metrics import EvalResult
 from .predictions import top_k
 
@@ -81,10 +82,12 @@ class Outcomes:
 
 
 class Calibration(NamedTuple):
-    """Attributes:
-    images: in each bin.
-    confidence, accuracy: means of each bin, [0, 1].
-    ece: expected calibration error, [0, 1].
+    """How far the confidences can be trusted, in bins of equal width.
+
+    Attributes:
+        images: in each bin.
+        confidence, accuracy: means of each bin, [0, 1].
+        ece: expected calibration error, [0, 1].
     """
 
     images: np.ndarray
@@ -135,7 +138,7 @@ class Collector:
 
 def write_outcomes(outcomes: Outcomes, path: Path) -> None:
     """A row per image; `read_outcomes` reads it."""
-    with path.open("w", newline="", encoding="utf-8") as file:
+    with replacing(path) as draft, draft.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
         writer.writerow(_COLUMNS)
         rows = (outcomes.label, outcomes.predicted, outcomes.confidence, outcomes.correct)

@@ -5,13 +5,13 @@ from __future__ import annotations
 import base64
 import html
 import io
-import json
 from pathlib import Path
 from typing import Any, Dict, List, Optional, Sequence, Tuple
 
 import numpy as np
 
 from ..errors import UserError
+from ..runtime.files import write_json, write_whole
 from .outcomes import Collector, Outcomes, real_accuracy, summary, write_outcomes
 from .pictures import Tile, contact_sheet
 
@@ -64,16 +64,16 @@ def write_report(
     outcomes, collector = passes[0]
     write_outcomes(outcomes, folder / "images.csv")
     content = {**facts, "results": summaries}
-    (folder / "report.json").write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+    write_json(folder / "report.json", content)
     pictures = {"reliability.png": _reliability(outcomes)}
     if len(outcomes.class_names) <= _MATRIX_CLASSES:
         pictures["confusion.png"] = _confusion(outcomes)
     if collector.mistakes:
         pictures["mistakes.png"] = _mistakes(outcomes, collector)
     for name, content_of_file in pictures.items():
-        (folder / name).write_bytes(content_of_file)
+        write_whole(folder / name, content_of_file)
     page = folder / "report.html"
-    page.write_text(_page(outcomes, summaries, facts, pictures), encoding="utf-8")
+    write_whole(page, _page(outcomes, summaries, facts, pictures).encode())
     return page
 
 

@@ -13,10 +13,12 @@ _INK, _PAPER = (20, 20, 20), (255, 255, 255)
 
 
 class Tile(NamedTuple):
-    """Attributes:
-    image: (H, W, 3) uint8.
-    caption: lines below it; what is too long is cut.
-    good: a green (True) or red (False) frame; None: none.
+    """An image on the sheet.
+
+    Attributes:
+        image: (H, W, 3) uint8.
+        caption: lines below it; what is too long is cut.
+        good: a green (True) or red (False) frame; None: none.
     """
 
     image: np.ndarray
@@ -32,21 +34,35 @@ def contact_sheet(tiles: Sequence[Tile], *, columns: int = 5) -> Image.Image:
     rows = -(-len(tiles) // columns)
     sheet = Image.new("RGB", (columns * width + _GAP, rows * height + _GAP), _PAPER)
     draw = ImageDraw.Draw(sheet)
-    font = ImageFont.load_default(_FONT_SIZE)
+    font = _font()
     for index, tile in enumerate(tiles):
         left, top = _GAP + index % columns * width, _GAP + index // columns * height
-        side = Image.fromarray(tile.image).resize((TILE, TILE), Image.Resampling.BICUBIC)
-        sheet.paste(side, (left, top))
+        sheet.paste(_fitting_image(tile.image), (left, top))
         if tile.good is not None:
             colour = (30, 140, 60) if tile.good else (200, 40, 40)
             draw.rectangle((left - 2, top - 2, left + TILE + 1, top + TILE + 1), None, colour, 2)
         for number, text in enumerate(tile.caption):
             line = top + TILE + 3 + number * _LINE
-            draw.text((left, line), _fitting(text, font), fill=_INK, font=font)
+            draw.text((left, line), _fitting_text(text, font), fill=_INK, font=font)
     return sheet
 
 
-def _fitting(text: str, font: Any) -> str:
+def _font() -> Any:
+    try:
+        return ImageFont.load_default(_FONT_SIZE)
+    except TypeError:  # Pillow 9, which goes with MindSpore 2.0, has one size
+        return ImageFont.load_default()
+
+
+def _fitting_image(pixels: np.ndarray) -> Image.Image:
+    """The longer side becomes TILE."""
+    image = Image.fromarray(pixels)
+    scale = TILE / max(image.size)
+    width, height = (max(1, round(side * scale)) for side in image.size)
+    return image.resize((width, height), Image.Resampling.BICUBIC)
+
+
+def _fitting_text(text: str, font: Any) -> str:
     text = text.replace("\n", " ")
     if font.getlength(text) <= TILE:
         return text

@@ -8,6 +8,7 @@ from typing import Any, List, Optional, Sequence, Tuple
 import numpy as np
 
 from ..errors import UserError
+from ..runtime.files import replacing
 from .pictures import Tile, contact_sheet, overlay
 from .predictions import Prediction
 
@@ -67,6 +68,8 @@ class PredictionSheets:
     def _write(self) -> None:
         path = self._folder / f"predictions_{len(self._written) + 1:03d}.png"
         # With heat maps in pairs, so that none is torn apart.
-        contact_sheet(self._tiles, columns=5 if self._heat_maps is None else 6).save(path)
+        sheet = contact_sheet(self._tiles, columns=5 if self._heat_maps is None else 6)
+        with replacing(path) as draft:
+            sheet.save(draft)
         self._tiles.clear()
         self._written.append(path)

@@ -10,13 +10,9 @@ from typing import Any, Callable, Dict, Iterable, List, Optional
 from mindspore import Parameter
 
 from ..args import Config
-from ..checkpoints.checkpoint import (
-    Checkpoint,
-    read_checkpoint,
-    remove_unfinished,
-    save_checkpoint,
-)
-from ..errors import TrainingFailed, UserError
+from ..checkpoints.checkpoint import Checkpoint, read_checkpoint, save_checkpoint
+from ..errors import TrainingFailed, UserError, on_one_line
+from ..runtime.files import remove_unfinished, replacing
 
 # In the record of last.ckpt: the other names it has earned. A process killed before it gave them
 # does so when it is resumed.
@@ -40,8 +36,8 @@ class CheckpointFolder:
     def create(self, resumed: Optional[Checkpoint] = None) -> None:
         """Makes the folder, and ends what a killed process had not finished writing."""
         self.folder.mkdir(parents=True, exist_ok=True)
-        for name in (".last.", ".best.", ".epoch_"):
-            remove_unfinished(self.folder, name)
+        for stem in ("last", "best", "epoch_*"):
+            remove_unfinished(self.folder, stem)
         if resumed and resumed.path == self.last:
             self._publish_all(resumed.meta.get(_NAMES, []))
 
@@ -97,10 +93,10 @@ class CheckpointFolder:
             save_checkpoint(self.last, parameters, {**meta, _NAMES: names})
             self._publish_all(names)
         except (OSError, RuntimeError, ValueError) as error:
-            reason = " ".join(str(error).split())
             raise TrainingFailed(
-                f"step {meta['step']}: {self.folder} cannot take a checkpoint ({reason}); the "
-                "previous one is whole: make room, then continue with --resume auto"
+                f"step {meta['step']}: {self.folder} cannot take a checkpoint "
+                f"({on_one_line(error)}); the previous one is whole: make room, then continue with "
+                "--resume auto"
             ) from error
         self.on_save()
 
@@ -115,10 +111,9 @@ class CheckpointFolder:
 
     def _publish(self, name: str) -> None:
         """Gives `last.ckpt` a second name: the rename of a later `last.ckpt` leaves it alone."""
-        temporary = self.folder / f".{name}.{os.getpid()}.tmp"
-        temporary.unlink(missing_ok=True)
-        try:
-            os.link(self.last, temporary)
-        except OSError:  # FAT, some network file systems
-            shutil.copyfile(self.last, temporary)
-        os.replace(temporary, self.folder / name)
+        with replacing(self.folder / name) as draft:
+            draft.unlink()  # a link needs a free name
+            try:
+                os.link(self.last, draft)
+            except OSError:  # FAT, some network file systems
+                shutil.copyfile(self.last, draft)

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import csv
-import os
 from pathlib import Path
 from typing import Any, Dict, List, Mapping, Optional, TextIO, Tuple
 
 from ..errors import TrainingFailed
+from ..runtime.files import replacing
 from .tensorboard_events import TensorBoardEvents
 
 COLUMNS = (
@@ -45,12 +45,10 @@ class Records:
         self, path: Path, *, first_step: int, events: Optional[TensorBoardEvents] = None
     ) -> None:
         rows = [row for row in read_records(path) if int(row["step"]) <= first_step]
-        temporary = path.with_name(f".{path.name}.tmp")
-        with temporary.open("w", newline="", encoding="utf-8") as file:
+        with replacing(path) as draft, draft.open("w", newline="", encoding="utf-8") as file:
             writer = csv.DictWriter(file, COLUMNS)
             writer.writeheader()
             writer.writerows(rows)
-        os.replace(temporary, path)
         self._file: TextIO = path.open("a", newline="", encoding="utf-8")
         self._writer = csv.DictWriter(self._file, COLUMNS)
         self._events = events
@@ -165,5 +163,6 @@ def _save(figure: Any, panels: Any, picture: Path, *, against: str) -> None:
             axes.grid(alpha=0.3)
         if axes.get_legend_handles_labels()[1]:
             axes.legend()
-    figure.savefig(picture, dpi=110)
+    with replacing(picture) as draft:
+        figure.savefig(draft, dpi=110)
     pyplot.close(figure)

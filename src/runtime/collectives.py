@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Optional
+from typing import Optional, Tuple
 
 import mindspore as ms
 import numpy as np
 from mindspore import Tensor, nn, ops
 
 from ..errors import UserError
-from ..optim.tensors import Tensors, for_each
-from .device import World
+from .ranks import World
 
 # A float64 is the sum of three float32, which is what every backend's collectives carry.
 _PARTS = 3
+_for_each = ops.HyperMap()
 
 
 class MeanOverRanks(nn.Cell):
@@ -25,8 +25,8 @@ class MeanOverRanks(nn.Cell):
         self.all_reduce = ops.AllReduce(ops.ReduceOp.SUM).add_prim_attr("fusion", 1)
         self.size = float(world.size)
 
-    def construct(self, tensors: Tensors) -> Tensors:
-        return for_each(self._mean, tensors)
+    def construct(self, tensors: Tuple[Tensor, ...]) -> Tuple[Tensor, ...]:
+        return _for_each(self._mean, tensors)
 
     def _mean(self, tensor: Tensor) -> Tensor:
         return self.all_reduce(tensor) / self.size

@@ -5,85 +5,16 @@ from __future__ import annotations
 import logging
 import os
 import resource
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Dict, Mapping, Optional
+from typing import Any, Dict
 
 from ..args import RunConfig
-from ..errors import UserError
+from ..errors import UserError, on_one_line
 from ..kernels import build, selection
 from .log import log_problems_only
+from .ranks import World, read_rank_environment
 
 _LOGGER = logging.getLogger(__name__)
-
-# What each launcher sets: MindSpore's dynamic cluster (msrun, or scripts/launch.py on 2.0), a rank
-# table, OpenMPI. MindSpore reads the number of the process itself.
-_ROLE, _CLUSTER_SIZE = "MS_ROLE", "MS_WORKER_NUM"
-_RANK, _SIZE = "RANK_ID", "RANK_SIZE"
-_MPI_RANK, _MPI_SIZE = "OMPI_COMM_WORLD_RANK", "OMPI_COMM_WORLD_SIZE"
-_MPI_LOCAL_RANK = "OMPI_COMM_WORLD_LOCAL_RANK"
-
-
-@dataclass(frozen=True)
-class World:
-    """The processes that train together: `size` of them, this one has number `rank`."""
-
-    rank: int = 0
-    size: int = 1
-
-    @property
-    def is_main(self) -> bool:
-        """This process writes the files of the run."""
-        return self.rank == 0
-
-
-ALONE = World()
-
-
-@dataclass(frozen=True)
-class RankEnvironment:
-    """What the launcher said: how many processes, and the device of this one (None: nothing)."""
-
-    size: int
-    device_id: Optional[int]
-
-
-def read_rank_environment(environ: Mapping[str, str]) -> Optional[RankEnvironment]:
-    """What launcher started this process, by its variables; None: one process alone.
-
-    Raises:
-        UserError: a variable that is missing or no number.
-    """
-    if _ROLE in environ:
-        size = _integer(environ, _CLUSTER_SIZE)
-    elif _MPI_SIZE in environ:
-        size = _integer(environ, _MPI_SIZE)
-        _integer(environ, _MPI_RANK)
-    elif _SIZE in environ:
-        size = _integer(environ, _SIZE)
-        if size > 1 and environ.get("RANK_TABLE_FILE", "") == "":
-            raise UserError(
-                f"{_SIZE} {size}: neither RANK_TABLE_FILE nor {_ROLE} is set; start several "
-                "processes with scripts/launch.py, msrun or mpirun"
-            )
-        if size > 1 and _integer(environ, _RANK) >= size:
-            raise UserError(f"{_RANK} {environ[_RANK]}: must be below {_SIZE} {size}")
-    else:
-        return None
-    if size == 1 and environ.get(_ROLE) != "MS_SCHED":
-        return None
-    name = "DEVICE_ID" if "DEVICE_ID" in environ else _MPI_LOCAL_RANK
-    return RankEnvironment(size, _integer(environ, name) if name in environ else None)
-
-
-def _integer(environ: Mapping[str, str], name: str) -> int:
-    text = environ.get(name, "")
-    if not text.isdecimal():
-        raise UserError(
-            f"{name} {text!r}: the launcher must set it to a number; start several processes with "
-            "scripts/launch.py, msrun or mpirun"
-        )
-    return int(text)
 
 
 def setup_device(run: RunConfig, *, seed: int) -> World:
@@ -137,10 +68,9 @@ def _join(size: int) -> World:
     try:
         communication.init()
     except (RuntimeError, ValueError, TypeError) as error:
-        reason = " ".join(str(error).split())[:200]
         raise UserError(
-            f"the {size} processes did not find each other ({reason}); see the logs of the other "
-            "ranks, and docs/distributed.md"
+            f"the {size} processes did not find each other ({on_one_line(error)}); see the logs of "
+            "the other ranks, and docs/distributed.md"
         ) from error
     return World(communication.get_rank(), communication.get_group_size())
 
@@ -217,7 +147,7 @@ class _Trace:
         try:
             self._profiler = start_profiler(self._folder)
         except (RuntimeError, ValueError, TypeError, ImportError, OSError) as error:
-            self.verdict = f"does not work here ({' '.join(str(error).split())[:120]})"
+            self.verdict = f"does not work here ({on_one_line(error, 120)})"
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -228,7 +158,7 @@ class _Trace:
             self._profiler.analyse()
             self.verdict = "written"
         except (RuntimeError, ValueError, TypeError, OSError) as error:
-            self.verdict = f"does not work here ({' '.join(str(error).split())[:120]})"
+            self.verdict = f"does not work here ({on_one_line(error, 120)})"
 
 
 def trace_steps(folder: Path) -> _Trace:

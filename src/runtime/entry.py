@@ -6,41 +6,77 @@ import argparse
 import logging
 import signal
 import sys
-from typing import Any, Callable, NoReturn, Optional, Sequence, Type
+from typing import TYPE_CHECKING, Any, Callable, List, NoReturn, Optional, Sequence, Tuple, Type
 
-from ..args import Config, parse_args
 from ..errors import StoppedBySignal, TrainingFailed, UserError
 from .stop_signal import interrupts_reach_python
+
+if TYPE_CHECKING:
+    from ..args import Config
 
 
 def run_entry_point(
     work: Callable[[Any], None],
     argv: Optional[Sequence[str]],
-    config_type: Type[Config] = Config,
+    config_type: Optional[Type[Config]] = None,
 ) -> int:
     """Parses `argv`, runs `work` and returns the exit code.
 
     0; 1 when training failed; 2 for what the user can mend, files and disks included; 128 + N when
     signal N ended it.
+
+    Args:
+        config_type: what `work` takes; None: `Config`.
     """
-    config = parse_args(argv, config_type)
+    # A command without a recipe starts on a Python that has no package but its own.
+    from ..args import Config, parse_args
+
+    config = parse_args(argv, config_type or Config)
     return _run(lambda: work(config), debug=config.run.debug)
 
 
 class CommandParser(argparse.ArgumentParser):
     """Arguments of a command that has no recipe: one line and exit code 2 for a wrong one."""
 
-    def __init__(self, program: str, description: str) -> None:
+    def __init__(self, prog: str, description: str = "") -> None:
         super().__init__(
-            prog=program,
+            prog=prog,
             description=description,
             formatter_class=argparse.RawDescriptionHelpFormatter,
             allow_abbrev=False,
         )
-        self.add_argument("--debug", action="store_true", help="show the traceback of an error")
+        self._takes_keys = False
+        self._words: List[str] = []
+        # Suppressed, because the default of a subcommand would hide what stands before it.
+        self.add_argument(
+            "--debug",
+            action="store_true",
+            default=argparse.SUPPRESS,
+            help="show the traceback of an error",
+        )
+
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
+        self._words = sys.argv[1:] if args is None else list(args)
+        return super().parse_known_args(self._words, namespace)
+
+    def parse_with_keys(
+        self, argv: Optional[Sequence[str]]
+    ) -> Tuple[argparse.Namespace, List[str]]:
+        """The arguments of this parser, and the other words, which are keys of a recipe."""
+        self._takes_keys = True
+        arguments, keys = self.parse_known_args(argv)
+        return arguments, [*keys, "--debug"] if "debug" in arguments else keys
 
     def error(self, message: str) -> NoReturn:
-        self.exit(2, f"error: {message}; see --help\n")
+        # A misspelt option is missing too: say what was read, not only what was not.
+        unknown = self._unknown_options() if "are required:" in message else []
+        said = f"unrecognized arguments: {' '.join(unknown)}; {message}" if unknown else message
+        self.exit(2, f"error: {' '.join(said.split())}; see --help\n")
+
+    def _unknown_options(self) -> List[str]:
+        options = [word.partition("=")[0] for word in self._words if word.startswith("--")]
+        known = {name for action in self._actions for name in action.option_strings}
+        return [] if self._takes_keys else [name for name in options if name not in known]
 
 
 def run_command(
@@ -57,7 +93,7 @@ def run_command(
 
 def run_parsed(work: Callable[[argparse.Namespace], Any], arguments: argparse.Namespace) -> int:
     """The same for arguments that are parsed already."""
-    return _run(lambda: work(arguments), debug=arguments.debug)
+    return _run(lambda: work(arguments), debug=getattr(arguments, "debug", False))
 
 
 def _run(work: Callable[[], Any], *, debug: bool) -> int:

@@ -16,16 +16,16 @@ from PIL import Image
 
 from ..args import ExportRun, replace
 from ..data.digits import read_digits
-from ..errors import UserError
+from ..errors import UserError, on_one_line
 from ..overrides import without_overrides
 from ..runtime import compat
+from ..runtime.files import file_sha256
 from ..trainer.build import build_network
 from ..trainer.evaluate import EvalNet
 from ..trainer.open_checkpoint import open_checkpoint
 from .converter_config import write_converter_configs
 from .export_record import (
     ExportRecord,
-    file_sha256,
     record_path,
     transform_of,
     write_record,
@@ -119,8 +119,9 @@ def _compare(predict: Predict, images: np.ndarray, expected: np.ndarray, path: P
     try:
         found = predict(images)
     except Exception as error:  # whatever the runtime's loader met
-        reason = " ".join(str(error).split())[:200]
-        raise UserError(f"output {str(path)!r}: cannot be loaded back ({reason})") from error
+        raise UserError(
+            f"output {str(path)!r}: cannot be loaded back ({on_one_line(error)})"
+        ) from error
     difference = float(np.abs(found - expected).max())
     limit = _TOLERANCE * max(1.0, float(np.abs(expected).max()))
     print(f"largest difference of {expected.size} logits from the network's: {difference:.3g}")

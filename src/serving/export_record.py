@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -11,7 +10,7 @@ from typing import Any, Dict, List, Optional
 from ..args import Config
 from ..configs.parser import keys_marked
 from ..errors import UserError
-from ..runtime.files import write_whole
+from ..runtime.files import file_sha256, write_json
 
 
 @dataclass(frozen=True)
@@ -57,19 +56,9 @@ def record_path(path: Path) -> Path:
     return path.with_name(f"{path.name}.json")
 
 
-def file_sha256(path: Path) -> str:
-    """Hexadecimal SHA-256 of a file."""
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        for block in iter(lambda: file.read(1 << 20), b""):
-            digest.update(block)
-    return digest.hexdigest()
-
-
 def write_record(path: Path, record: ExportRecord) -> None:
     """Writes the record of the file at `path` beside it."""
-    text = json.dumps(asdict(record), indent=2) + "\n"
-    write_whole(record_path(path), text.encode())
+    write_json(record_path(path), asdict(record))
 
 
 def read_record(path: Path) -> ExportRecord:

@@ -10,7 +10,7 @@ from mindspore import Tensor, nn
 
 from ..args import AnyConfig, EvalRun, replace
 from ..configs import parser
-from ..errors import UserError
+from ..errors import UserError, on_one_line
 from ..runtime import compat
 from .export_record import ExportRecord, read_record
 from .input_format import normalize_before
@@ -43,9 +43,9 @@ def load_mindir(path: Path) -> nn.Cell:
     try:
         return nn.GraphCell(ms.load(str(path)))
     except (RuntimeError, ValueError) as error:
-        reason = " ".join(str(error).split())[:200]
         raise UserError(
-            f"mindir {str(path)!r}: MindSpore {compat.version()} cannot read it ({reason})"
+            f"mindir {str(path)!r}: MindSpore {compat.version()} cannot read it "
+            f"({on_one_line(error)})"
         ) from error
 
 

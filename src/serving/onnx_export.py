@@ -18,7 +18,6 @@ from mindspore import Tensor, nn, ops
 from ..models.layers.attention import SplitHeads
 from ..runtime.compat import export_onnx
 
-_OPSET = 11
 INPUT, OUTPUT = "image", "logits"
 
 

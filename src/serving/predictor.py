@@ -9,7 +9,7 @@ import numpy as np
 from mindspore import Tensor
 
 from ..args import Config
-from ..errors import UserError
+from ..errors import UserError, on_one_line
 from ..trainer.build import build_eval_net
 from ..trainer.evaluate import EvalNet
 from ..trainer.open_checkpoint import open_checkpoint
@@ -109,9 +109,8 @@ def _onnx_of(path: Path) -> Run:
     try:
         session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
     except Exception as error:  # onnxruntime's own kinds
-        reason = " ".join(str(error).split())[:200]
         raise UserError(
-            f"pretrained {str(path)!r}: onnxruntime cannot read it ({reason})"
+            f"pretrained {str(path)!r}: onnxruntime cannot read it ({on_one_line(error)})"
         ) from error
     return lambda image: np.asarray(session.run(None, {INPUT: image})[0])
 

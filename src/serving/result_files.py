@@ -5,11 +5,11 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, List
+from typing import List
 
 import numpy as np
 
-from ..errors import UserError
+from ..errors import UserError, some_of
 from ..trainer.metrics import EvalResult, EvalTotals
 
 _ENDING = "_0.bin"
@@ -83,15 +83,9 @@ def _check(folder: Path, labels: Labels) -> None:
         "surplus": sorted(set(found) - set(labels.results)),
         f"not of {size} bytes": [n for n in labels.results if found.get(n, size) != size],
     }
-    faults = [f"{fault}: {_named(names)}" for fault, names in wrong.items() if names]
+    faults = [f"{fault}: {some_of(names, _NAMED)}" for fault, names in wrong.items() if names]
     if faults:
         raise UserError(
             f"result_dir {str(folder)!r}: not the {len(labels.results)} results of these labels "
             f"({'; '.join(faults)}); run the C++ program again into an empty folder"
         )
-
-
-def _named(names: List[Any]) -> str:
-    shown = ", ".join(names[:_NAMED])
-    hidden = len(names) - _NAMED
-    return f"{shown} and {hidden} more" if hidden > 0 else shown

@@ -14,7 +14,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any, Callable, Dict, NamedTuple, Optional, TypeVar
 
-from ..errors import UserError
+from ..errors import UserError, on_one_line
 
 _LOGGER = logging.getLogger(__name__)
 
@@ -96,7 +96,7 @@ def _may_pass(error: BaseException) -> bool:
 
 def reason(error: BaseException) -> str:
     """An error on one line of up to 200 characters."""
-    return " ".join(f"{type(error).__name__}: {error}".split())[:200]
+    return on_one_line(f"{type(error).__name__}: {error}")
 
 
 def explained(url: str, error: BaseException) -> UserError:

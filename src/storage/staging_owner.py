@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, Dict, Optional
 
 from ..errors import UserError
+from ..runtime.files import write_whole
 
 _LOGGER = logging.getLogger(__name__)
 
@@ -80,9 +81,12 @@ class StagingOwner:
 
     def _write(self, name: str) -> Path:
         path = self._marker.with_name(name)
-        content = {"process": _identity(), "deadline": time.time() + self._owner_s}
-        path.write_text(json.dumps(content), encoding="utf-8")
+        path.write_bytes(self._sign())
         return path
+
+    def _sign(self) -> bytes:
+        content = {"process": _identity(), "deadline": time.time() + self._owner_s}
+        return json.dumps(content).encode()
 
     def _owner_name(self) -> str:
         owner = self._read(self._marker)
@@ -125,7 +129,7 @@ class StagingOwner:
     def _keep(self) -> None:
         # Whoever took over from a process that had been stopped for long keeps it.
         while not self._is_over.wait(self._owner_s / 4) and self._is_mine():
-            os.replace(self._write(".owner.new"), self._marker)
+            write_whole(self._marker, self._sign())
 
 
 def _identity() -> Dict[str, Any]:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import json
 import logging
-import os
 from pathlib import Path
-from typing import Any, Dict, Optional, Tuple
+from typing import Any, Dict, List, Optional
 
 from ..errors import UserError
+from ..runtime.files import write_whole
 from .moxing_adapter import fetch, real_moxing, upload_by_moxing
 from .remote_files import Listing, RemoteFile, Storage, reason
 
@@ -17,9 +17,6 @@ _LOGGER = logging.getLogger(__name__)
 # In the run's folder: what has been sent, so that a restarted process knows it.
 _RECORD = ".uploaded.json"
 _LAST = "last.ckpt"
-
-# (modification time in ns, size) of a local file
-Version = Tuple[int, int]
 
 
 class RunMirror:
@@ -75,9 +72,7 @@ class RunMirror:
         return self._storage.upload(path, name)
 
     def _write_record(self) -> None:
-        temporary = self._folder / f"{_RECORD}.{os.getpid()}.tmp"
-        temporary.write_text(json.dumps(self._sent), encoding="utf-8")
-        os.replace(temporary, self._folder / _RECORD)
+        write_whole(self._folder / _RECORD, json.dumps(self._sent).encode())
 
     def bring_back(self) -> None:
         """Makes the folder hold the run as it is at the URL, when that is further than this one.
@@ -135,6 +130,7 @@ def _is_brought(name: str) -> bool:
     return "/" not in name and not name.startswith(("epoch_", "."))
 
 
-def _version(path: Path) -> Any:
+def _version(path: Path) -> List[int]:
+    """Modification time in ns, and size; a list, as it comes back from JSON."""
     state = path.stat()
     return [state.st_mtime_ns, state.st_size]

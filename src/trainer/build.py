@@ -22,7 +22,7 @@ from ..optim.ema import Ema
 from ..optim.optimizer import create_optimizer
 from ..overrides import without_overrides
 from ..runtime.collectives import MeanOverRanks
-from ..runtime.device import ALONE, World
+from ..runtime.ranks import ALONE, World
 from .evaluate import EvalNet
 from .train_one_step import (
     AnyNetWithLoss,

@@ -9,7 +9,7 @@ import numpy as np
 from mindspore import Tensor, nn
 
 from ..runtime.collectives import sum_over_ranks
-from ..runtime.device import ALONE, World
+from ..runtime.ranks import ALONE, World
 from .metrics import EvalResult, EvalTotals
 
 if TYPE_CHECKING:

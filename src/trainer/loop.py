@@ -19,7 +19,7 @@ from ..runs.folder import CheckpointFolder
 from ..runs.progress import Pace, ProgressDisplay, StepClock
 from ..runs.records import Records, draw_curves, read_records
 from ..runtime.collectives import StopVote, gather_from_ranks, sum_over_ranks
-from ..runtime.device import ALONE, World
+from ..runtime.ranks import ALONE, World
 from ..runtime.stop_signal import StopSignal
 from . import forensics
 from .announcement import describe_run

@@ -19,8 +19,8 @@ from ..runs.folder import CheckpointFolder, run_folder
 from ..runs.records import Records
 from ..runs.tensorboard_events import TensorBoardEvents
 from ..runtime.collectives import check_equal_over_ranks
-from ..runtime.device import ALONE, World
 from ..runtime.log import log_to_file
+from ..runtime.ranks import ALONE, World
 from .build import build_eval_net, build_network, build_train_step
 from .loop import Trainer
 from .run_state import RunState

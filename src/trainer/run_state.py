@@ -10,7 +10,7 @@ import mindspore as ms
 import numpy as np
 
 from ..args import Config, to_yaml
-from ..runtime.device import ALONE, World
+from ..runtime.ranks import ALONE, World
 
 
 @dataclass

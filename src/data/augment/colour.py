@@ -88,7 +88,10 @@ class RandomGrayscale:
 
 
 def gaussian_blur(image: np.ndarray, sigma: float) -> np.ndarray:
-    """Blur with a Gaussian of `sigma` pixels, cut off at 11, mirrored at the border."""
+    """Blur with a Gaussian of `sigma` pixels, cut off at 11, mirrored at the border.
+
+    The policies' GaussianBlur is another one: `image_ops.extended_box_blur`.
+    """
     offsets = np.arange(-_BLUR_RADIUS, _BLUR_RADIUS + 1)
     weights = np.exp(-0.5 * (offsets / sigma) ** 2)
     weights /= weights.sum()

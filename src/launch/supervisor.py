@@ -185,6 +185,8 @@ def supervise(processes: Sequence[Process], environ: Dict[str, str], *, grace_s:
     """
     for process in processes:
         process.log.parent.mkdir(parents=True, exist_ok=True)
+    # The processes inherit what is blocked here, and Ctrl-C must reach them.
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
     # What a launcher below leaves behind becomes our child, so it can be found and ended.
     ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
     running: List[_Running] = []

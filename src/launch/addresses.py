@@ -1,0 +1,77 @@
+"""What a host knows of itself: its entry in a rank table, the addresses of its devices."""
+
+from __future__ import annotations
+
+import re
+import socket
+import subprocess
+from pathlib import Path
+from typing import Dict, List, Optional, Sequence, Set
+
+from ..errors import UserError
+from .rank_table import Table
+
+
+def local_server(table: Table, server_id: Optional[str]) -> Table:
+    """The entry of this host: the named one, the only one, or the one with an address of ours."""
+    servers = table["server_list"]
+    if server_id is None and len(servers) == 1:
+        return servers[0]
+    mine = {server_id} if server_id else _own_addresses()
+    keys = ("server_id", "host_ip", "server_ip")
+    found = [s for s in servers if any(s.get(key) in mine for key in keys)]
+    if len(found) == 1:
+        return found[0]
+    names = ", ".join(server["server_id"] for server in servers)
+    raise UserError(
+        f"server_id {', '.join(sorted(mine))}: is not one of the rank table's ({names}); give this "
+        "host's with --server_id"
+    )
+
+
+def _own_addresses() -> Set[str]:
+    try:
+        found = subprocess.run(["hostname", "-I"], capture_output=True, text=True).stdout.split()
+    except OSError:
+        found = []
+    return {*found, socket.gethostname()}
+
+
+def device_ips(devices: Sequence[int], *, hccn_tool: str, hccn_conf: Path) -> Dict[int, str]:
+    """Address of each device, of `hccn_tool -i N -ip -g` or else of hccn.conf (`address_N=`).
+
+    Raises:
+        UserError: neither knows it.
+    """
+    text = hccn_conf.read_text(encoding="utf-8") if hccn_conf.is_file() else ""
+    configured = dict(re.findall(r"^\s*address_([0-9]+)\s*=\s*(\S+)", text, re.MULTILINE))
+    found = {}
+    for device in devices:
+        command = [hccn_tool, "-i", str(device), "-ip", "-g"]
+        try:
+            said = subprocess.run(command, capture_output=True, text=True, timeout=60).stdout
+        except (OSError, subprocess.TimeoutExpired):
+            said = ""
+        match = re.search(r"ipaddr:\s*(\S+)", said)
+        address = match.group(1) if match else configured.get(str(device))
+        if address is None:
+            raise UserError(
+                f"device {device}: neither {hccn_tool} nor {hccn_conf} knows its address; run on "
+                "the Ascend host as a user who may, or set it with hccn_tool"
+            )
+        found[device] = address
+    return found
+
+
+def parse_devices(text: str) -> List[int]:
+    """`0,1,2,3`, or the model zoo's half-open `[0,4)`."""
+    zoo = re.fullmatch(r"\[([0-9]+),([0-9]+)\)", text.replace(" ", ""))
+    if zoo:
+        devices = list(range(int(zoo.group(1)), int(zoo.group(2))))
+    elif re.fullmatch("[0-9]+(,[0-9]+)*", text):
+        devices = [int(part) for part in text.split(",")]
+    else:
+        devices = []
+    if not devices or len(set(devices)) != len(devices):
+        raise UserError(f"--devices {text!r}: must be like 0,1,2,3 or [0,8), none twice")
+    return sorted(devices)

@@ -1,0 +1,108 @@
+"""Files that are whole or not there, and the words of an error."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from pathlib import Path
+
+import mindspore as ms
+import numpy as np
+import pytest
+from mindspore import Parameter, Tensor
+
+from src.checkpoints.checkpoint import save_checkpoint
+from src.errors import UserError, on_one_line, some_of
+from src.runtime import files
+from src.runtime.files import check_output, file_sha256, remove_unfinished, replacing, write_whole
+
+
+def names(folder: Path) -> list:
+    return sorted(path.name for path in folder.iterdir())
+
+
+@pytest.mark.parametrize("error", [OSError("full"), RuntimeError("broken"), KeyboardInterrupt()])
+def test_what_fails_leaves_the_old_file_and_nothing_beside_it(
+    error: BaseException, tmp_path: Path
+) -> None:
+    path = tmp_path / "run[1].ckpt"
+    path.write_bytes(b"old")
+
+    def write() -> None:
+        with replacing(path) as draft:
+            assert draft.suffix == ".ckpt"
+            assert draft.name.startswith(".")  # of no interest to uploads and listings
+            draft.write_bytes(b"half")
+            draft.with_name(f"{draft.stem}_of_a_library").touch()
+            raise error
+
+    with pytest.raises(type(error)):
+        write()
+    assert (names(tmp_path), path.read_bytes()) == ([path.name], b"old")
+
+
+def test_two_writers_of_a_file_do_not_meet(tmp_path: Path) -> None:
+    path = tmp_path / "a.json"
+    with replacing(path) as first:
+        first.write_text("first")
+        with replacing(path) as second:
+            second.write_text("second")
+        assert path.read_text() == "second"
+    assert (names(tmp_path), path.read_text()) == (["a.json"], "first")
+
+
+def test_what_must_be_on_the_disk_is_flushed_before_and_after_the_rename(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "a"
+    flushed = []
+    monkeypatch.setattr(files, "_flush", lambda place: flushed.append((place, path.exists())))
+    with replacing(path, to_disk=True) as draft:
+        pass
+    assert flushed == [(draft, False), (tmp_path, True)]
+
+
+def test_the_error_names_the_file_that_was_meant(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    path = tmp_path / "file" / "a.json"
+    with pytest.raises(NotADirectoryError) as caught:
+        write_whole(path, b"")
+    assert caught.value.filename == str(path)
+    parameter = Parameter(Tensor(np.zeros(2, np.float32)), name="weight")
+    with pytest.raises(OSError, match=r"Not a directory: .*b\.ckpt"):
+        save_checkpoint(path.with_name("b.ckpt"), [parameter], {})
+    save_checkpoint(tmp_path / "b.ckpt", [parameter], {})
+    assert names(tmp_path) == ["b.ckpt", "file"]
+    assert "weight" in ms.load_checkpoint(str(tmp_path / "b.ckpt"))
+
+
+def test_what_a_killed_process_left_is_removed(tmp_path: Path) -> None:
+    for name in ("last.ckpt", ".last.12ab.ckpt", ".epoch_003.12.ckpt", ".uploaded.json"):
+        (tmp_path / name).touch()
+    for stem in ("last", "epoch_*"):
+        remove_unfinished(tmp_path, stem)
+    assert names(tmp_path) == [".uploaded.json", "last.ckpt"]
+
+
+def test_outputs_are_refused_before_any_work(tmp_path: Path) -> None:
+    check_output("output", Path("here.png"), ".png", ".PNG")
+    check_output("output", tmp_path / "any")
+    with pytest.raises(UserError, match=r"output '.*a\.jpg': expected a \.png file"):
+        check_output("output", tmp_path / "a.jpg", ".png", ".PNG")
+    with pytest.raises(UserError, match=r"json '.*': no such folder"):
+        check_output("json", tmp_path / "none" / "a.json")
+
+
+def test_the_hash_of_a_file(tmp_path: Path) -> None:
+    data = os.urandom((1 << 22) + 17)
+    (tmp_path / "a").write_bytes(data)
+    assert file_sha256(tmp_path / "a") == hashlib.sha256(data).hexdigest()
+
+
+def test_words_of_errors() -> None:
+    assert on_one_line(ValueError("a\n  b\t c")) == "a b c"
+    assert on_one_line("x" * 300) == "x" * 200
+    assert on_one_line(KeyError()) == "KeyError"
+    assert some_of(["a", "b"]) == "a, b"
+    assert some_of(list("abcdef")) == "a, b, c, d and 2 more"
+    assert some_of(["x y", "z", "w"], 1, "; ") == "x y and 2 more"
