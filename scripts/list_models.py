@@ -5,15 +5,17 @@ from __future__ import annotations
 import argparse
 import sys
 from pathlib import Path
-from typing import Dict, List, Optional, Sequence
+from typing import TYPE_CHECKING, Dict, List, Optional, Sequence
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from src.args import Config
 from src.configs.parser import keys_of, read_files
 from src.errors import UserError
-from src.models.catalogue import CatalogueEntry, read_catalogue
 from src.runtime.entry import CommandParser, run_command
+
+if TYPE_CHECKING:
+    from src.models.catalogue import CatalogueEntry
 
 RECIPES = Path(__file__).resolve().parents[1] / "src" / "configs"
 DESCRIPTION = """\
@@ -63,6 +65,8 @@ def _row(entry: CatalogueEntry, recipes: List[str]) -> Sequence[str]:
 
 def show(arguments: argparse.Namespace) -> None:
     """Prints what matches."""
+    from src.models.catalogue import read_catalogue
+
     wanted = arguments.filter.lower()
     entries = [e for e in read_catalogue() if wanted == e.family or wanted in e.arch]
     if not entries:

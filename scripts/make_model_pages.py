@@ -14,8 +14,6 @@ sys.path.insert(0, str(ROOT / "scripts"))
 
 from list_models import recipes_by_arch
 
-from src.models.catalogue import read_catalogue
-from src.models.registry import FAMILIES
 from src.runtime.entry import CommandParser, run_command
 from src.runtime.files import write_whole
 
@@ -26,6 +24,8 @@ HEAD = "| name | M params | GMACs | size | classes | published top-1 | whose num
 
 def variants(family: str) -> str:
     """The table of a family, from its file, src/models/catalogue.csv and src/configs."""
+    from src.models.catalogue import read_catalogue
+
     recipes = recipes_by_arch()
     lines = [HEAD, "|---|---|---|---|---|---|---|---|"]
     for entry in read_catalogue():
@@ -48,6 +48,8 @@ def with_variants(text: str, family: str) -> str:
 
 def write(arguments: argparse.Namespace) -> None:
     """Writes the tables of variants, and prints where."""
+    from src.models.registry import FAMILIES
+
     folder = arguments.folder
     for family in FAMILIES:
         page = folder / f"{family}.md"
