@@ -12,7 +12,7 @@ from typing import Callable, Dict, NamedTuple, Tuple
 import numpy as np
 from PIL import Image, ImageFilter
 
-from . import colour_kernels, kernels
+from . import numba_colour, numba_ops
 
 Rgb8 = Tuple[int, int, int]
 _NUM_VALUES = 256
@@ -35,7 +35,7 @@ class Warp(NamedTuple):
 def _map_by(image: np.ndarray, values: np.ndarray) -> np.ndarray:
     """Maps each channel by the same 256 values, or each by its own row of (3, 256)."""
     tables = np.broadcast_to(np.clip(values, 0, 255).astype(np.uint8), (3, _NUM_VALUES))
-    return colour_kernels.map_values(image, np.ascontiguousarray(tables))
+    return numba_colour.map_values(image, np.ascontiguousarray(tables))
 
 
 def identity(image: np.ndarray) -> np.ndarray:
@@ -47,7 +47,7 @@ def auto_contrast(image: np.ndarray) -> np.ndarray:
     """Stretch each channel so that its extremes become 0 and 255."""
     values = np.arange(_NUM_VALUES)
     tables = np.tile(values, (3, 1))
-    for channel, counts in enumerate(colour_kernels.histogram(image)):
+    for channel, counts in enumerate(numba_colour.histogram(image)):
         present = np.flatnonzero(counts)
         low, high = int(present[0]), int(present[-1])
         if high > low:
@@ -59,7 +59,7 @@ def auto_contrast(image: np.ndarray) -> np.ndarray:
 def equalize(image: np.ndarray) -> np.ndarray:
     """Give each channel an even histogram."""
     tables = np.tile(np.arange(_NUM_VALUES), (3, 1))
-    for channel, counts in enumerate(colour_kernels.histogram(image)):
+    for channel, counts in enumerate(numba_colour.histogram(image)):
         present = np.flatnonzero(counts)
         step = (image.shape[0] * image.shape[1] - counts[present[-1]]) // 255
         if len(present) > 1 and step > 0:
@@ -108,18 +108,18 @@ def brightness(image: np.ndarray, factor: float) -> np.ndarray:
 
 def contrast(image: np.ndarray, factor: float) -> np.ndarray:
     """Blend from the mean grey; factor 0: that grey everywhere, 1: unchanged."""
-    mean = colour_kernels.grey_sum(image) / (image.shape[0] * image.shape[1])
+    mean = numba_colour.grey_sum(image) / (image.shape[0] * image.shape[1])
     return _blend_from_level(image, int(mean + 0.5), factor)
 
 
 def color(image: np.ndarray, factor: float) -> np.ndarray:
     """Blend from the grey image; factor 0: grey, 1: unchanged."""
-    return colour_kernels.blend_from_grey(image, np.float32(factor))
+    return numba_colour.blend_from_grey(image, np.float32(factor))
 
 
 def sharpness(image: np.ndarray, factor: float) -> np.ndarray:
     """Blend from a smoothed copy (3x3); factor 0: smoothed, 1: unchanged."""
-    return colour_kernels.blend_from_smooth(image, np.float32(factor))
+    return numba_colour.blend_from_smooth(image, np.float32(factor))
 
 
 def desaturate(image: np.ndarray, amount: float) -> np.ndarray:
@@ -142,11 +142,11 @@ def _is_bicubic(warp: Warp) -> bool:
 
 
 def _shift_rows(image: np.ndarray, shifts: np.ndarray, warp: Warp) -> np.ndarray:
-    return kernels.shift_rows(image, shifts, warp.fill, _is_bicubic(warp))
+    return numba_ops.shift_rows(image, shifts, warp.fill, _is_bicubic(warp))
 
 
 def _shift_columns(image: np.ndarray, shifts: np.ndarray, warp: Warp) -> np.ndarray:
-    return kernels.transposed(_shift_rows(kernels.transposed(image), shifts, warp))
+    return numba_ops.transposed(_shift_rows(numba_ops.transposed(image), shifts, warp))
 
 
 def shear_x(image: np.ndarray, factor: float, warp: Warp) -> np.ndarray:
@@ -192,7 +192,7 @@ def rotate(image: np.ndarray, degrees: float, warp: Warp) -> np.ndarray:
     offset_x = cos * -center_x + sin * -center_y + center_x
     offset_y = -sin * -center_x + cos * -center_y + center_y
     matrix = (cos, sin, offset_x, -sin, cos, offset_y)
-    return kernels.warp_affine(image, matrix, warp.fill, _is_bicubic(warp))
+    return numba_ops.warp_affine(image, matrix, warp.fill, _is_bicubic(warp))
 
 
 # By what they take besides the image.

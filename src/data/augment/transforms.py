@@ -16,7 +16,7 @@ from PIL import Image
 from .auto_augment import create_policy
 from .colour import ColorJitter, RandomGaussianBlur, RandomGrayscale
 from .image_ops import Rgb8
-from .kernels import mirrored
+from .numba_ops import mirrored
 from .resampling import FILTERS, CropBox, draw_filter, resize_box
 
 Transform = Callable[[np.ndarray, np.random.Generator], np.ndarray]
