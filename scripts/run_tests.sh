@@ -2,13 +2,27 @@
 # Installs what the tests need and runs them; arguments go to pytest.
 set -euo pipefail
 if [ "${1:-}" = -h ] || [ "${1:-}" = --help ]; then
-    echo "usage: bash scripts/run_tests.sh [PYTEST_ARGUMENTS]    (FULL=1: slow tests too)"
+    echo "usage: bash scripts/run_tests.sh [--fast] [PYTEST_ARGUMENTS]    (FULL=1: slow tests too)"
+    echo "--fast: the files of tests/README.md that are marked *, about two minutes"
     exit 0
 fi
 # shellcheck source=scripts/common.sh
 source "$(dirname "${BASH_SOURCE[0]}")/common.sh"
 cd "$REPO"
+# test_NAME.py; tests/README.md says what the others prove.
+FAST=(
+    code_size contributing documentation layering
+    config recipes scripts checkpoint
+    models cct
+    criterion schedulers optimizers clipping ema metrics
+    data_sampler data_imagenet data_sources data_transforms data_mixup data_colour
+    train_eval
+)
 install_test_environment
+if [ "${1:-}" = --fast ]; then
+    files=("${FAST[@]/#/tests/test_}")
+    set -- "${files[@]/%/.py}" "${@:2}"
+fi
 if [ "${FULL:-}" = 1 ]; then
     set -- -m "slow or not slow" "$@"
 fi

@@ -22,7 +22,7 @@ ROOT = Path(__file__).resolve().parent.parent
 READMES = ("README.md", "README_CN.md")
 # Every program with a recipe: what it adds is a subclass.
 RUNS = [Config, *Config.__subclasses__()]
-PAGES = sorted([*(ROOT / "docs").rglob("*.md"), *(ROOT / name for name in READMES)])
+PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md"), ROOT / "tests" / "README.md"])
 
 
 def commands(name: str) -> List[str]:

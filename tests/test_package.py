@@ -5,12 +5,13 @@ from __future__ import annotations
 import ast
 import json
 import os
+import re
 import shutil
 import site
 import subprocess
 import sys
 from pathlib import Path
-from typing import List
+from typing import Any, List, Tuple
 
 import numpy as np
 import pytest
@@ -69,7 +70,9 @@ def run(environment: Path, code: str, folder: Path) -> str:
     python = environment.parents[2] / "bin" / "python"
     variables = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
     variables["GLOG_v"] = "3"
-    command = [str(python), "-c", code]
+    program = folder / "program.py"  # MindSpore compiles what it finds in a file
+    program.write_text(code, encoding="utf-8")
+    command = [str(python), str(program)]
     done = subprocess.run(command, cwd=folder, env=variables, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr[-2000:]
     return done.stdout
@@ -108,7 +111,7 @@ from mindspore_classifiers.kernels.build import SOURCES
 from mindspore_classifiers.models.catalogue import read_catalogue
 from mindspore_classifiers.report.class_names import imagenet_names
 
-network = create_model("deit_tiny_patch16_224", pretrained="weights.ckpt").set_train(False)
+network = create_model("deit_tiny_patch16_224", pretrained="deit_tiny.ckpt").set_train(False)
 logits = network(Tensor(np.load("images.npy"))).asnumpy()
 print(json.dumps({
     "file": mindspore_classifiers.__file__,
@@ -125,23 +128,35 @@ print(json.dumps({
 """
 
 
-@pytest.mark.skipif(not HAS_TIMM, reason="needs torch and timm")
-def test_an_installed_package_computes_timms_logits(environment: Path, tmp_path: Path) -> None:
+@pytest.fixture(scope="module")
+def reference(tmp_path_factory: pytest.TempPathFactory) -> Tuple[Any, Path]:
+    """timm's DeiT-Ti with random weights, and a folder with them as deit_tiny.ckpt."""
+    if not HAS_TIMM:
+        pytest.skip("needs torch and timm")
     import timm
     import torch
 
     torch.manual_seed(1)
-    reference = timm.create_model("deit_tiny_patch16_224").eval()
-    weights = {name: value.numpy() for name, value in reference.state_dict().items()}
-    np.savez(tmp_path / "weights.npz", **weights)
-    converter = script("convert_weights")
-    files = [str(tmp_path / "weights.npz"), "--output", str(tmp_path / "weights.ckpt")]
-    assert converter.main(["--arch", "deit_tiny_patch16_224", "--input", *files]) == 0
+    network = timm.create_model("deit_tiny_patch16_224").eval()
+    folder = tmp_path_factory.mktemp("weights")
+    weights = {name: value.numpy() for name, value in network.state_dict().items()}
+    np.savez(folder / "timm.npz", **weights)
+    files = ["--input", str(folder / "timm.npz"), "--output", str(folder / "deit_tiny.ckpt")]
+    assert script("convert_weights").main(["--arch", "deit_tiny_patch16_224", *files]) == 0
+    return network, folder
+
+
+def test_an_installed_package_computes_timms_logits(
+    environment: Path, reference: Tuple[Any, Path]
+) -> None:
+    import torch
+
+    network, folder = reference
     images = np.random.default_rng(1).normal(size=(1, 3, 224, 224)).astype(np.float32)
-    np.save(tmp_path / "images.npy", images)
+    np.save(folder / "images.npy", images)
     with torch.no_grad():
-        expected = reference(torch.from_numpy(images)).numpy()
-    found = json.loads(run(environment, USE, tmp_path))
+        expected = network(torch.from_numpy(images)).numpy()
+    found = json.loads(run(environment, USE, folder))
     assert found["file"] == str(environment / PACKAGE / "__init__.py")
     np.testing.assert_allclose(found["logits"], expected, rtol=0, atol=1e-4)
     assert found["recipes"] == list_recipes()
@@ -150,6 +165,17 @@ def test_an_installed_package_computes_timms_logits(environment: Path, tmp_path:
     assert found["arch"] == "pcpvt_small_v0"
     assert found["sources"] == len(list((ROOT / "src" / "kernels" / "native").glob("*.cc")))
     assert found["others"] == []
+
+
+def test_the_page_on_python_runs_from_an_installed_package(
+    environment: Path, reference: Tuple[Any, Path]
+) -> None:
+    page = (ROOT / "docs" / "python.md").read_text(encoding="utf-8")
+    blocks = re.findall(r"^```python\n(.*?)^```", page, re.MULTILINE | re.DOTALL)
+    assert len(blocks) > 8
+    printed = run(environment, "\n".join(blocks), reference[1])
+    assert re.search(r"^2 [0-9.]+$", printed, re.MULTILINE)
+    assert printed.splitlines()[-1].startswith("top-1 ")
 
 
 def test_importing_the_package_loads_nothing(tmp_path: Path) -> None:

