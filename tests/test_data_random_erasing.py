@@ -106,7 +106,7 @@ def test_codes_become_normal_noise(mode):
     np.testing.assert_allclose(noise, -noise[::-1], atol=1e-6)
     assert np.mean(noise**2) == pytest.approx(1.0, abs=1e-5)
     assert (np.diff(noise) > 0).all()
-    # The bound that docs/design.md gives: half a step of 1/256 beside the closed form's error.
+    # The bound that docs/results.md gives: half a step of 1/256 beside the closed form's error.
     below = np.abs(np.arange(256) / 256 - norm.cdf(noise))
     above = np.abs(np.arange(1, 257) / 256 - norm.cdf(noise))
     assert max(below.max(), above.max()) < 0.0035

@@ -145,6 +145,26 @@ def test_keys_in_the_tables_of_migration_exist(page: Path) -> None:
                 assert parse_args([f"--{key}", value, "--mix_up", "0.8"]).flat()[key] is not None
 
 
+def test_the_walk_of_a_batch_enters_each_file_once() -> None:
+    text = (ROOT / "docs" / "design.md").read_text(encoding="utf-8")
+    walk = text.split("## The walk of one training batch")[1].split("\n## ")[0]
+    entered = re.findall(r"^\d+\. `(src/[\w/]+\.py)`", walk, re.MULTILINE)
+    named = re.findall(r"`(src/[\w/]+\.py)`", walk)
+    assert len(entered) > 15
+    assert len(named) == len(set(named))
+    assert [name for name in named if not (ROOT / name).is_file()] == []
+
+
+def test_the_layout_has_every_folder_of_the_package() -> None:
+    text = (ROOT / "docs" / "design.md").read_text(encoding="utf-8")
+    layout = text.split("```text")[1].split("```")[0]
+    for folder in {path.parent for path in (ROOT / "src").rglob("*.py")}:
+        name = folder.relative_to(ROOT).as_posix()
+        assert re.search(rf"^{name}/", layout, re.MULTILINE) or f"{folder.name}/:" in layout, name
+    for name in re.findall(r"^(src/\S+)", layout, re.MULTILINE):
+        assert (ROOT / name).exists(), name
+
+
 PROGRAMS = {"train.py": Config, "eval.py": EvalRun, "export.py": ExportRun, "predict.py": Config}
 
 
