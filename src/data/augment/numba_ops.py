@@ -329,6 +329,22 @@ def _tap_weights(d: np.float32, is_bicubic: bool, weights: np.ndarray) -> None:
         weights[1], weights[2] = one - d, d
 
 
+# Inlined: as a call it would make the warp a tenth slower.
+@numba.njit(cache=True, nogil=True, inline="always")
+def _weighted_sum(
+    image: np.ndarray, rows: np.ndarray, columns: np.ndarray, down: np.ndarray, across: np.ndarray
+) -> Tuple[np.float32, np.float32, np.float32]:
+    """Red, green and blue of 4x4 neighbours."""
+    red = green = blue = np.float32(0)
+    for j in range(4):
+        for k in range(4):
+            weight = down[j] * across[k]
+            red += weight * np.float32(image[rows[j], columns[k], 0])
+            green += weight * np.float32(image[rows[j], columns[k], 1])
+            blue += weight * np.float32(image[rows[j], columns[k], 2])
+    return red, green, blue
+
+
 @numba.njit(cache=True, nogil=True)
 def _exact_in_square(
     channel: np.ndarray,
@@ -387,14 +403,7 @@ def warp_affine(
             for k in range(4):
                 columns[k] = min(max(column - 1 + k, 0), width - 1)
                 rows[k] = min(max(row - 1 + k, 0), height - 1)
-            red = green = blue = np.float32(0)
-            for j in range(4):
-                for k in range(4):
-                    weight = down[j] * across[k]
-                    red += weight * np.float32(image[rows[j], columns[k], 0])
-                    green += weight * np.float32(image[rows[j], columns[k], 1])
-                    blue += weight * np.float32(image[rows[j], columns[k], 2])
-            for channel, value in enumerate((red, green, blue)):
+            for channel, value in enumerate(_weighted_sum(image, rows, columns, down, across)):
                 if _is_near_integer(value):
                     result[y, x, channel] = _exact_in_square(
                         image[:, :, channel],
