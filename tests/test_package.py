@@ -43,6 +43,7 @@ def environment(tmp_path_factory: pytest.TempPathFactory) -> Path:
     tree = root / "tree"
     # setuptools writes into the tree it builds, and would take what an older build left there.
     for name in [
+        "setup.py",
         "pyproject.toml",
         "README.md",
         "LICENSE",
