@@ -89,3 +89,5 @@ def test_the_readmes_tree_has_every_folder(name: str) -> None:
         assert re.search(rf"── {folder}\b", tree), folder
     programs = {p[-1] for p in parts if p[-1].endswith(".py") and p[:-1] in ((), ("scripts",))}
     assert sorted(program for program in programs if program not in tree) == []
+    known = {p[-1] for p in parts}
+    assert [word for word in re.findall(r"[\w]+\.(?:py|sh|md)\b", tree) if word not in known] == []
