@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import subprocess
 from pathlib import Path
@@ -73,9 +74,17 @@ def test_the_hosted_workflow_calls_the_script_of_ci() -> None:
     assert job["steps"][-1]["run"] == "bash .ci/run"
 
 
-def test_the_fast_option_is_explained() -> None:
-    command = ["bash", "scripts/run_tests.sh", "-h"]
-    assert "--fast" in subprocess.run(command, cwd=ROOT, capture_output=True, text=True).stdout
+def test_the_fast_option_runs_its_files_with_what_else_is_given(tmp_path: Path) -> None:
+    python = tmp_path / "bin" / "python"
+    python.parent.mkdir()
+    python.write_text('#!/bin/sh\necho "$@"\n')
+    python.chmod(0o755)
+    environment = {**os.environ, "VENV": str(tmp_path), "FULL": ""}
+    command = ["bash", "scripts/run_tests.sh", "--fast", "-x"]
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
+    *_, last = done.stdout.splitlines()[-1].partition("loadfile ")
+    assert last.split() == [*(f"tests/test_{name}.py" for name in fast_files()), "-x"]
+    assert all((ROOT / name).is_file() for name in last.split()[:-1])
 
 
 @pytest.mark.parametrize("name", ["README.md", "README_CN.md"])
