@@ -20,9 +20,9 @@ def read(name: str) -> str:
     return (ROOT / name).read_text(encoding="utf-8")
 
 
-def fast_files() -> List[str]:
-    """Files of `scripts/run_tests.sh --fast`."""
-    (listed,) = re.findall(r"^FAST=\((.*?)\)", read("scripts/run_tests.sh"), re.M | re.S)
+def fast(name: str) -> List[str]:
+    """A list of `scripts/run_tests.sh`: files, or parts of files."""
+    (listed,) = re.findall(rf"^{name}=\((.*?)\)", read("scripts/run_tests.sh"), re.M | re.S)
     return listed.split()
 
 
@@ -32,8 +32,10 @@ def test_every_test_file_has_its_place_in_the_map() -> None:
 
 
 def test_the_map_marks_the_fast_files() -> None:
-    marked = re.findall(r"`test_(\w+)\.py` \*", read("tests/README.md"))
-    assert sorted(marked) == sorted(fast_files())
+    page = read("tests/README.md")
+    assert sorted(re.findall(r"`test_(\w+)\.py` \*", page)) == sorted(fast("FAST"))
+    parts = [part.split("::")[0] for part in fast("FAST_PARTS")]
+    assert sorted(re.findall(r"`(test_\w+\.py)` \(\*\)", page)) == [name[6:] for name in parts]
 
 
 def test_the_linters_before_a_commit_are_those_of_ci() -> None:
@@ -83,8 +85,10 @@ def test_the_fast_option_runs_its_files_with_what_else_is_given(tmp_path: Path) 
     command = ["bash", "scripts/run_tests.sh", "--fast", "-x"]
     done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
     *_, last = done.stdout.splitlines()[-1].partition("loadfile ")
-    assert last.split() == [*(f"tests/test_{name}.py" for name in fast_files()), "-x"]
-    assert all((ROOT / name).is_file() for name in last.split()[:-1])
+    files = [f"tests/test_{name}.py" for name in fast("FAST")]
+    assert last.split() == [*files, *fast("FAST_PARTS"), "-x"]
+    for file, _, test in (name.partition("::") for name in last.split()[:-1]):
+        assert f"def {test}" in read(file), file
 
 
 @pytest.mark.parametrize("name", ["README.md", "README_CN.md"])
