@@ -13,7 +13,6 @@ def _longer(sizes: List[Size], limit: int) -> List[str]:
     return [f"{size.place}: {size.lines} lines" for size in sizes if size.lines > limit]
 
 
-@pytest.mark.xfail(reason="a constructor is longer", strict=False)
 def test_no_function_has_more_than_50_lines() -> None:
     assert _longer(function_sizes(), 50) == []
 

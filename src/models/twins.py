@@ -143,6 +143,7 @@ class Twins(Classifier):
         super().__init__()
         check_img_size(img_size, _TOTAL_STRIDE)
         self.num_features, self.depths = embed_dims[-1], tuple(depths)
+        widths = zip([in_chans, *embed_dims], embed_dims, _STRIDES)
         self.patch_embeds = nn.CellList(
             [
                 PatchEmbed(
@@ -153,9 +154,7 @@ class Twins(Classifier):
                     norm_epsilon=1e-5,
                     **_conv_init(stride**2 * dim),
                 )
-                for stage, (in_dim, dim, stride) in enumerate(
-                    zip([in_chans, *embed_dims], embed_dims, _STRIDES)
-                )
+                for stage, (in_dim, dim, stride) in enumerate(widths)
             ]
         )
         rates = iter(np.linspace(0.0, drop_path_rate, sum(depths)))
