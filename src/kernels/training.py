@@ -48,9 +48,8 @@ class NativeSnapshot(Snapshot):
     def take(self) -> Tensors:
         return (self.keep(*self.parameters),) if self.parameters else ()
 
-    def restore(self, values: Tensors) -> None:
-        if self.parameters:
-            self.put_back(values[0], *self.parameters)
+    def restore(self, values: Tensors) -> Tensors:
+        return (self.put_back(values[0], *self.parameters),) if self.parameters else ()
 
 
 @overrides(AdamW, adamw=lambda: in_place("adamw"))
@@ -60,11 +59,11 @@ class NativeAdamW(AdamW):
         self.weight_decay = weight_decay
         self.decays, self.scales = constant(*map(float, decay)), constant(*self.lr_scale)
 
-    def update(self, grads: Tensors, lr: Tensor, power1: Tensor, power2: Tensor) -> None:
+    def update(self, grads: Tensors, lr: Tensor, power1: Tensor, power2: Tensor) -> Tensors:
         fixed = self.beta1, self.beta2, self.eps
         root2 = ops.sqrt(1.0 - power2)
         settings = (lr, fixed[0], fixed[1], fixed[2], 1.0 - power1, root2, self.weight_decay)
         settings = ops.stack([ops.cast(value, ms.float32) for value in settings])
         weights, first, second = self.parameters, self.moment1, self.moment2
         # Adding the tuples first would compile to a node for each of their elements.
-        self.adamw(settings, self.decays, self.scales, *weights, *first, *second, *grads)
+        return (self.adamw(settings, self.decays, self.scales, *weights, *first, *second, *grads),)

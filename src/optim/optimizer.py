@@ -74,12 +74,12 @@ class Optimizer(nn.Cell):
         ops.assign(self.updates, updates)
         return updates
 
-    def _for_each(self, step: Any, grads: Tensors, state: Tuple[Tensors, ...]) -> None:
+    def _for_each(self, step: Any, grads: Tensors, state: Tuple[Tensors, ...]) -> Tensors:
         """`step(weight, grad, decay, lr_scale, *state)` for each parameter."""
+        weights, scales = self.parameters, self.lr_scale
         if len(state) == 1:
-            for_each(step, self.parameters, grads, self.decay, self.lr_scale, state[0])
-        else:
-            for_each(step, self.parameters, grads, self.decay, self.lr_scale, state[0], state[1])
+            return for_each(step, weights, grads, self.decay, scales, state[0])
+        return for_each(step, weights, grads, self.decay, scales, state[0], state[1])
 
 
 class AdaptiveOptimizer(Optimizer):
@@ -121,12 +121,12 @@ class AdamW(Overridable, AdaptiveOptimizer):
         self.update(grads, lr, ops.pow(self.beta1, exponent), ops.pow(self.beta2, exponent))
         return updates
 
-    def update(self, grads: Tensors, lr: Tensor, power1: Tensor, power2: Tensor) -> None:
+    def update(self, grads: Tensors, lr: Tensor, power1: Tensor, power2: Tensor) -> Tensors:
         """Of all weights and moments; `power1` and `power2` are beta1^t and beta2^t, ()."""
         # The kernel divides by sqrt(v) + eps before it corrects the bias of v, torch after it.
         eps = self.eps * ops.sqrt(1.0 - power2)
         step = ops.partial(self._step, lr, power1, power2, eps)
-        self._for_each(step, grads, (self.moment1, self.moment2))
+        return self._for_each(step, grads, (self.moment1, self.moment2))
 
     def _step(
         self,

@@ -2,6 +2,9 @@
 
 A loop over them would be compiled as calls within calls: slow from some hundred tensors on, and
 beyond the compiler's depth from a few hundred. `for_each` is compiled side by side.
+
+A function that changes parameters with it returns its result, whoever needs it: MindSpore 2.0
+drops the call of a function that returns None, with all `for_each` did in it.
 """
 
 from __future__ import annotations
@@ -44,9 +47,9 @@ class Snapshot(Overridable, nn.Cell):
         """The present values: one of each parameter, or all in one."""
         return copies(self.parameters)
 
-    def restore(self, values: Tensors) -> None:
+    def restore(self, values: Tensors) -> Tensors:
         """Sets the parameters to what `take` gave."""
-        assign(self.parameters, values)
+        return assign(self.parameters, values)
 
 
 def _product(factor: Tensor, x: Tensor) -> Tensor:
@@ -59,7 +62,8 @@ def multiply(tensors: Tensors, factor: Tensor) -> Tensors:
 
 
 def _copy(parameter: Tensor) -> Tensor:
-    return parameter * 1.0
+    # A product with 1 is simplified to the parameter itself; the difference is computed, exactly.
+    return parameter - 0.0
 
 
 def copies(parameters: Tensors) -> Tensors:
@@ -71,24 +75,24 @@ def _assign(parameter: Tensor, value: Tensor) -> Tensor:
     return ops.assign(parameter, value)
 
 
-def assign(parameters: Tensors, values: Tensors) -> None:
+def assign(parameters: Tensors, values: Tensors) -> Tensors:
     """Sets every parameter."""
-    for_each(_assign, parameters, values)
+    return for_each(_assign, parameters, values)
 
 
 def _add(parameter: Tensor, value: Tensor) -> Tensor:
     return ops.assign(parameter, parameter + value)
 
 
-def add_to(parameters: Tensors, values: Tensors) -> None:
+def add_to(parameters: Tensors, values: Tensors) -> Tensors:
     """Adds to every parameter."""
-    for_each(_add, parameters, values)
+    return for_each(_add, parameters, values)
 
 
 def _clear(parameter: Tensor) -> Tensor:
     return ops.assign(parameter, ops.zeros_like(parameter))
 
 
-def clear(parameters: Tensors) -> None:
+def clear(parameters: Tensors) -> Tensors:
     """Sets every parameter to zeros."""
-    for_each(_clear, parameters)
+    return for_each(_clear, parameters)
