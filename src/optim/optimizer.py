@@ -88,19 +88,14 @@ class AdaptiveOptimizer(Optimizer):
     Args:
         beta: decay of the two moments.
         eps: added to the root of the second one.
+
+    The other arguments are those of `Optimizer`.
     """
 
     def __init__(
-        self,
-        parameters: Sequence[Parameter],
-        decay: Sequence[bool],
-        *,
-        weight_decay: float,
-        beta: Tuple[float, float],
-        eps: float,
-        lr_scale: Optional[Sequence[float]] = None,
+        self, *weights: Any, beta: Tuple[float, float], eps: float, **settings: Any
     ) -> None:
-        super().__init__(parameters, decay, weight_decay=weight_decay, lr_scale=lr_scale)
+        super().__init__(*weights, **settings)
         self.moment1 = self.parameters.clone("train.moment1", init="zeros")
         self.moment2 = self.parameters.clone("train.moment2", init="zeros")
         self.beta1, self.beta2 = beta
@@ -181,21 +176,16 @@ class Momentum(Optimizer):
 
     Args:
         nesterov: look ahead by one step of the velocity (Sutskever et al. 2013, section 2).
+
+    The other arguments are those of `Optimizer`.
     """
 
     apply = ops.ApplyMomentum()
 
     def __init__(
-        self,
-        parameters: Sequence[Parameter],
-        decay: Sequence[bool],
-        *,
-        weight_decay: float,
-        momentum: float,
-        nesterov: bool = False,
-        lr_scale: Optional[Sequence[float]] = None,
+        self, *weights: Any, momentum: float, nesterov: bool = False, **settings: Any
     ) -> None:
-        super().__init__(parameters, decay, weight_decay=weight_decay, lr_scale=lr_scale)
+        super().__init__(*weights, **settings)
         self.velocity = self.parameters.clone("train.velocity", init="zeros")
         self.momentum = momentum
         self.nesterov = nesterov
@@ -276,19 +266,11 @@ class Lamb(AdaptiveOptimizer):
 class Lion(Optimizer):
     """Sign of an interpolated momentum, decoupled decay (Chen et al. 2023, algorithm 2).
 
-    The arithmetic of timm.optim.Lion.
+    The arithmetic of timm.optim.Lion. Arguments: `beta`, and those of `Optimizer`.
     """
 
-    def __init__(
-        self,
-        parameters: Sequence[Parameter],
-        decay: Sequence[bool],
-        *,
-        weight_decay: float,
-        beta: Tuple[float, float],
-        lr_scale: Optional[Sequence[float]] = None,
-    ) -> None:
-        super().__init__(parameters, decay, weight_decay=weight_decay, lr_scale=lr_scale)
+    def __init__(self, *weights: Any, beta: Tuple[float, float], **settings: Any) -> None:
+        super().__init__(*weights, **settings)
         self.moment1 = self.parameters.clone("train.moment1", init="zeros")
         self.beta1, self.beta2 = beta
 
