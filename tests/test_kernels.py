@@ -21,8 +21,10 @@ if build.find_compiler(os.environ) is None:
 functional = torch.nn.functional
 
 
-# This machine's widest vectors, and on x86 those of AVX2 and of SSE2 alone.
-PROCESSORS = ["native", *(["haswell", "x86-64"] if platform.machine() == "x86_64" else [])]
+# The widest vectors of this machine, and on x86 those of AVX2 and, slow, of SSE2 alone.
+IS_X86 = platform.machine() == "x86_64"
+NARROWER = ["haswell", pytest.param("x86-64", marks=pytest.mark.slow)] if IS_X86 else []
+PROCESSORS = ["native", *NARROWER]
 
 
 @pytest.fixture(scope="module", params=PROCESSORS)

@@ -79,6 +79,7 @@ def test_plain_mindspore_reads_the_network(trained: Path) -> None:
     assert tensors["classifier.fc.weight"].shape == (10, 128)
 
 
+@pytest.mark.slow  # test_engine.py kills a run twice, once while it saves
 def test_a_killed_run_resumes_to_the_same_bits(digits: Path, tmp_path: Path) -> None:
     frequent = ["--log_interval", "1", "--drop_path_rate", "0.3"]
     straight, killed = tmp_path / "straight", tmp_path / "killed"
