@@ -20,6 +20,7 @@ PROGRAMS = [
     str(path.relative_to(ROOT))
     for folder in (ROOT, ROOT / "scripts", ROOT / "benchmarks")
     for path in sorted(folder.glob("*.py"))
+    if path.name != "setup.py"  # pip's, not a user's
 ]
 SCRIPTS = [name for name in PROGRAMS if name.startswith("scripts/")]
 # It measures what it imports.
