@@ -6,7 +6,7 @@ Legend: B batch, H W input size, N tokens, C embedding_dim. Names are the author
 from __future__ import annotations
 
 from types import SimpleNamespace
-from typing import Any, Dict, Optional, Set, Tuple
+from typing import Any, Dict, Optional, Tuple
 
 import numpy as np
 from mindspore import Parameter, Tensor, nn, ops
@@ -141,7 +141,7 @@ class CCT(Classifier):
         kernel_size: of the tokenizer's convolutions; for CVT and ViT-Lite also the patch side.
         n_conv_layers: convolutions of the tokenizer; 0 means one patch embedding (CVT, ViT-Lite).
         seq_pool: pool by learnt weights; False: a class token (ViT-Lite).
-        positional_embedding: `learnable`, `sine` (fixed) or `none`.
+        positional_embedding: `learnable` (it decays, as the class token does), `sine` or `none`.
         drop_path_rate: stochastic depth of the last layer, growing linearly from 0.
 
     Raises:
@@ -240,10 +240,6 @@ class CCT(Classifier):
         # SeqPool: one weight per token, and the weighted sum.
         pooling = 2 * tokens * dim if model.seq_pool else 0
         return total + model.num_layers * block + pooling + dim * model.num_classes
-
-    def no_weight_decay(self) -> Set[str]:
-        """None: the authors decay the position table and the class token too."""
-        return set()
 
     def _create_classifier(self, num_classes: int) -> nn.Cell:
         return create_linear(self.num_features, num_classes)
