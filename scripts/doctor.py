@@ -11,7 +11,8 @@ from typing import Optional, Sequence
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from src.doctor import Machine, diagnose
+from src.doctor.diagnosis import diagnose
+from src.doctor.machine import Machine
 from src.runtime.entry import CommandParser, run_command
 
 DESCRIPTION = """\

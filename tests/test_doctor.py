@@ -9,7 +9,8 @@ from typing import Any, Dict, List, Optional, Tuple
 import pytest
 from test_scripts import script
 
-from src.doctor import Finding, Machine, diagnose
+from src.doctor.diagnosis import diagnose
+from src.doctor.machine import Finding, Machine
 
 CUDA = ["libcudart.so.11.0", "libcublas.so.11", "libcudnn.so.8", "libnvrtc.so.11.2"]
 
