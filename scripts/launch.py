@@ -15,7 +15,7 @@ from typing import Optional, Sequence
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from src.errors import UserError
-from src.launch.plans import PLANS, check_options, inherited
+from src.launch.plans import PLANS, check_cann, check_options, inherited
 from src.launch.supervisor import supervise
 from src.runtime.entry import CommandParser, run_command
 
@@ -27,6 +27,7 @@ def launch(options: argparse.Namespace) -> int:
     if options.dry_run:
         print(plan.show())
         return 0
+    check_cann(options)
     if options.launcher == "mpirun" and shutil.which("mpirun") is None:
         raise UserError("mpirun: not found; install OpenMPI 4, or use --launcher cluster")
     plan.logs.mkdir(parents=True, exist_ok=True)
@@ -38,7 +39,7 @@ def _parser() -> CommandParser:
     parser.add_argument("--launcher", choices=sorted(PLANS), default="cluster")
     parser.add_argument("--device", choices=("Ascend", "GPU", "CPU"), default="CPU")
     parser.add_argument("--nproc", type=int, default=1, help="processes on this host")
-    parser.add_argument("--devices", help="their devices, 0,1,2 (GPU: CUDA_VISIBLE_DEVICES)")
+    parser.add_argument("--devices", help="their devices, such as 4,5,6,7")
     parser.add_argument("--device_id", default="0", help="standalone: number of the device")
     parser.add_argument("--rank_table", help="rank table, or a folder with jobstart_hccl.json")
     parser.add_argument("--server_id", help="this host in the rank table, if it is not evident")

@@ -15,6 +15,9 @@ from typing import Dict, List
 import pytest
 from test_rank_table import table_of
 
+from src.launch.cores import cores_near, share_cores
+from src.runtime.npu_smi import Card
+
 ROOT = Path(__file__).resolve().parent.parent
 SCRIPTS = sorted((ROOT / "scripts").glob("run_*_*.sh"))
 SCRIPTS = [path for path in SCRIPTS if path.stem.rpartition("_")[2] in ("ascend", "gpu", "cpu")]
@@ -64,12 +67,21 @@ def command(*words: str) -> List[str]:
     return [sys.executable, str(ROOT / "scripts" / "launch.py"), *words]
 
 
-def launch(folder: Path, *words: str) -> subprocess.CompletedProcess:
+def with_mindspore(folder: Path, version: str) -> Dict[str, str]:
+    """Variables under which a Python finds the metadata of this version, and CANN's are set."""
+    (folder / "site" / f"mindspore-{version}.dist-info").mkdir(parents=True, exist_ok=True)
+    metadata = folder / "site" / f"mindspore-{version}.dist-info" / "METADATA"
+    metadata.write_text(f"Metadata-Version: 2.1\nName: mindspore\nVersion: {version}\n")
+    return {"PYTHONPATH": str(folder / "site"), "ASCEND_HOME_PATH": "/opt/cann"}
+
+
+def launch(folder: Path, *words: str, **variables: str) -> subprocess.CompletedProcess:
     # What the caller's shell has of another job must not reach the ranks.
     stale = {"MS_ROLE": "MS_WORKER", "OMPI_COMM_WORLD_SIZE": "9", "RANK_ID": "7"}
-    return subprocess.run(
-        command(*words), capture_output=True, text=True, cwd=folder, env={**os.environ, **stale}
-    )
+    environ = {**os.environ, **stale, **variables}
+    if "HCCL_CONNECT_TIMEOUT" not in variables:
+        environ.pop("HCCL_CONNECT_TIMEOUT", None)  # MindSpore sets it in the tests' own process
+    return subprocess.run(command(*words), capture_output=True, text=True, cwd=folder, env=environ)
 
 
 def planned(text: str) -> Dict[str, Dict[str, str]]:
@@ -82,15 +94,17 @@ def planned(text: str) -> Dict[str, Dict[str, str]]:
 
 
 @pytest.mark.parametrize(("servers", "devices"), [(1, 1), (1, 2), (1, 8), (2, 1), (2, 4), (2, 8)])
-def test_the_environment_of_every_rank(
+def test_mindspore_2_0_reads_the_rank_table(
     servers: int, devices: int, stub: Path, tmp_path: Path
 ) -> None:
     table = write_table(tmp_path, servers, devices)
+    version = with_mindspore(tmp_path, "2.0.0")
     for server in range(servers):
         ended = launch(
             tmp_path,
             *("--launcher", "rank_table", "--rank_table", table.name, "--dry_run"),
             *("--server_id", f"10.0.0.{server + 1}", "--", str(stub), "--lr", "1"),
+            **version,
         )
         assert ended.returncode == 0, ended.stderr
         expected = {
@@ -100,6 +114,7 @@ def test_the_environment_of_every_rank(
                 "RANK_SIZE": str(servers * devices),
                 "DEVICE_NUM": str(servers * devices),
                 "DEVICE_ID": str(device),
+                "HCCL_CONNECT_TIMEOUT": "600",
             }
             for device in range(devices)
         }
@@ -108,10 +123,147 @@ def test_the_environment_of_every_rank(
     assert not (tmp_path / "outputs").exists()
 
 
+@pytest.mark.parametrize("version", ["2.3.1", "2.10.0"])
+def test_newer_ones_meet_as_a_cluster_of_the_tables_ranks(
+    version: str, stub: Path, tmp_path: Path
+) -> None:
+    table = write_table(tmp_path, 2, 4)
+    for server in range(2):
+        ended = launch(
+            tmp_path,
+            *("--launcher", "rank_table", "--rank_table", table.name, "--timeout", "60"),
+            *("--server_id", f"10.0.0.{server + 1}", "--dry_run", "--", str(stub)),
+            **with_mindspore(tmp_path, version),
+        )
+        assert "RANK_TABLE_FILE" not in ended.stdout
+        shared = {
+            "MS_WORKER_NUM": "8",
+            "MS_SCHED_HOST": "10.0.0.1",
+            "MS_SCHED_PORT": "8118",
+            "MS_TOPO_TIMEOUT": "60",
+            "RANK_SIZE": "8",
+            "HCCL_CONNECT_TIMEOUT": "120",  # the shortest that HCCL takes
+        }
+        expected = {
+            f"rank {rank}": {
+                **shared,
+                "MS_ROLE": "MS_WORKER",
+                "MS_NODE_ID": str(rank),
+                "RANK_ID": str(rank),
+                "DEVICE_ID": str(rank % 4),
+            }
+            for rank in range(4 * server, 4 * server + 4)
+        }
+        if server == 0:
+            expected["scheduler"] = {**shared, "MS_ROLE": "MS_SCHED", "GLOG_v": "3"}
+        found = planned(ended.stdout)
+        found.get("scheduler", {}).pop("device_target", None)
+        assert found == expected
+
+
+def test_a_table_of_some_cards(stub: Path, tmp_path: Path) -> None:
+    """They become the visible ones, which the ranks count from 0; one host needs no address."""
+    table = table_of(1, 2)
+    for device, number in zip(table["server_list"][0]["device"], ("6", "5")):
+        device["device_id"] = number
+    (tmp_path / "table.json").write_text(json.dumps(table))
+    words = ["--launcher", "rank_table", "--rank_table", "table.json", "--dry_run"]
+    version = with_mindspore(tmp_path, "2.10.0")
+    found = planned(launch(tmp_path, *words, "--", str(stub), **version).stdout)
+    assert {found[rank]["ASCEND_RT_VISIBLE_DEVICES"] for rank in found} == {"5,6"}
+    assert [found[f"rank {i}"]["DEVICE_ID"] for i in (0, 1)] == ["0", "1"]
+    assert found["rank 0"]["MS_SCHED_HOST"] == "127.0.0.1"
+
+
+def test_hosts_that_the_table_calls_by_names_need_an_address(stub: Path, tmp_path: Path) -> None:
+    table = table_of(2, 1)
+    table["server_list"][0]["server_id"] = "worker-0"
+    table["server_list"][1]["server_id"] = "worker-1"
+    (tmp_path / "table.json").write_text(json.dumps(table))
+    words = ["--launcher", "rank_table", "--rank_table", "table.json", "--server_id", "worker-1"]
+    version = with_mindspore(tmp_path, "2.10.0")
+    ended = launch(tmp_path, *words, "--dry_run", "--", str(stub), **version)
+    assert ended.returncode == 2
+    assert "server_id 'worker-0': is no IPv4 address" in ended.stderr
+    words += ["--master_addr", "10.9.8.7"]
+    ended = launch(tmp_path, *words, "--dry_run", "--", str(stub), **version)
+    assert planned(ended.stdout)["rank 1"]["MS_SCHED_HOST"] == "10.9.8.7"
+
+
+@pytest.mark.parametrize("launcher", ["cluster", "msrun"])
+def test_some_cards_of_an_ascend_host(launcher: str, stub: Path, tmp_path: Path) -> None:
+    words = ["--launcher", launcher, "--device", "Ascend", "--devices", "7,4,6,5"]
+    ended = launch(tmp_path, *words, "--dry_run", "--", str(stub), HCCL_CONNECT_TIMEOUT="3000")
+    found = planned(ended.stdout)
+    assert {place["ASCEND_RT_VISIBLE_DEVICES"] for place in found.values()} == {"4,5,6,7"}
+    assert all("HCCL_CONNECT_TIMEOUT" not in place for place in found.values())  # the shell's stays
+    if launcher == "cluster":
+        assert [found[f"rank {i}"]["DEVICE_ID"] for i in range(4)] == list("0123")
+    else:
+        assert "--worker_num=4 --local_worker_num=4" in ended.stdout
+
+
+def test_an_ascend_run_wants_the_variables_of_cann(stub: Path, tmp_path: Path) -> None:
+    words = ["--device", "Ascend", "--nproc", "2", "--", str(stub)]
+    ended = launch(tmp_path, *words, ASCEND_HOME_PATH="")
+    assert ended.returncode == 2
+    assert re.fullmatch(r"error: ASCEND_HOME_PATH: .* source \S+/set_env.sh .*\n", ended.stderr)
+
+
+def sysfs_of(folder: Path, nodes: Dict[str, str], cpus: List[str]) -> Path:
+    """A /sys with the node of each PCI address, and the cores of each node."""
+    for bus, node in nodes.items():
+        (folder / "bus/pci/devices" / bus).mkdir(parents=True)
+        (folder / "bus/pci/devices" / bus / "numa_node").write_text(f"{node}\n")
+    for node, text in enumerate(cpus):
+        (folder / f"devices/system/node/node{node}").mkdir(parents=True)
+        (folder / f"devices/system/node/node{node}/cpulist").write_text(f"{text}\n")
+    return folder
+
+
+CARDS = [Card("910B2", f"0000:{bus}:00.0") for bus in ("c1", "81", "41", "01")]
+
+
+def test_ranks_take_cores_of_their_cards_node(tmp_path: Path) -> None:
+    nodes = dict(zip((card.bus for card in CARDS), "1100"))
+    sysfs = sysfs_of(tmp_path, nodes, ["0-3,8-11", "4-7,12-15"])
+    everything = list(range(16))
+    assert cores_near([0, 1, 2, 3], CARDS, everything, sysfs=sysfs) == [
+        [4, 5, 6, 7],
+        [12, 13, 14, 15],
+        [0, 1, 2, 3],
+        [8, 9, 10, 11],
+    ]
+    # A card alone on its node has all of it; of a container's cores only those there are.
+    assert cores_near([3], CARDS, everything, sysfs=sysfs) == [[0, 1, 2, 3, 8, 9, 10, 11]]
+    assert cores_near([0, 2], CARDS, [2, 3, 4], sysfs=sysfs) == [[4], [2, 3]]
+
+
+@pytest.mark.parametrize(
+    ("cards", "nodes", "cores"),
+    [
+        (CARDS, {}, 16),  # a host whose /sys does not show the cards
+        (CARDS, {card.bus: "-1" for card in CARDS}, 16),
+        ([], {card.bus: "0" for card in CARDS}, 16),
+        ([Card("310")] * 4, {}, 16),
+        (CARDS, dict(zip((card.bus for card in CARDS), "1100")), 8),  # none of node 1 is ours
+    ],
+)
+def test_even_shares_where_the_node_is_not_known(
+    cards: List[Card], nodes: Dict[str, str], cores: int, tmp_path: Path
+) -> None:
+    sysfs = sysfs_of(tmp_path, nodes, ["0-7", "8-15"])
+    ours = list(range(cores))
+    shares = cores_near([0, 1, 2, 3], cards, ours, sysfs=sysfs)
+    assert shares == share_cores(ours, 4)
+    assert sorted(core for share in shares for core in share) == ours
+
+
 def test_the_ranks_get_it_and_rank_0_is_shown(stub: Path, tmp_path: Path) -> None:
     table = write_table(tmp_path, 1, 2)
     words = ["--launcher", "rank_table", "--rank_table", str(table), "--logs", "logs"]
-    ended = launch(tmp_path, *words, "--", str(stub), "--resume", "auto")
+    version = with_mindspore(tmp_path, "2.0.0")
+    ended = launch(tmp_path, *words, "--", str(stub), "--resume", "auto", **version)
     assert ended.returncode == 0, ended.stderr
     logs = [(tmp_path / "logs" / f"rank_{rank}.log").read_text() for rank in (0, 1)]
     for rank, log in enumerate(logs):
@@ -144,8 +296,9 @@ def environ_of(pid: int) -> bytes:
 def test_the_death_of_a_rank_ends_the_others(stub: Path, tmp_path: Path) -> None:
     table = write_table(tmp_path, 1, 3)
     words = ["--launcher", "rank_table", "--rank_table", str(table), "--grace", "2"]
+    version = with_mindspore(tmp_path, "2.0.0")
     start = time.monotonic()
-    ended = launch(tmp_path, *words, "--", str(stub), "deaf", "fail", "1", "41", "hang")
+    ended = launch(tmp_path, *words, "--", str(stub), "deaf", "fail", "1", "41", "hang", **version)
     assert time.monotonic() - start < 30
     assert ended.returncode == 41
     assert "rank 1 ended with exit code 41" in ended.stderr
@@ -184,6 +337,7 @@ def start_hanging(folder: Path, stub: Path, *words: str) -> subprocess.Popen:
     process = subprocess.Popen(
         command(*arguments, "hang"),
         cwd=folder,
+        env={**os.environ, **with_mindspore(folder, "2.0.0")},
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -253,8 +407,8 @@ def test_what_the_user_can_mend(words: List[str], said: str, stub: Path, tmp_pat
     assert not (tmp_path / "outputs").exists()
 
 
-def shell(script: Path, folder: Path, *words: str) -> subprocess.CompletedProcess:
-    environ = {**os.environ, "LAUNCH_PYTHON": sys.executable}
+def shell(script: Path, folder: Path, *words: str, **variables: str) -> subprocess.CompletedProcess:
+    environ = {**os.environ, "LAUNCH_PYTHON": sys.executable, **variables}
     call = ["bash", str(script), *words]
     return subprocess.run(call, capture_output=True, text=True, cwd=folder, env=environ)
 
@@ -290,6 +444,43 @@ def test_every_script(script: Path, tmp_path: Path) -> None:
         assert f"{expected} --device_target {device} --lr 0.1" in line
         if "standalone" in script.name or more:
             assert line.endswith("--device_id 1")
+
+
+@pytest.mark.parametrize(
+    ("cards", "options", "said"),
+    [
+        ("8", "", "rank 7: .* DEVICE_ID=7 "),
+        ("4,5,6,7", "", "rank 3: .*ASCEND_RT_VISIBLE_DEVICES=4,5,6,7 .* DEVICE_ID=3 "),
+        ("8", "--launcher msrun", "msrun: .* --worker_num=8 --local_worker_num=8 "),
+        ("4,5", "--launcher msrun", "msrun: .*ASCEND_RT_VISIBLE_DEVICES=4,5 .* --worker_num=2 "),
+    ],
+)
+def test_cards_of_one_ascend_host(cards: str, options: str, said: str, tmp_path: Path) -> None:
+    (tmp_path / "c.yaml").touch()
+    script = ROOT / "scripts" / "run_distribute_train_ascend.sh"
+    dry = shell(script, tmp_path, cards, "c.yaml", "--dry_run", LAUNCH_OPTIONS=options)
+    assert dry.returncode == 0, dry.stderr
+    assert re.search(f"^{said}.*train.py --config c.yaml --device_target Ascend$", dry.stdout, re.M)
+
+
+def test_the_example_of_the_guide_to_ascend(tmp_path: Path) -> None:
+    """Each of its commands would start what it says; it wants no file but the checkpoint."""
+    text = (ROOT / "docs" / "ascend.md").read_text(encoding="utf-8")
+    lines = re.findall(r"^(?:LAUNCH_OPTIONS=\S.*?\" )?bash scripts/run_.*$", text, re.M)
+    assert len(lines) == 5
+    (tmp_path / "best.ckpt").touch()
+    ranks = []
+    for line in lines:
+        line = line.replace("outputs/deit/best.ckpt", str(tmp_path / "best.ckpt"))
+        call = ["bash", "-c", f"LAUNCH_PYTHON={sys.executable} {line} --dry_run"]
+        dry = subprocess.run(call, capture_output=True, text=True, cwd=ROOT)
+        assert dry.returncode == 0, (line, dry.stderr)
+        assert "--device_target Ascend" in dry.stdout
+        assert "--data_url /data/imagenet" in dry.stdout
+        ranks.append(dry.stdout.count("RANK_ID="))
+    assert ranks == [1, 8, 4, 0, 1]
+    for name in re.findall(r"-r (\S+)|python (scripts/\S+)", text):
+        assert (ROOT / "".join(name)).is_file()
 
 
 def test_scripts_that_need_a_file_say_which(tmp_path: Path) -> None:

@@ -47,7 +47,7 @@ ALLOWED = {
     "src/models": ("src.errors", "src.overrides"),
     "src/data/augment": ("src.errors", "src.overrides"),
     "src/settings": ("src.configs",),
-    "src/launch": ("src.errors", "src.runtime.files"),
+    "src/launch": ("src.errors", "src.runtime.files", "src.runtime.npu_smi"),
 }
 
 

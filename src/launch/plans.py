@@ -3,17 +3,24 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
+import importlib.metadata
+import ipaddress
 import os
+import re
 import shlex
 import shutil
 import socket
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Dict, List, Sequence
+from typing import Dict, List, Optional, Sequence, Tuple
 
 from ..errors import UserError
+from ..runtime.npu_smi import list_cards
 from .addresses import local_server
+from .cores import cores_near, share_cores
+from .rank_table import Table
 from .rank_table_files import read_rank_table
 from .supervisor import Process
 
@@ -23,6 +30,13 @@ _SCHEDULER = "from mindspore.communication import init; init()"
 _PLACE = """MS_ROLE MS_SCHED_HOST MS_SCHED_PORT MS_WORKER_NUM MS_NODE_ID MS_TOPO_TIMEOUT RANK_ID
     RANK_SIZE RANK_TABLE_FILE DEVICE_ID DEVICE_NUM OMPI_COMM_WORLD_SIZE OMPI_COMM_WORLD_RANK
     OMPI_COMM_WORLD_LOCAL_RANK""".split()
+# What restricts the processes to some devices, which they then count from 0.
+_VISIBLE = {"GPU": "CUDA_VISIBLE_DEVICES", "Ascend": "ASCEND_RT_VISIBLE_DEVICES"}
+_LOCALHOST = "127.0.0.1"
+# Before it HCCL takes the ranks from the table only.
+_FIRST_WITHOUT_TABLE = (2, 3)
+# Seconds that HCCL accepts for HCCL_CONNECT_TIMEOUT.
+_HCCL_RANGE = (120, 7200)
 
 
 @dataclass(frozen=True)
@@ -43,14 +57,6 @@ class Plan:
         return "\n".join(lines)
 
 
-def share_cores(cores: Sequence[int], count: int) -> List[List[int]]:
-    """Consecutive cores for each of `count` processes, as evenly as they go; all, if too few."""
-    if count > len(cores):
-        return [list(cores)] * count
-    edges = [len(cores) * i // count for i in range(count + 1)]
-    return [list(cores[edges[i] : edges[i + 1]]) for i in range(count)]
-
-
 def _rank(
     options: argparse.Namespace, rank: str, environ: Dict[str, str], cores: Sequence[int]
 ) -> Process:
@@ -61,8 +67,16 @@ def _rank(
     return Process(f"rank {rank}", command, environ, options.logs / f"rank_{rank}.log")
 
 
-def _cores() -> List[int]:
-    return sorted(os.sched_getaffinity(0))
+def _cores(options: argparse.Namespace, devices: Sequence[str]) -> List[List[int]]:
+    """For each process of this host; near their cards on an Ascend host."""
+    cores = sorted(os.sched_getaffinity(0))
+    if options.device != "Ascend":
+        return share_cores(cores, len(devices))
+    # A shell's own choice of cards is what the numbers count.
+    visible = options.environ.get(_VISIBLE["Ascend"], os.environ.get(_VISIBLE["Ascend"], ""))
+    chosen = [int(part) for part in visible.split(",") if part.isdecimal()]
+    cards = [chosen[int(i)] if int(i) < len(chosen) else int(i) for i in devices]
+    return cores_near(cards, list_cards(), cores, sysfs=Path("/sys"))
 
 
 def plan_standalone(options: argparse.Namespace) -> Plan:
@@ -73,57 +87,108 @@ def plan_standalone(options: argparse.Namespace) -> Plan:
 
 
 def plan_rank_table(options: argparse.Namespace) -> Plan:
-    """HCCL with a rank table: one process per device of this host."""
+    """One process per device that a rank table gives this host.
+
+    From MindSpore 2.3 on they meet as a dynamic cluster of the table's ranks: with the table in
+    their environment MindSpore compiles whole graphs by GE (jit level O2), whatever was asked for.
+    """
     path, table = read_rank_table(Path(options.rank_table), timeout_s=options.timeout)
     server = local_server(table, options.server_id)
-    size = sum(len(entry["device"]) for entry in table["server_list"])
-    shares = share_cores(_cores(), len(server["device"]))
+    version = mindspore_version()
+    if version is not None and version < _FIRST_WITHOUT_TABLE:
+        return _plan_with_table(options, path, table, server)
+    devices = sorted((device["device_id"] for device in server["device"]), key=int)
+    if devices != [str(i) for i in range(len(devices))]:
+        options.environ[_VISIBLE["Ascend"]] = ",".join(devices)
+    ranks = sorted(int(device["rank_id"]) for device in server["device"])
+    return _plan_cluster(
+        options, ranks, _size(table), _address_of_rank_0(table, options.master_addr)
+    )
+
+
+def _size(table: Table) -> int:
+    return sum(len(entry["device"]) for entry in table["server_list"])
+
+
+def _plan_with_table(options: argparse.Namespace, path: Path, table: Table, server: Table) -> Plan:
+    """The ranks read the table themselves."""
+    size = str(_size(table))
+    shares = _cores(options, [device["device_id"] for device in server["device"]])
     processes = []
     for device, cores in zip(server["device"], shares):
         environ = {
+            **options.environ,
             "RANK_TABLE_FILE": str(path),
             "RANK_ID": device["rank_id"],
-            "RANK_SIZE": str(size),
-            "DEVICE_NUM": str(size),
+            "RANK_SIZE": size,
+            "DEVICE_NUM": size,
             "DEVICE_ID": device["device_id"],
         }
         processes.append(_rank(options, device["rank_id"], environ, cores))
     return Plan(processes, options.logs)
 
 
+def _address_of_rank_0(table: Table, given: str) -> str:
+    """IPv4 of the host that brings the ranks together; `given` unless that is this host alone.
+
+    Raises:
+        UserError: the table names that host by something else.
+    """
+    if len(table["server_list"]) == 1 or given != _LOCALHOST:
+        return given
+    (first,) = [
+        server
+        for server in table["server_list"]
+        if any(device["rank_id"] == "0" for device in server["device"])
+    ]
+    for key in ("host_ip", "server_ip", "server_id"):
+        with contextlib.suppress(ValueError):
+            return str(ipaddress.IPv4Address(first.get(key, "")))
+    raise UserError(
+        f"server_id {first['server_id']!r}: is no IPv4 address, which the ranks meet at; give that "
+        "of the host with rank 0 by --master_addr"
+    )
+
+
 def plan_cluster(options: argparse.Namespace) -> Plan:
     """MindSpore's dynamic cluster by its variables, as msrun sets them; needs no msrun (2.0)."""
-    size = options.nproc * options.nnodes
-    port = options.master_port or _free_port(options)
+    first = options.node_rank * options.nproc
+    ranks = range(first, first + options.nproc)
+    return _plan_cluster(options, ranks, options.nproc * options.nnodes, options.master_addr)
+
+
+def _plan_cluster(
+    options: argparse.Namespace, ranks: Sequence[int], size: int, address: str
+) -> Plan:
+    """These ranks of `size`, with the scheduler where rank 0 is."""
     shared = {
         "MS_WORKER_NUM": str(size),
-        "MS_SCHED_HOST": options.master_addr,
-        "MS_SCHED_PORT": port,
+        "MS_SCHED_HOST": address,
+        "MS_SCHED_PORT": options.master_port or _free_port(is_one_host=len(ranks) == size),
         "MS_TOPO_TIMEOUT": str(options.timeout),
         "RANK_SIZE": str(size),
         **options.environ,
     }
     processes = []
-    if options.node_rank == 0:
+    if ranks[0] == 0:
         environ = {**shared, "MS_ROLE": "MS_SCHED", "GLOG_v": "3"}
         prelude = f"import mindspore as ms; ms.set_context(device_target={options.device!r}); "
         command = [sys.executable, "-c", prelude + _SCHEDULER]
         log = options.logs / "scheduler.log"
         processes.append(Process("scheduler", command, environ, log, is_helper=True))
-    devices = options.devices or [str(i) for i in range(options.nproc)]
-    for local, cores in enumerate(share_cores(_cores(), options.nproc)):
-        rank = str(options.node_rank * options.nproc + local)
+    devices = options.devices or [str(i) for i in range(len(ranks))]
+    for rank, device, cores in zip(map(str, ranks), devices, _cores(options, devices)):
         environ = {**shared, "MS_ROLE": "MS_WORKER", "MS_NODE_ID": rank, "RANK_ID": rank}
-        environ["DEVICE_ID"] = devices[local]
+        environ["DEVICE_ID"] = device
         processes.append(_rank(options, rank, environ, cores))
     return Plan(processes, options.logs)
 
 
-def _free_port(options: argparse.Namespace) -> str:
-    if options.nnodes > 1:
+def _free_port(*, is_one_host: bool) -> str:
+    if not is_one_host:
         return "8118"  # all hosts must know it
     with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
+        listener.bind((_LOCALHOST, 0))
         return str(listener.getsockname()[1])
 
 
@@ -134,7 +199,7 @@ def plan_msrun(options: argparse.Namespace) -> Plan:
         *(sys.executable, "-m", "mindspore.parallel.cluster.run", "--join=True"),
         *(f"--worker_num={size}", f"--local_worker_num={options.nproc}"),
         *(f"--master_addr={options.master_addr}",),
-        f"--master_port={options.master_port or _free_port(options)}",
+        f"--master_port={options.master_port or _free_port(is_one_host=options.nnodes == 1)}",
         *(f"--log_dir={options.logs}", f"--cluster_time_out={options.timeout}"),
         *(["--bind_core=True"] if options.bind else []),
         *([f"--node_rank={options.node_rank}"] if options.nnodes > 1 else []),
@@ -191,16 +256,18 @@ def check_options(options: argparse.Namespace) -> None:
         raise UserError(f"--node_rank {options.node_rank}: must be in [0, {options.nnodes})")
     if options.nnodes > 1 and options.launcher not in ("cluster", "msrun"):
         raise UserError(f"--nnodes {options.nnodes}: of cluster and msrun; not {options.launcher}")
+    if options.launcher == "rank_table":
+        options.device = "Ascend"
+        if not options.rank_table:
+            raise UserError("--launcher rank_table: needs --rank_table FILE")
     _check_devices(options)
-    if options.launcher == "rank_table" and not options.rank_table:
-        raise UserError("--launcher rank_table: needs --rank_table FILE")
     if options.launcher == "mpirun" and options.device == "CPU":
         raise UserError("--launcher mpirun: MindSpore has it on GPU and Ascend; use cluster")
     options.logs = options.logs.absolute()
 
 
 def _check_devices(options: argparse.Namespace) -> None:
-    options.environ = {}
+    options.environ = _for_hccl(options)
     if options.devices is None:
         return
     options.devices = options.devices.split(",")
@@ -211,10 +278,48 @@ def _check_devices(options: argparse.Namespace) -> None:
             "such as 0,1,2,3"
         )
     options.nproc = len(options.devices)
-    if options.device == "GPU":
-        # The processes see only these, and count them from 0.
-        options.environ["CUDA_VISIBLE_DEVICES"] = ",".join(options.devices)
+    if options.device == "Ascend":
+        # CANN takes them in ascending order only.
+        options.devices.sort(key=int)
+    if options.device in _VISIBLE:
+        options.environ[_VISIBLE[options.device]] = ",".join(options.devices)
         options.devices = None
+
+
+def _for_hccl(options: argparse.Namespace) -> Dict[str, str]:
+    """As long as the ranks wait for each other at the start, their first collective may too.
+
+    Its own 120 s are shorter than what reading folders or compiling can take on one rank more than
+    on another. What the caller's shell says is left alone.
+    """
+    name = "HCCL_CONNECT_TIMEOUT"
+    if options.device != "Ascend" or options.launcher == "standalone" or name in os.environ:
+        return {}
+    shortest, longest = _HCCL_RANGE
+    return {name: str(min(max(options.timeout, shortest), longest))}
+
+
+def check_cann(options: argparse.Namespace) -> None:
+    """Refuses to start on an Ascend host without CANN's variables.
+
+    Raises:
+        UserError: they are not set.
+    """
+    if options.device == "Ascend" and not os.environ.get("ASCEND_HOME_PATH"):
+        raise UserError(
+            "ASCEND_HOME_PATH: is not set, so CANN would not be found; first: source "
+            "/usr/local/Ascend/ascend-toolkit/set_env.sh (CANN 8.5 and newer: "
+            "/usr/local/Ascend/cann/set_env.sh)"
+        )
+
+
+def mindspore_version() -> Optional[Tuple[int, ...]]:
+    """(major, minor) of the installed package, which is not imported; None: there is none."""
+    try:
+        version = importlib.metadata.version("mindspore")
+    except importlib.metadata.PackageNotFoundError:
+        return None
+    return tuple(int(part) for part in re.findall("[0-9]+", version)[:2])
 
 
 def inherited(environ: Dict[str, str]) -> Dict[str, str]:
