@@ -192,8 +192,15 @@ class Momentum(Optimizer):
 
     def construct(self, grads: Tensors, lr: Tensor) -> Tensor:
         updates = self.count_update()
+        # All of them before the first update: on a GPU the framework joins the updates into one
+        # operator, which a weight read between two of them would make wait for itself.
+        grads = for_each(self._decayed, self.parameters, grads, self.decay)
         self._for_each(ops.partial(self._step, lr), grads, (self.velocity,))
         return updates
+
+    @staticmethod
+    def _decayed(weight: Parameter, grad: Tensor, decay: float) -> Tensor:
+        return grad + weight * decay
 
     def _step(
         self,
@@ -205,7 +212,6 @@ class Momentum(Optimizer):
         velocity: Parameter,
     ) -> Any:
         rate = lr * scale
-        grad = grad + weight * decay
         if not self.nesterov:
             return self.apply(weight, velocity, rate, grad, self.momentum)
         # The kernel has an attribute for it, which is ignored on CPU.
