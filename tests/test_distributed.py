@@ -35,7 +35,8 @@ from src.runtime.collectives import StopVote, check_equal_over_ranks, gather_fro
 from src.runtime.ranks import ALONE, RankEnvironment, World, read_rank_environment
 from src.trainer.run import check_same_recipe
 
-# Python reads this file when it starts. What each rank holds is written when its trainer concludes.
+# Python reads this file when it starts. What each rank holds, and which cells it has compiled a
+# graph of, is written when its trainer concludes.
 DUMP_STATE = """
 import os
 from importlib.machinery import SourceFileLoader
@@ -45,11 +46,21 @@ real = SourceFileLoader.exec_module
 def exec_module(self, module):
     real(self, module)
     if module.__name__ == "src.trainer.loop":
+        from mindspore.nn.cell import _cell_graph_executor
+        executor = type(_cell_graph_executor)
+        compile_graph, compiled = executor.compile, []
+        def count(self, cell, *inputs, **options):
+            phase, is_new = compile_graph(self, cell, *inputs, **options)
+            compiled.extend([type(cell).__name__] * is_new)
+            return phase, is_new
+        executor.compile = count
         conclude = module.Trainer.conclude
         def dump(self):
             held = {p.name: p.asnumpy() for p in self.train_step.saved_parameters()}
-            path = f"{os.environ['DUMP_TO']}/rank_{self.world.rank}.npz"
-            module.np.savez(path, **held)
+            path = f"{os.environ['DUMP_TO']}/rank_{self.world.rank}"
+            module.np.savez(f"{path}.npz", **held)
+            with open(f"{path}.compiled", "w") as file:
+                file.write(" ".join(sorted(compiled)))
             conclude(self)
         module.Trainer.conclude = dump
 
@@ -70,7 +81,7 @@ def one_rank(images: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def train_on(num_ranks: int, images: Path, folder: Path, *more: str) -> Path:
-    """The run's folder; each rank also leaves what it holds in memory in rank_N.npz."""
+    """The run's folder; each rank leaves its tensors in rank_N.npz, and rank_N.compiled."""
     run = folder / "run"
     arguments = words(images, run, GLOBAL_BATCH // num_ranks, *more)
     (folder / "sitecustomize.py").write_text(DUMP_STATE)
@@ -103,6 +114,9 @@ def test_ranks_equal_one_rank_with_the_same_global_batch(
             assert set(held.files) == set(weights)
             for name in held.files:
                 np.testing.assert_array_equal(held[name], weights[name], err_msg=f"{rank} {name}")
+        # 20 lines of the log and 20 votes are messages of one shape, the scores of another.
+        compiled = (tmp_path / f"rank_{rank}.compiled").read_text()
+        assert compiled == "EvalNet TrainOneStep _Sum _Sum"
     # Rank 0 alone writes: one line of the log per step, not one per rank.
     assert (run / "train.log").read_text().count(f"step {STEPS}/{STEPS}") == 1
     for rank in range(num_ranks):

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 from typing import Optional, Tuple
 
-import mindspore as ms
 import numpy as np
 from mindspore import Tensor, nn, ops
 
@@ -41,14 +41,14 @@ class _Sum(nn.Cell):
         return self.all_reduce(x)
 
 
-def gather_from_ranks(values: np.ndarray, world: World) -> np.ndarray:
-    """(...) float64 of each process -> (size, ...) float64 on all of them, to the bit.
+@functools.cache
+def _sum() -> _Sum:
+    """The process's only one: each cell is compiled anew, once for every shape it is given."""
+    return _Sum()
 
-    Every process has to call it, with the same shape.
-    """
-    values = np.asarray(values, np.float64)
-    if world.size == 1:
-        return values[None]
+
+def _send(values: np.ndarray, world: World) -> Tensor:
+    """(...) float64 of each process -> what `_receive` reads, maybe later, on all of them."""
     parts = np.zeros((world.size, _PARTS, *values.shape), np.float32)
     rest = values
     for part in range(_PARTS):
@@ -56,8 +56,21 @@ def gather_from_ranks(values: np.ndarray, world: World) -> np.ndarray:
         # An infinity is whole already; subtracting it from itself would make it NaN.
         rest = np.where(np.isfinite(rest), rest - parts[world.rank, part].astype(np.float64), 0.0)
     # The other rows are zero, so the sum is exact.
-    gathered = _Sum()(Tensor(parts)).asnumpy().astype(np.float64)
-    return gathered.sum(axis=1)
+    return _sum()(Tensor(parts))
+
+
+def _receive(sent: Tensor) -> np.ndarray:
+    """(size, ...) float64: what each process has sent, to the bit."""
+    return sent.asnumpy().astype(np.float64).sum(axis=1)
+
+
+def gather_from_ranks(values: np.ndarray, world: World) -> np.ndarray:
+    """(...) float64 of each process -> (size, ...) float64 on all of them, to the bit.
+
+    Every process has to call it, with the same shape; the first call with a shape compiles a graph.
+    """
+    values = np.asarray(values, np.float64)
+    return values[None] if world.size == 1 else _receive(_send(values, world))
 
 
 def sum_over_ranks(values: np.ndarray, world: World) -> np.ndarray:
@@ -85,8 +98,7 @@ class StopVote:
 
     def __init__(self, world: World) -> None:
         self._world = world
-        self._sum: Optional[_Sum] = _Sum() if world.size > 1 else None
-        self._pending: Optional[Tensor] = None
+        self._sent: Optional[Tensor] = None
 
     def agreed(self, received: Optional[int]) -> Optional[int]:
         """Number of the signal that ends the run now; None: none does.
@@ -94,10 +106,7 @@ class StopVote:
         Args:
             received: number of the signal this process has got.
         """
-        if self._sum is None:
+        if self._world.size == 1:
             return received
-        previous = self._pending
-        votes = np.zeros(self._world.size, np.float32)
-        votes[self._world.rank] = received or 0
-        self._pending = self._sum(Tensor(votes, ms.float32))
-        return int(previous.asnumpy().max()) or None if previous is not None else None
+        previous, self._sent = self._sent, _send(np.array(float(received or 0)), self._world)
+        return int(_receive(previous).max()) or None if previous is not None else None

@@ -183,12 +183,13 @@ class Trainer:
         outputs = self._outputs.take()
         updates = outputs.of_updates()
         times = self.clock.read()
-        losses = sum_over_ranks(outputs.loss, self.world) / self.world.size
+        # The mean alone, whatever the number of steps: every shape of a message is compiled.
+        loss = sum_over_ranks(outputs.loss.mean(), self.world) / self.world.size
         speed = self.config.data.batch_size * self.world.size / times.seconds_per_batch
         row = {
             "step": self.state.step,
             "epoch": round(self._epochs_done(), 6),
-            "loss": float(losses.mean()),
+            "loss": float(loss),
             "lr": float(self.lr_schedule[self.state.step - 1]),
             "grad_norm": float(updates.grad_norm[-1]),
             "loss_scale": float(updates.loss_scale[-1]),
@@ -205,7 +206,9 @@ class Trainer:
             shown += f"  {skipped} steps skipped (gradient not finite)"
         seconds = times.seconds_per_batch * self.config.train.accumulation_step
         self.display.interval(self.state.step, self._epochs_done(), shown, seconds)
-        estimate = self.pace.add(len(losses), seconds, left=len(self.lr_schedule) - self.state.step)
+        estimate = self.pace.add(
+            len(outputs.loss), seconds, left=len(self.lr_schedule) - self.state.step
+        )
         if estimate:
             self.display.message(estimate)
         self._scale = row["loss_scale"]
