@@ -1,4 +1,4 @@
-// Draws that depend on seed, step, layer and sample alone: src/models/layers/drop_path.py.
+// Draws that depend on seed, step, layer and sample alone: src/models/layers/random_draws.py.
 #include "arguments.h"
 #include "hash.h"
 

@@ -1,4 +1,4 @@
-// The hash that dropout and stochastic depth draw from: src/models/layers/drop_path.py.
+// The hash that dropout and stochastic depth draw from: src/models/layers/random_draws.py.
 #pragma once
 
 #include <cstdint>

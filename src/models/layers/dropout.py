@@ -6,7 +6,7 @@ import numpy as np
 from mindspore import Parameter, Tensor, nn, ops
 
 from ...overrides import Overridable
-from .random_draws import PRIME, SeededUniform, absorb
+from .random_draws import PRIME, SeededUniform, numbers
 
 # Stochastic depth numbers its layers from 0.
 _FIRST_LAYER = 20000
@@ -51,14 +51,15 @@ class SeededDropout(Overridable, nn.Cell):
         self.scale = 1.0 / (1.0 - p)
         order = np.random.default_rng(seed).permutation(PRIME).astype(np.int32)
         self.table = Tensor(np.concatenate([order, order]))
+        self.numbers = numbers()
         self.threshold = round(p * PRIME)
 
     def construct(self, x: Tensor) -> Tensor:
-        batch, columns = x.shape[0], x.shape[-1]
+        absorb, batch, columns = self.keys.absorb, x.shape[0], x.shape[-1]
         samples = self.keys.sample_keys(batch).reshape(batch, 1)
-        rows = absorb(absorb(samples, ops.arange(x.size // (batch * columns))), 0)  # (B, R)
-        rows = rows.reshape(x.shape[:-1] + (1,))
-        columns = absorb(absorb(self.keys.layer_key(), ops.arange(columns)), 1)  # (M,)
+        rows = absorb(samples, self.numbers[: x.size // (batch * columns)])  # (B, R)
+        rows = absorb(rows, 0).reshape(x.shape[:-1] + (1,))
+        columns = absorb(absorb(self.keys.layer_key(), self.numbers[:columns]), 1)  # (M,)
         drawn = ops.gather(self.table, rows + columns, 0)  # (B, ..., M) int32 in [0, PRIME)
         return x * ((drawn >= self.threshold).astype(x.dtype) * self.scale)
 

@@ -2,20 +2,47 @@
 
 from __future__ import annotations
 
+import functools
+from typing import Any, Tuple
+
 import mindspore as ms
+import numpy as np
 from mindspore import Parameter, Tensor, nn, ops
 
 from ...overrides import Overridable
 
-# A prime below sqrt(2^31): products of residues fit in int32 on every backend. 3 does not divide
-# PRIME - 1, so cubing is a bijection of the residues and a round loses nothing.
+# 3 does not divide PRIME - 1, so cubing is a bijection of the residues and a round of the hash
+# loses nothing.
 PRIME = 46337
+# What a round absorbs: numbers of layers, samples, rows; quotients of an int32 by PRIME.
+KEYS = 2**31 // PRIME + 1
 
 
-def absorb(state: Tensor, key: Tensor) -> Tensor:
-    """One round of the hash: int32 in [0, PRIME) of two such, or of broadcast arrays of them."""
-    mixed = (state + key) % PRIME
-    return (mixed * mixed % PRIME * mixed + 12345) % PRIME
+@functools.cache
+def round_table() -> Tensor:
+    """(PRIME + KEYS,) int32 in [0, PRIME): one round of the hash, by the sum of residue and key.
+
+    A table, because an Ascend divides int32 as float32, whose remainders are wrong above 2^24.
+    """
+    mixed = np.arange(PRIME + KEYS) % PRIME
+    return Tensor((mixed**3 + 12345) % PRIME, ms.int32)
+
+
+@functools.cache
+def numbers() -> Tensor:
+    """(PRIME,) int32: 0, 1, 2, ..., of which graphs take the first (`ops.arange` is int64)."""
+    return Tensor(np.arange(PRIME), ms.int32)
+
+
+def divide(number: Any, quotient: Any) -> Tuple[Any, Any]:
+    """Quotient and remainder by PRIME, exactly, from a quotient that may be one off.
+
+    Args:
+        number: int32 in [0, 2^31 - PRIME), array or tensor.
+    """
+    rest = number - quotient * PRIME
+    quotient = quotient + (rest >= PRIME) - (rest < 0)
+    return quotient, number - quotient * PRIME
 
 
 class FrameworkUniform(nn.Cell):
@@ -59,16 +86,22 @@ class SeededUniform(Overridable, nn.Cell):
         self.batch_size = batch_size
         positions = range(rank, batch_size * world_size, world_size)
         self.position = Tensor([i % PRIME for i in positions], ms.int32)
+        self.table = round_table()
+
+    def absorb(self, state: Tensor, key: Tensor) -> Tensor:
+        """One round: int32 in [0, PRIME) of such and of a key in [0, KEYS), or arrays of them."""
+        return ops.gather(self.table, state + key, 0)
 
     def layer_key(self) -> Tensor:
         """() int32 in [0, PRIME), of seed, step and layer."""
-        state = absorb(self.step % PRIME, self.start)
-        return absorb(absorb(state, self.step // PRIME), self.layer)
+        # The Ascend's float32 division makes the quotient of an int32 one off at most.
+        high, low = divide(self.step, self.step // PRIME)
+        return self.absorb(self.absorb(self.absorb(low, self.start), high), self.layer)
 
     def sample_keys(self, batch: int) -> Tensor:
         """(B,) int32 in [0, PRIME), of the position too."""
-        state = absorb(self.layer_key(), self.position[:batch])
-        return absorb(absorb(state, 0), 0)
+        state = self.absorb(self.layer_key(), self.position[:batch])
+        return self.absorb(self.absorb(state, 0), 0)
 
     def construct(self, batch: int) -> Tensor:
         return self.sample_keys(batch).astype(ms.float32) * (1.0 / PRIME)
