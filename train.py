@@ -15,7 +15,11 @@ def train(config: Config) -> None:
     """Trains from scratch, from `pretrained` weights or from where `resume` stopped."""
     train_url = config.train.train_url
     config = localize_output(stage_inputs(config), continues=True)
-    world = setup_device(config.run, seed=config.train.seed)
+    world = setup_device(
+        config.run,
+        seed=config.train.seed,
+        has_run_log=not (config.train.dry_run or config.train.profile),
+    )
     # MindSpore is imported here, after the arguments are known to be good: a misspelt key costs a
     # tenth of a second.
     from src.checkpoints.complete_config import complete_by_data

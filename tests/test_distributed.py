@@ -131,16 +131,19 @@ def test_ranks_equal_one_rank_with_the_same_global_batch(
     [
         ({}, None),
         ({"RANK_ID": "0", "RANK_SIZE": "1"}, None),
-        ({"MS_ROLE": "MS_WORKER", "MS_WORKER_NUM": "3", "DEVICE_ID": "2"}, RankEnvironment(3, 2)),
-        ({"MS_ROLE": "MS_SCHED", "MS_WORKER_NUM": "1"}, RankEnvironment(1, None)),
+        (
+            {"MS_ROLE": "MS_WORKER", "MS_WORKER_NUM": "3", "DEVICE_ID": "2"},
+            RankEnvironment(3, None, 2),
+        ),
+        ({"MS_ROLE": "MS_SCHED", "MS_WORKER_NUM": "1"}, RankEnvironment(1, None, None)),
         (
             {"OMPI_COMM_WORLD_SIZE": "16", "OMPI_COMM_WORLD_RANK": "11"}
             | {"OMPI_COMM_WORLD_LOCAL_RANK": "3"},
-            RankEnvironment(16, 3),
+            RankEnvironment(16, 11, 3),
         ),
         (
             {"RANK_TABLE_FILE": "/t.json", "RANK_SIZE": "8", "RANK_ID": "5", "DEVICE_ID": "5"},
-            RankEnvironment(8, 5),
+            RankEnvironment(8, 5, 5),
         ),
     ],
 )

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import ctypes
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +17,29 @@ def set_device(device_target: str, device_id: int) -> None:
         ms.set_device(device_target, device_id)
     else:
         ms.set_context(device_target=device_target, device_id=device_id)
+
+
+def show_only_errors() -> None:
+    """What MindSpore logs to files is repeated on the screen from errors on.
+
+    For its Python part the variable GLOG_stderrthreshold does it; its C++ part, 2.0 and 2.10, does
+    not read that and repeats warnings.
+    """
+    for path in (Path(ms.__file__).parent / "lib").glob("lib*glog.so*"):
+        with contextlib.suppress(OSError, ValueError):
+            library = ctypes.CDLL(str(path))
+            # fLI::FLAGS_stderrthreshold; 2: glog's ERROR.
+            ctypes.c_int32.in_dll(library, "_ZN3fLI21FLAGS_stderrthresholdE").value = 2
+
+
+def has_jit_levels() -> bool:
+    """From 2.3 on it can be said how far graphs are compiled."""
+    return tuple(int(part) for part in ms.__version__.split(".")[:2]) >= (2, 3)
+
+
+def set_jit_level(level: str) -> None:
+    """O0, O1 or O2, for all graphs compiled from now on."""
+    ms.set_context(jit_config={"jit_level": level})
 
 
 def has_cpu_kernels() -> bool:

@@ -5,46 +5,44 @@ from __future__ import annotations
 import logging
 import os
 import resource
+import tempfile
 from pathlib import Path
-from typing import Any, Dict
+from typing import Any, Dict, Optional
 
 from ..args import RunConfig
 from ..errors import UserError, on_one_line
 from ..kernels import build, selection
-from .log import log_problems_only
-from .ranks import World, read_rank_environment
+from .log import FrameworkLog, log_problems_only
+from .ranks import RankEnvironment, World, read_rank_environment
 
 _LOGGER = logging.getLogger(__name__)
 
 
-def setup_device(run: RunConfig, *, seed: int) -> World:
+def setup_device(run: RunConfig, *, seed: int, has_run_log: bool = False) -> World:
     """Selects device, execution mode and kernels, seeds the weights, joins the other processes.
 
     With several processes the device is the launcher's, not `device_id`; the call returns when all
     of them are there. In a scheduler of MindSpore's cluster it does not return.
 
+    Args:
+        has_run_log: MindSpore's warnings are for `log_to_file`; without they are dropped.
+
     Raises:
-        UserError: the device is not usable with the installed MindSpore, the processes do not
-            find each other, or `cpu_kernels` native cannot be compiled.
+        UserError: the device or a key is not usable with the installed MindSpore, the processes do
+            not find each other, or `cpu_kernels` native cannot be compiled.
     """
-    # Read by MindSpore's logger at import, before which nothing of it has run: 3 shows errors only.
-    os.environ.setdefault("GLOG_v", "3")
-    if run.device_target == "CPU":
-        # The convolutions in MindSpore's oneDNN fall back to reference kernels above AVX2, which
-        # take a hundred times longer (docs/design.md).
-        os.environ.setdefault("ONEDNN_MAX_CPU_ISA", "AVX2")
-        # Threads of the native kernels sleep between calls instead of spinning: MindSpore's own
-        # need the cores meanwhile.
-        os.environ.setdefault("GOMP_SPINCOUNT", "0")
     environment = read_rank_environment(os.environ)
-    device_id = run.device_id
     # A CPU has one device, however many processes share it.
+    device_id = run.device_id
     if environment and environment.device_id is not None and run.device_target != "CPU":
         device_id = environment.device_id
+    _prepare_import(run, environment, has_run_log=has_run_log)
     import mindspore as ms
 
-    from .compat import set_device
+    from .compat import set_device, show_only_errors
 
+    if any(isinstance(handler, FrameworkLog) for handler in logging.getLogger().handlers):
+        show_only_errors()
     try:
         set_device(run.device_target, device_id)
     except (RuntimeError, ValueError) as error:
@@ -54,12 +52,59 @@ def setup_device(run: RunConfig, *, seed: int) -> World:
             f"({reason}); on this machine try --device_target CPU"
         ) from error
     ms.set_context(mode=ms.GRAPH_MODE if run.mode == "graph" else ms.PYNATIVE_MODE)
+    _select_jit_level(run)
     world = _join(environment.size) if environment else World()
     if not world.is_main:
         log_problems_only()
     ms.set_seed(seed)
     select_kernels(run)
     return world
+
+
+def _prepare_import(
+    run: RunConfig, environment: Optional[RankEnvironment], *, has_run_log: bool
+) -> None:
+    """Sets what MindSpore and its libraries read when they are imported, unless the user did."""
+    if "GLOG_v" not in os.environ:
+        _direct_framework_log(environment, has_run_log=has_run_log)
+    if run.device_target == "CPU":
+        # The convolutions in MindSpore's oneDNN fall back to reference kernels above AVX2, which
+        # take a hundred times longer (docs/design.md).
+        os.environ.setdefault("ONEDNN_MAX_CPU_ISA", "AVX2")
+        # Threads of the native kernels sleep between calls instead of spinning: MindSpore's own
+        # need the cores meanwhile.
+        os.environ.setdefault("GOMP_SPINCOUNT", "0")
+
+
+def _direct_framework_log(environment: Optional[RankEnvironment], *, has_run_log: bool) -> None:
+    """MindSpore's errors go to the screen, its warnings to a file that is kept, if there is one.
+
+    Ranks but the first write to a file already: what their launcher made of their screen.
+    """
+    os.environ.update(GLOG_v="2" if has_run_log else "3")  # warnings, errors
+    if has_run_log and (environment is None or environment.rank == 0):
+        folder = tempfile.mkdtemp(prefix="mindspore_log_")
+        os.environ.update(GLOG_logtostderr="0", GLOG_log_dir=folder, GLOG_stderrthreshold="3")
+        logging.getLogger().addHandler(FrameworkLog(Path(folder)))
+
+
+def _select_jit_level(run: RunConfig) -> None:
+    from .compat import has_jit_levels, set_jit_level, version
+
+    if run.jit_level is not None:
+        if not has_jit_levels():
+            raise UserError(
+                f"jit_level {run.jit_level!r}: MindSpore {version()} has no such levels, 2.3 and "
+                "newer have; leave the key out"
+            )
+        set_jit_level(run.jit_level)
+    by_table = "RANK_TABLE_FILE" in os.environ and "MS_ROLE" not in os.environ
+    if run.device_target == "Ascend" and by_table and has_jit_levels():
+        _LOGGER.warning(
+            "RANK_TABLE_FILE is set, so MindSpore %s compiles whole graphs by GE (jit_level O2); "
+            "scripts/launch.py --launcher rank_table starts the same ranks without",
+            version(),
+        )
 
 
 def _join(size: int) -> World:

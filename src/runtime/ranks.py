@@ -33,9 +33,10 @@ ALONE = World()
 
 @dataclass(frozen=True)
 class RankEnvironment:
-    """What the launcher said: how many processes, and the device of this one (None: nothing)."""
+    """What the launcher said: how many processes; number and device of this one (None: nothing)."""
 
     size: int
+    rank: Optional[int]
     device_id: Optional[int]
 
 
@@ -45,10 +46,12 @@ def read_rank_environment(environ: Mapping[str, str]) -> Optional[RankEnvironmen
     Raises:
         UserError: a variable that is missing or no number.
     """
+    rank_name = _RANK
     if _ROLE in environ:
         size = _integer(environ, _CLUSTER_SIZE)
     elif _MPI_SIZE in environ:
         size = _integer(environ, _MPI_SIZE)
+        rank_name = _MPI_RANK
         _integer(environ, _MPI_RANK)
     elif _SIZE in environ:
         size = _integer(environ, _SIZE)
@@ -63,8 +66,11 @@ def read_rank_environment(environ: Mapping[str, str]) -> Optional[RankEnvironmen
         return None
     if size == 1 and environ.get(_ROLE) != "MS_SCHED":
         return None
-    name = "DEVICE_ID" if "DEVICE_ID" in environ else _MPI_LOCAL_RANK
-    return RankEnvironment(size, _integer(environ, name) if name in environ else None)
+    device_name = "DEVICE_ID" if "DEVICE_ID" in environ else _MPI_LOCAL_RANK
+    rank, device_id = (
+        _integer(environ, name) if name in environ else None for name in (rank_name, device_name)
+    )
+    return RankEnvironment(size, rank, device_id)
 
 
 def _integer(environ: Mapping[str, str], name: str) -> int:

@@ -145,6 +145,17 @@ class RunConfig(Section):
         "how MindSpore runs the network",
         choices={"graph": "compiled", "pynative": "for debugging"},
     )
+    jit_level: Optional[str] = key(
+        None,
+        "how far MindSpore compiles graphs; from MindSpore 2.3 on",
+        choices={
+            "O0": "one operator after another",
+            "O1": "with fused operators",
+            "O2": "whole graphs by GE, on Ascend; MindSpore calls it deprecated",
+        },
+        special="null: MindSpore's choice, O2 on a first-generation Ascend 910, else O0",
+        free=True,
+    )
     cpu_kernels: str = key(
         "auto",
         "what computes on CPU",
