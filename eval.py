@@ -27,6 +27,7 @@ def evaluate_network(config: EvalRun) -> None:
     config = localize_output(stage_inputs(config), continues=False)
     world = setup_device(config.run, seed=config.train.seed)
     from src.data.imagenet import create_dataset
+    from src.runtime.float_status import create_float_status
     from src.serving.exported_network import open_mindir
     from src.trainer.build import build_eval_net
     from src.trainer.evaluate import evaluate
@@ -46,7 +47,8 @@ def evaluate_network(config: EvalRun) -> None:
             )
         result = _write_report(config, checkpoint, net, dataset)
     else:
-        result = evaluate(net, dataset, world)
+        status = create_float_status(config.run)
+        result = evaluate(net, dataset, world, float_status=status)
     if world.is_main:
         with uploads(train_url, config, is_main=True):
             _write_result(config, result)
@@ -84,17 +86,19 @@ def _write_report(config: EvalRun, checkpoint: Any, eval_net: Any, dataset: Any)
     from src.report.class_names import imagenet_names
     from src.report.outcomes import Collector
     from src.report.page import MISTAKES, create_folder, write_report
+    from src.runtime.float_status import create_float_status
     from src.trainer.evaluate import evaluate
     from src.trainer.open_checkpoint import load_network
 
     folder = Path(str(config.evaluation.report))
     create_folder(folder)
+    status = create_float_status(config.run)
     known = imagenet_names()
     names = [known.get(name, name) for name in dataset.class_names]
 
     def one_pass(weights: str) -> Any:
         collector = Collector(keep=MISTAKES)
-        result = evaluate(eval_net, dataset, watch=collector.add)
+        result = evaluate(eval_net, dataset, watch=collector.add, float_status=status)
         return collector.outcomes(weights, result, dataset.file_name, names), collector
 
     passes = [one_pass("ema" if config.train.ema else "raw")]

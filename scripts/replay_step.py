@@ -33,7 +33,7 @@ def replay(config: Config) -> None:
     finding, scale = forensics.replay(train_step, path.parent)
     print(
         f"step {checkpoint.meta['step']}  loss {finding.loss:g}  loss scale {scale:g}  first "
-        f"gradient that is not finite: {finding.parameter or 'none, all are finite'}"
+        f"gradient that is not finite: {finding.place()}"
     )
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from typing import Any, Dict, List, Tuple
+from typing import Any, Callable, Dict, List, Tuple
 
 import mindspore as ms
 import numpy as np
@@ -15,11 +15,21 @@ from src.data.augment.batch_transform import BatchTransform
 from src.errors import UserError
 from src.models.layers.dropout import Dropout
 from src.models.registry import create_model
-from src.optim.amp import LossScale, apply_amp, precision_table, resolve_amp
+from src.optim.amp import (
+    LossScale,
+    apply_amp,
+    precision_table,
+    resolve_amp,
+    resolve_loss_scale,
+)
 from src.optim.clipping import GradientClip
 from src.optim.criterion import SoftTargetCrossEntropy
 from src.optim.optimizer import create_optimizer
 from src.overrides import is_override, without_overrides
+from src.runtime import compat, device
+from src.runtime.npu_smi import FIRST_910, generation
+from src.trainer.announcement import about_the_loss_scale
+from src.trainer.build import build_loss_scale
 from src.trainer.train_one_step import NetWithLoss, TrainOneStep
 
 TINY: Dict[str, Dict[str, Any]] = {
@@ -148,13 +158,68 @@ def test_cells_that_compute_in_float32_only_are_refused() -> None:
         apply_amp(network, "O2")
 
 
-def test_auto_and_bfloat16() -> None:
-    def config(target: str, **train: Any) -> Config:
-        return Config(train=TrainConfig(**train), run=RunConfig(device_target=target))
+def _config(target: str, **train: Any) -> Config:
+    return Config(train=TrainConfig(**train), run=RunConfig(device_target=target))
 
-    assert resolve_amp(config("CPU", amp_level="auto"))[0] == "O0"
-    assert resolve_amp(config("Ascend", amp_level="auto")) == ("O2", "float16")
-    assert resolve_amp(config("Ascend", amp_level="O2", amp_dtype="bfloat16"))[1] == "bfloat16"
+
+@pytest.fixture
+def chip(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
+    """Gives the machine an Ascend of that name."""
+    return lambda name: monkeypatch.setattr(
+        device, "_is_first_910", lambda: generation(name) == FIRST_910
+    )
+
+
+def test_the_loss_scale_that_a_recipe_does_not_say(chip: Callable[[str], None]) -> None:
+    chip("910B2")
+    assert resolve_loss_scale(_config("Ascend", amp_level="O2")) == (4096.0, True, 1000)
+    assert resolve_loss_scale(_config("GPU", amp_level="O2")) == (65536.0, True, 2000)
+    said = {"loss_scale": 8.0, "loss_scale_window": 5, "is_dynamic_loss_scale": False}
+    assert resolve_loss_scale(_config("Ascend", amp_level="O3", **said)) == (8.0, False, 5)
+
+
+def test_the_scale_stays_1_where_nothing_is_computed_in_float16(
+    chip: Callable[[str], None],
+) -> None:
+    chip("910B2")
+    for config in (
+        _config("CPU"),
+        _config("GPU"),
+        _config("Ascend"),
+        _config("Ascend", amp_level="O2", amp_dtype="bfloat16"),
+    ):
+        assert build_loss_scale(config).is_one
+
+
+def test_o0_on_910a_keeps_the_scale_and_says_why(chip: Callable[[str], None]) -> None:
+    """Its convolutions know float16 only."""
+    chip("910A")
+    config = _config("Ascend")
+    assert resolve_loss_scale(config) == (4096.0, True, 1000)
+    assert not build_loss_scale(config).is_one
+    (line,) = about_the_loss_scale(config)
+    assert line == (
+        "convolutions compute in float16 on this chip at amp_level O0 too: loss scale 4096, times "
+        "2 after 1000 finite steps"
+    )
+    chip("910B2")
+    assert about_the_loss_scale(config) == []
+
+
+def test_auto_and_bfloat16(chip: Callable[[str], None], monkeypatch: pytest.MonkeyPatch) -> None:
+    chip("910B2")
+    assert resolve_amp(_config("CPU", amp_level="auto"))[0] == "O0"
+    assert resolve_amp(_config("Ascend", amp_level="auto")) == ("O2", "float16")
+    halves = {"amp_level": "O2", "amp_dtype": "bfloat16"}
+    monkeypatch.setattr(compat, "has_bfloat16", lambda: True)
+    assert resolve_amp(_config("Ascend", **halves))[1] == "bfloat16"
     for target in ("CPU", "GPU"):
-        with pytest.raises(UserError, match=r"bfloat16.*float16"):
-            resolve_amp(config(target, amp_level="O1", amp_dtype="bfloat16"))
+        with pytest.raises(UserError, match=rf"bfloat16.*on {target}; use amp_dtype: float16"):
+            resolve_amp(_config(target, **halves))
+    chip("910A")
+    with pytest.raises(UserError, match=r"bfloat16.*910A does not have it; use amp_dtype: float16"):
+        resolve_amp(_config("Ascend", **halves))
+    chip("910B2")
+    monkeypatch.setattr(compat, "has_bfloat16", lambda: False)
+    with pytest.raises(UserError, match=r"bfloat16.*MindSpore .* does not have it; use amp_dtype"):
+        resolve_amp(_config("Ascend", **halves))

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Dict, List, Optional, Tuple
 
 from ..runtime.device import process_environment
+from ..runtime.npu_smi import parse_cards
 
 PIP = f"{sys.executable} -m pip"
 # `src`, or the name it is installed under.
@@ -91,11 +92,8 @@ class Machine:
 
     def ascend_chips(self) -> List[str]:
         """Names from npu-smi, such as 910B2 or 310P3."""
-        lines = (self._output("npu-smi", "info") or "").splitlines()
-        cells = [line.split("|")[1].split() for line in lines if line.count("|") >= 3]
-        return [
-            c[1] for c in cells if len(c) >= 2 and c[0].isdigit() and c[1][:3] in ("310", "910")
-        ]
+        listing = self._output("npu-smi", "info") or ""
+        return [card.name for card in parse_cards(listing)]
 
     def gpus(self) -> List[str]:
         query = ("--query-gpu=name,driver_version", "--format=csv,noheader")

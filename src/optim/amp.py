@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from typing import Dict, Tuple, Type
+from typing import Dict, NamedTuple, Tuple, Type
 
 import mindspore as ms
 from mindspore import Parameter, Tensor, nn, ops
@@ -13,6 +13,7 @@ from ..errors import UserError
 from ..models.layers.attention import DotProductAttention, SplitHeads
 from ..models.layers.random_draws import FrameworkUniform, SeededUniform
 from ..overrides import is_override
+from ..runtime.device import has_float32_convolutions, why_no_bfloat16
 
 Cells = Tuple[Type[nn.Cell], ...]
 
@@ -33,18 +34,40 @@ def resolve_amp(config: Config) -> Tuple[str, str]:
     `auto` is O0 on a CPU, which gains nothing from half precision, and O2 elsewhere.
 
     Raises:
-        UserError: bfloat16 on a backend that has no kernels for it.
+        UserError: bfloat16 where device or version have none.
     """
     level, dtype = config.train.amp_level, config.train.amp_dtype
-    target = config.run.device_target
     if level == "auto":
-        level = "O0" if target == "CPU" else "O2"
-    if level != "O0" and dtype == "bfloat16" and target != "Ascend":
-        raise UserError(
-            f"amp_dtype 'bfloat16': MindSpore has no convolutions and norms for it on {target}; "
-            "use amp_dtype: float16"
-        )
+        level = "O0" if config.run.device_target == "CPU" else "O2"
+    if level != "O0" and dtype == "bfloat16":
+        reason = why_no_bfloat16(config.run)
+        if reason:
+            raise UserError(f"amp_dtype 'bfloat16': {reason}; use amp_dtype: float16")
     return level, dtype
+
+
+class ScaleRule(NamedTuple):
+    """How a run scales its loss: from `value` on; `dynamic`: grows after `window` finite steps."""
+
+    value: float
+    dynamic: bool
+    window: int
+
+
+# What the model zoo's recipes start with on Ascend, and torch elsewhere.
+_ASCEND_RULE = ScaleRule(2.0**12, dynamic=True, window=1000)
+_RULE = ScaleRule(2.0**16, dynamic=True, window=2000)
+
+
+def resolve_loss_scale(config: Config) -> ScaleRule:
+    """The recipe's rule where anything computes in float16; elsewhere the scale is 1 and stays."""
+    level, dtype = resolve_amp(config)
+    train = config.train
+    default = _ASCEND_RULE if config.run.device_target == "Ascend" else _RULE
+    window = train.loss_scale_window or default.window
+    if dtype != "float16" or (level == "O0" and has_float32_convolutions(config.run)):
+        return ScaleRule(1.0, dynamic=False, window=window)
+    return ScaleRule(train.loss_scale or default.value, train.is_dynamic_loss_scale, window)
 
 
 def apply_amp(

@@ -47,6 +47,24 @@ def has_cpu_kernels() -> bool:
     return hasattr(ms, "set_device")
 
 
+def ascend_soc() -> str:
+    """Generation of the chip in use: `ascend910`, `ascend910b`, `ascend910_93`; empty: not told."""
+    from mindspore._c_expression import MSContext
+
+    tell = getattr(MSContext.get_instance(), "get_ascend_soc_version", None)
+    return str(tell()) if tell else ""
+
+
+def is_for_first_ascend_only() -> bool:
+    """2.0 knows one generation of training chips, and treats every Ascend as that one."""
+    return not hasattr(ms, "set_device")
+
+
+def has_bfloat16() -> bool:
+    """Whether this version has the type at all."""
+    return hasattr(ms, "bfloat16")
+
+
 def max_device_memory() -> int:
     """Most bytes allocated on the device so far; 0 where the framework does not tell."""
     runtime = getattr(ms, "runtime", None)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import logging
 import os
 import resource
@@ -13,6 +14,7 @@ from ..args import RunConfig
 from ..errors import UserError, on_one_line
 from ..kernels import build, selection
 from .log import FrameworkLog, log_problems_only
+from .npu_smi import FIRST_910, generation, list_cards
 from .ranks import RankEnvironment, World, read_rank_environment
 
 _LOGGER = logging.getLogger(__name__)
@@ -162,6 +164,47 @@ def describe_device(run: RunConfig) -> str:
     if run.device_target == "CPU":
         return f"CPU ({os.cpu_count()} cores, kernels {selection.selected()})"
     return f"{run.device_target} {run.device_id}"
+
+
+@functools.cache
+def _is_first_910() -> bool:
+    """Whether the Ascend in use is of the first generation, as MindSpore or else npu-smi tells."""
+    from .compat import ascend_soc, is_for_first_ascend_only
+
+    soc = ascend_soc()
+    if soc:
+        return soc == "ascend910"
+    cards = list_cards()
+    if cards:
+        return generation(cards[0].name) == FIRST_910
+    return is_for_first_ascend_only()
+
+
+def saturates(run: RunConfig) -> bool:
+    """Whether the device computes the largest number for an infinity, and 0 for NaN."""
+    if run.device_target != "Ascend":
+        return False
+    from .compat import is_for_first_ascend_only
+
+    # MindSpore 2.0 reads the status of every Ascend, later versions of these.
+    is_chosen = os.environ.get("MS_ASCEND_CHECK_OVERFLOW_MODE") == "SATURATION_MODE"
+    return is_for_first_ascend_only() or _is_first_910() or is_chosen
+
+
+def has_float32_convolutions(run: RunConfig) -> bool:
+    """Ascend 910A computes them in float16, whatever the type of their tensors."""
+    return run.device_target != "Ascend" or not _is_first_910()
+
+
+def why_no_bfloat16(run: RunConfig) -> str:
+    """What the device or the version lacks for it; empty when it can be used."""
+    from .compat import has_bfloat16, version
+
+    if not has_bfloat16():
+        return f"MindSpore {version()} does not have it"
+    if run.device_target != "Ascend":
+        return f"MindSpore has no convolutions and norms for it on {run.device_target}"
+    return "Ascend 910A does not have it" if _is_first_910() else ""
 
 
 def peak_memory_gib(run: RunConfig) -> float:

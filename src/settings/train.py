@@ -28,18 +28,26 @@ class TrainConfig(Section):
         },
     )
     amp_dtype: str = key(
-        "float16", "half precision", choices={"float16": "", "bfloat16": "Ascend only"}
+        "float16", "half precision", choices={"float16": "", "bfloat16": "Ascend only, not 910A"}
     )
     keep_bn_fp32: bool = key(True, "O2: BatchNorm stays in float32")
     is_dynamic_loss_scale: bool = key(
         True, "adapt the loss scale", special="false: it stays at loss_scale"
     )
-    loss_scale: float = key(65536.0, "initial loss scale (with float16 only)", range=">= 1")
+    loss_scale: Optional[float] = key(
+        None,
+        "initial loss scale (with float16 only)",
+        special="null: 4096 on Ascend, else 65536",
+        range=">= 1",
+    )
     loss_scale_factor: float = key(
         2.0, "dynamic loss scale: factor of growth, and of reduction on overflow", range="> 1"
     )
-    loss_scale_window: int = key(
-        2000, "dynamic loss scale: finite steps before it grows", range=">= 1"
+    loss_scale_window: Optional[int] = key(
+        None,
+        "dynamic loss scale: finite steps before it grows",
+        special="null: 1000 on Ascend, else 2000",
+        range=">= 1",
     )
     max_overflows: int = key(
         20,

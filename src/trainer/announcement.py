@@ -12,7 +12,7 @@ from mindspore import nn
 from ..args import Config
 from ..data.dataset import ImageDataset
 from ..models.registry import count_macs
-from ..optim.amp import precision_table, resolve_amp
+from ..optim.amp import precision_table, resolve_amp, resolve_loss_scale
 from ..run_length import global_batch
 from ..runtime.device import describe_device
 
@@ -52,8 +52,21 @@ def describe_run(
         f"{optim.optimizer}, {optim.lr_scheduler}: peak lr {max(lr_schedule, default=0.0):g} "
         f"({_origin_of_lr(config)})",
         f"amp_level {level}" + (f", half precision {dtype}" if level != "O0" else ""),
+        *about_the_loss_scale(config),
     ]
     return [*lines, *(precision_table(network).splitlines() if level != "O0" else [])]
+
+
+def about_the_loss_scale(config: Config) -> List[str]:
+    """A line where the loss is scaled, none elsewhere."""
+    rule = resolve_loss_scale(config)
+    if not rule.dynamic and rule.value == 1.0:
+        return []
+    growth = f"times {config.train.loss_scale_factor:g} after {rule.window} finite steps"
+    scale = f"loss scale {rule.value:g}, {growth if rule.dynamic else 'fixed'}"
+    if resolve_amp(config)[0] != "O0":
+        return [scale]
+    return [f"convolutions compute in float16 on this chip at amp_level O0 too: {scale}"]
 
 
 def _factors(config: Config, world_size: int) -> str:

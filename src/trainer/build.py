@@ -15,13 +15,14 @@ from ..data.augment.batch_transform import BatchTransform, EraseBoxes, ImageNorm
 from ..models.layers.drop_path import seed_drop_paths
 from ..models.layers.dropout import seed_dropouts
 from ..models.registry import create_model
-from ..optim.amp import LossScale, apply_amp, resolve_amp
+from ..optim.amp import LossScale, apply_amp, resolve_amp, resolve_loss_scale
 from ..optim.clipping import GradientClip
 from ..optim.criterion import DistillationLoss, create_criterion
 from ..optim.ema import Ema
 from ..optim.optimizer import create_optimizer
 from ..overrides import without_overrides
 from ..runtime.collectives import MeanOverRanks
+from ..runtime.float_status import create_float_status
 from ..runtime.ranks import ALONE, World
 from .evaluate import EvalNet
 from .train_one_step import (
@@ -101,6 +102,7 @@ def build_train_step(config: Config, network: nn.Cell, world: World = ALONE) -> 
         ema=ema,
         accumulation_step=train.accumulation_step,
         mean_over_ranks=MeanOverRanks(world) if world.size > 1 else None,
+        float_status=create_float_status(config.run, world),
     )
 
 
@@ -138,14 +140,13 @@ def build_clip(config: Config, network: nn.Cell) -> Optional[GradientClip]:
 
 
 def build_loss_scale(config: Config) -> LossScale:
-    """The scale of the recipe in float16; elsewhere the range needs none, and it stays 1."""
-    level, dtype = resolve_amp(config)
-    is_needed = level != "O0" and dtype == "float16"
+    """The scale of the recipe where it is needed; elsewhere it stays 1."""
+    rule = resolve_loss_scale(config)
     return LossScale(
-        config.train.loss_scale if is_needed else 1.0,
-        dynamic=config.train.is_dynamic_loss_scale and is_needed,
+        rule.value,
+        dynamic=rule.dynamic,
         factor=config.train.loss_scale_factor,
-        window=config.train.loss_scale_window,
+        window=rule.window,
     )
 
 

@@ -9,6 +9,7 @@ import numpy as np
 from mindspore import Tensor, nn
 
 from ..runtime.collectives import sum_over_ranks
+from ..runtime.float_status import FloatStatus
 from ..runtime.ranks import ALONE, World
 from .metrics import EvalResult, EvalTotals
 
@@ -37,18 +38,28 @@ def evaluate(
     world: World = ALONE,
     *,
     watch: Optional[Watch] = None,
+    float_status: Optional[FloatStatus] = None,
 ) -> EvalResult:
     """Scores `eval_net` over all of `dataset`, the last partial batch included.
 
     Args:
         world: whose every process evaluates its share of the set; all return the same scores.
         watch: is given the logits, labels and images of every batch of this process.
+        float_status: of a device that saturates. With an overflow the loss is NaN, which the
+            device would not show.
     """
     eval_net.set_train(False)
     totals = EvalTotals()
+    _has_overflowed(float_status)  # in what ran before
     for batch in dataset.batches():
         logits = eval_net(Tensor(batch.image)).asnumpy()
         totals.update(logits, batch.label)
         if watch is not None:
             watch(logits, batch.label, batch.image)
+    totals.overflows = int(_has_overflowed(float_status))
     return totals.summed(lambda sums: sum_over_ranks(sums, world)).result()
+
+
+def _has_overflowed(status: Optional[FloatStatus]) -> bool:
+    """What the device's status says; clears it."""
+    return status is not None and bool(status(Tensor(0.0, ms.float32)).asnumpy())

@@ -14,6 +14,7 @@ from mindspore import Tensor, nn, ops
 from ..data.dataset import Batch
 from ..errors import UserError
 from ..optim.tensors import for_each
+from ..runtime.float_status import FloatStatus
 from .train_one_step import AnyNetWithLoss, TrainOneStep
 
 CHECKPOINT = "overflow.ckpt"
@@ -21,12 +22,26 @@ _BATCH = "overflow.npz"
 REPORT = "overflow.json"
 
 
-class GradientProbe(nn.Cell):
-    """(image, label, mix, scale) -> (loss, one flag per weight: its gradient is finite)."""
+# What a saturated gradient holds: the largest numbers of the types it is computed in.
+_LARGEST = (float(np.finfo(np.float16).max), float(np.finfo(np.float32).max))
 
-    def __init__(self, net_with_loss: AnyNetWithLoss, weights: ms.ParameterTuple) -> None:
+
+class GradientProbe(nn.Cell):
+    """(image, label, mix, scale) -> (loss, one flag per weight: its gradient is finite, overflow).
+
+    With `float_status` a gradient that holds a largest number counts as not finite, and `overflow`
+    is 1.0 where the device overflowed; without, it is 0.0.
+    """
+
+    def __init__(
+        self,
+        net_with_loss: AnyNetWithLoss,
+        weights: ms.ParameterTuple,
+        float_status: Optional[FloatStatus] = None,
+    ) -> None:
         super().__init__(auto_prefix=False)
         self.net_with_loss = net_with_loss
+        self.float_status = float_status
         self.value_and_grad = ms.value_and_grad(self._scaled_loss, None, weights, has_aux=True)
 
     def _scaled_loss(
@@ -37,21 +52,47 @@ class GradientProbe(nn.Cell):
 
     def construct(
         self, image: Tensor, label: Tensor, mix: Tensor, scale: Tensor
-    ) -> Tuple[Tensor, Tuple[Tensor, ...]]:
+    ) -> Tuple[Tensor, Tuple[Tensor, ...], Tensor]:
+        if self.float_status is None:
+            (_, loss), grads = self.value_and_grad(image, label, mix, scale)
+            return loss, for_each(_is_finite, grads), ops.zeros((), ms.float32)
+        image = self.float_status.clear(image)
         (_, loss), grads = self.value_and_grad(image, label, mix, scale)
-        return loss, for_each(_is_finite, grads)
+        overflow = self.float_status.read((loss, grads))
+        return loss, for_each(_is_below_largest, grads), overflow
 
 
 def _is_finite(grad: Tensor) -> Tensor:
     return ops.isfinite(grad).astype(ms.float32).min()
 
 
+def _is_below_largest(grad: Tensor) -> Tensor:
+    size = ops.abs(grad.astype(ms.float32))
+    is_below = ops.logical_and(size != _LARGEST[0], size != _LARGEST[1])
+    return ops.logical_and(is_below, ops.isfinite(size)).astype(ms.float32).min()
+
+
 @dataclass(frozen=True)
 class Finding:
-    """What a probe saw: the loss, and the first weight whose gradient is not finite, if any."""
+    """What a probe saw.
+
+    Attributes:
+        parameter: the first weight whose gradient is not finite, or holds a largest number after
+            an overflow on a device that saturates; None: there is none.
+        overflowed: whether the update would be skipped.
+    """
 
     loss: float
     parameter: Optional[str]
+    overflowed: bool
+
+    def place(self) -> str:
+        """Where the overflow is first seen, in words."""
+        if self.parameter is not None:
+            return self.parameter
+        if self.overflowed:
+            return "what comes before the gradients, whose numbers do not show it"
+        return "none, all are finite"
 
 
 def probe(train_step: TrainOneStep, batch: Batch, *, scale: float, calls: int) -> Finding:
@@ -64,15 +105,22 @@ def probe(train_step: TrainOneStep, batch: Batch, *, scale: float, calls: int) -
     touched = [*train_step.statistics, train_step.calls]
     before = [parameter.asnumpy().copy() for parameter in touched]
     train_step.set_train(True)
-    cell = GradientProbe(train_step.net_with_loss, weights)
+    cell = GradientProbe(train_step.net_with_loss, weights, train_step.float_status)
     train_step.calls.set_data(Tensor(calls, ms.int32))
     try:
-        loss, flags = cell(*(Tensor(array) for array in batch), Tensor(scale, ms.float32))
+        inputs = [Tensor(array) for array in batch]
+        loss, flags, overflow = cell(*inputs, Tensor(scale, ms.float32))
         broken = [w.name for w, flag in zip(weights, flags) if float(flag.asnumpy()) == 0.0]
     finally:
         for parameter, value in zip(touched, before):
             parameter.set_data(Tensor(value))
-    return Finding(float(loss.asnumpy()), broken[0] if broken else None)
+    if train_step.float_status is None:
+        overflowed = bool(broken)
+    else:
+        # A gradient may be at 65504 by chance.
+        overflowed = bool(overflow.asnumpy())
+        broken = broken if overflowed else []
+    return Finding(float(loss.asnumpy()), broken[0] if broken else None, overflowed)
 
 
 @dataclass(frozen=True)
@@ -95,7 +143,7 @@ def find_suspect(train_step: TrainOneStep, batches: Sequence[Batch], scale: floa
     for calls, batch in enumerate(batches, first_call):
         finding = probe(train_step, batch, scale=scale, calls=calls)
         suspects.append(Suspect(batch, calls, finding))
-        if finding.parameter is not None:
+        if finding.overflowed:
             break
     return suspects[-1]
 

@@ -222,7 +222,7 @@ class Trainer:
         suspect = forensics.find_suspect(self.train_step, self._last_batches, scale)
         folder = self.checkpoints.folder
         command = f"the command in {folder / forensics.REPORT}"
-        if self._is_first_with(suspect.finding.parameter is not None):
+        if self._is_first_with(suspect.finding.overflowed):
             meta = self.state.as_meta(self.config, self.world)
             save_checkpoint(folder / forensics.CHECKPOINT, self.train_step.saved_parameters(), meta)
             command = forensics.write_report(
@@ -231,7 +231,7 @@ class Trainer:
         raise TrainingFailed(
             f"step {self.state.step}: the gradient was not finite {self.state.overflows} times in "
             f"a row (lr {lr:g}, loss scale {scale:g}, loss {suspect.finding.loss:g}; first in "
-            f"{suspect.finding.parameter}); weights are unchanged since; see it again with: "
+            f"{suspect.finding.place()}); weights are unchanged since; see it again with: "
             f"{command}"
         )
 
@@ -264,14 +264,14 @@ class Trainer:
 
     def _evaluate(self, epoch: int) -> float:
         """Scores raw and averaged weights; returns the top-1 that `best.ckpt` goes by."""
-        result = evaluate(self.eval_net, self.val_set, self.world)
+        result = self._scores()
         row = {"val_loss": result.loss, "top1": result.top1, "top5": result.top5}
         shown = f"epoch {epoch}: val {_summary(result)}"
         ema = self.train_step.ema
         averaged = result
         if ema is not None:
             with ema.applied():
-                averaged = evaluate(self.eval_net, self.val_set, self.world)
+                averaged = self._scores()
             shown += f"; ema {_summary(averaged)}"
             row.update(ema_val_loss=averaged.loss, ema_top1=averaged.top1, ema_top5=averaged.top5)
         self.train_step.set_train(True)
@@ -287,6 +287,10 @@ class Trainer:
                 "O0 may cure it"
             )
         return averaged.top1 if self.config.train.best_by == "ema" else result.top1
+
+    def _scores(self) -> EvalResult:
+        status = self.train_step.float_status
+        return evaluate(self.eval_net, self.val_set, self.world, float_status=status)
 
     def _draw_curves(self) -> None:
         if not self.world.is_main:

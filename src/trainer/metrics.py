@@ -19,13 +19,18 @@ class EvalResult:
 
 
 class EvalTotals:
-    """Sums over batches, in integers and float64, so that no order or sharding changes them."""
+    """Sums over batches, in integers and float64, so that no order or sharding changes them.
+
+    Attributes:
+        overflows: of devices that hide them; the loss is NaN with any.
+    """
 
     def __init__(self) -> None:
         self.top1 = 0
         self.top5 = 0
         self.loss = 0.0
         self.images = 0
+        self.overflows = 0
 
     def update(self, logits: np.ndarray, label: np.ndarray) -> None:
         """Adds a batch: logits (B, K), label (B,) where -1 marks padding that is not counted.
@@ -45,17 +50,19 @@ class EvalTotals:
 
     def summed(self, over_ranks: Callable[[np.ndarray], np.ndarray]) -> EvalTotals:
         """The totals of all ranks together; counts stay exact in float64 up to 2^53."""
-        sums = over_ranks(np.array([self.top1, self.top5, self.loss, self.images], np.float64))
+        counts = (self.top1, self.top5, self.images, self.overflows)
+        sums = over_ranks(np.array([*counts, self.loss], np.float64))
         totals = EvalTotals()
-        totals.top1, totals.top5, totals.images = (int(sums[i]) for i in (0, 1, 3))
-        totals.loss = float(sums[2])
+        totals.top1, totals.top5, totals.images, totals.overflows = map(int, sums[:4])
+        totals.loss = float(sums[4])
         return totals
 
     def result(self) -> EvalResult:
         """Scores so far; all NaN for no image."""
         images = self.images or float("nan")
         top1, top5 = 100.0 * self.top1 / images, 100.0 * self.top5 / images
-        return EvalResult(top1, top5, self.loss / images, self.images)
+        loss = float("nan") if self.overflows else self.loss / images
+        return EvalResult(top1, top5, loss, self.images)
 
 
 def _cross_entropy(logits: np.ndarray, label: np.ndarray) -> np.ndarray:

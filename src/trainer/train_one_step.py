@@ -12,6 +12,7 @@ from ..optim.clipping import GradientClip
 from ..optim.ema import Ema
 from ..optim.tensors import GlobalNorm, Snapshot, Tensors, add_to, assign, clear, copies, multiply
 from ..runtime.collectives import MeanOverRanks
+from ..runtime.float_status import FloatStatus
 
 _SUMS = "train.grad_sum"
 _TEACHER = "teacher."
@@ -77,6 +78,8 @@ class TrainOneStep(nn.Cell):
         calls: int32 Parameter that counts the calls; random layers draw from it.
         mean_over_ranks: tensors -> their means over all ranks; None: one rank.
         clip: limit of the gradient; None: off.
+        float_status: on a device that saturates, what says that a gradient would not be finite;
+            None: the gradient itself says it.
     """
 
     def __init__(
@@ -90,6 +93,7 @@ class TrainOneStep(nn.Cell):
         ema: Optional[Ema] = None,
         accumulation_step: int = 1,
         mean_over_ranks: Optional[MeanOverRanks] = None,
+        float_status: Optional[FloatStatus] = None,
     ) -> None:
         super().__init__(auto_prefix=False)
         self.net_with_loss = net_with_loss
@@ -100,10 +104,15 @@ class TrainOneStep(nn.Cell):
         self.ema = ema
         self.accumulation_step = accumulation_step
         self.mean_over_ranks = mean_over_ranks
+        self.float_status = float_status
         self.global_norm = GlobalNorm()
         weights = optimizer.parameters
         if accumulation_step > 1:
             self.sums = ParameterTuple(weights).clone(_SUMS, init="zeros")
+            if float_status is not None:
+                self.overflows = Parameter(
+                    Tensor(0.0, ms.float32), name=f"{_SUMS}.overflows", requires_grad=False
+                )
         # Running statistics: the forward pass changes them before anything is known of its result.
         self.statistics = ParameterTuple(
             # `calls` is in every layer that draws from it.
@@ -131,13 +140,15 @@ class TrainOneStep(nn.Cell):
     def construct(self, image: Tensor, label: Tensor, mix: Tensor, lr: Tensor) -> Tensors:
         before = self.before.take()
         scale = self.loss_scale.present()
+        if self.float_status is not None:
+            image = self.float_status.clear(image)
         (_, loss), grads = self.value_and_grad(image, label, mix, scale)
         if self.accumulation_step > 1 or not self.loss_scale.is_one:
             grads = multiply(grads, 1.0 / (scale * self.accumulation_step))
         if self.accumulation_step == 1:
             norm, finite = self._update(grads, lr, before)
         else:
-            if not ops.isfinite(loss):
+            if not self._is_usable(loss, grads):
                 self.before.restore(before)
             norm, finite = self._accumulate(grads, lr, before)
         ops.assign(self.calls, self.calls + 1)
@@ -149,6 +160,15 @@ class TrainOneStep(nn.Cell):
         loss = self.net_with_loss(image, label, mix)
         return loss * scale, loss
 
+    def _is_usable(self, loss: Tensor, grads: Tensors) -> Tensor:
+        """Whether the statistics of a batch that is accumulated are kept."""
+        is_usable = ops.isfinite(loss)
+        if self.float_status is not None:
+            overflow = self.float_status.read((loss, grads))
+            ops.assign(self.overflows, self.overflows + overflow)
+            is_usable = ops.logical_and(is_usable, overflow == 0.0)
+        return is_usable
+
     def _accumulate(self, grads: Tensors, lr: Tensor, before: Tensors) -> Tuple[Tensor, Tensor]:
         add_to(self.sums, grads)
         norm = ops.zeros((), ms.float32)
@@ -156,6 +176,8 @@ class TrainOneStep(nn.Cell):
         if self.calls % self.accumulation_step == self.accumulation_step - 1:
             norm, finite = self._update(copies(self.sums), lr, before)
             clear(self.sums)
+            if self.float_status is not None:
+                ops.assign(self.overflows, ops.zeros((), ms.float32))
         return norm, finite
 
     def _update(self, grads: Tensors, lr: Tensor, before: Tensors) -> Tuple[Tensor, Tensor]:
@@ -163,7 +185,7 @@ class TrainOneStep(nn.Cell):
             grads = self.mean_over_ranks(grads)
             before = self._average_statistics(before)
         norm = self.global_norm(grads)
-        finite = ops.isfinite(norm)
+        finite = self._is_finite(norm)
         if self.clip is not None:
             grads = self.clip(grads, norm)
         if finite:
@@ -174,6 +196,17 @@ class TrainOneStep(nn.Cell):
             self.before.restore(before)
         self.loss_scale(finite)
         return norm, finite
+
+    def _is_finite(self, norm: Tensor) -> Tensor:
+        """Whether the gradient of all ranks and batches is, and so was all it was computed from."""
+        finite = ops.isfinite(norm)
+        if self.float_status is not None:
+            overflow = self.float_status.read(norm)
+            if self.accumulation_step > 1:
+                overflow = overflow + self.overflows
+            overflow = self.float_status.over_ranks(overflow)
+            finite = ops.logical_and(finite, overflow == 0.0)
+        return finite
 
     def _average_statistics(self, before: Tensors) -> Tensors:
         """Makes the statistics, and those to go back to, the same on all ranks."""
