@@ -10,6 +10,7 @@ from mindspore import Parameter, Tensor, nn, ops
 
 from ..args import Config
 from ..errors import UserError
+from ..models.layers.activation import Gelu
 from ..models.layers.attention import DotProductAttention, SplitHeads
 from ..models.layers.random_draws import FrameworkUniform, SeededUniform
 from ..overrides import is_override
@@ -20,6 +21,7 @@ Cells = Tuple[Type[nn.Cell], ...]
 _NORMS: Cells = (nn.LayerNorm, nn.GroupNorm)
 _BATCH_NORMS: Cells = (nn.BatchNorm1d, nn.BatchNorm2d)
 _SOFTMAX: Cells = (nn.Softmax,)
+_GELU: Cells = (Gelu,)
 _NO_ARITHMETIC: Cells = (
     *(nn.Identity, nn.CellList, nn.SequentialCell),
     *(nn.Dropout, FrameworkUniform, SeededUniform, SplitHeads),
@@ -79,7 +81,7 @@ def apply_amp(
     |---|---|---|
     | O0 | nothing | everything |
     | O1 | Dense, Conv2d, attention's products | the rest |
-    | O2 | the rest | norms, softmax; BatchNorm by `keep_bn_fp32` |
+    | O2 | the rest | norms, softmax, GELU; BatchNorm by `keep_bn_fp32` |
     | O3 | everything | nothing |
 
     The loss is float32 at every level. `precision_table` shows what a network comes to.
@@ -93,7 +95,7 @@ def apply_amp(
     if any(is_override(cell) for _, cell in network.cells_and_names()):
         raise ValueError(f"amp_level {level}: build the network within without_overrides()")
     half = getattr(ms, dtype)
-    kept = {"O1": _SOFTMAX, "O2": (*_NORMS, *_SOFTMAX), "O3": ()}[level]
+    kept = {"O1": _SOFTMAX, "O2": (*_NORMS, *_SOFTMAX, *_GELU), "O3": ()}[level]
     if level == "O2" and keep_bn_fp32:
         kept = (*kept, *_BATCH_NORMS)
     network.to_float(ms.float32 if level == "O1" else half)
@@ -102,6 +104,8 @@ def apply_amp(
             cell.to_float(half)  # with all it holds: the softmax comes after its attention
         if kept and isinstance(cell, kept):
             cell.to_float(ms.float32)
+            if isinstance(cell, Gelu):
+                cell.keep_input_only()  # float32 would take more memory than half precision did
 
 
 def _is_inside_another(cell: nn.Cell) -> bool:

@@ -22,7 +22,7 @@ class TrainConfig(Section):
         choices={
             "O0": "nothing",
             "O1": "matrix products and convolutions",
-            "O2": "all but norms and softmax",
+            "O2": "all but norms, softmax and GELU",
             "O3": "all",
             "auto": "O0 on CPU, else O2",
         },
