@@ -12,15 +12,15 @@ die() {
 # The first Python of the versions MindSpore 2.10 has wheels for.
 find_python() {
     local candidate
-    for candidate in python3.11 python3.12 python3.10 python3.9 python3; do
+    for candidate in python3.11 python3.12 python3.10 python3; do
         if command -v "$candidate" >/dev/null 2>&1 &&
-            "$candidate" -c 'import sys, ensurepip; sys.exit(not (3, 9) <= sys.version_info < (3, 13))' \
+            "$candidate" -c 'import sys, ensurepip; sys.exit(not (3, 10) <= sys.version_info < (3, 13))' \
                 >/dev/null 2>&1; then
             echo "$candidate"
             return
         fi
     done
-    die "no Python 3.9 to 3.12 with venv found; install one, e.g. apt-get install python3 python3-venv"
+    die "no Python 3.10 to 3.12 with venv found; install one, e.g. apt-get install python3 python3-venv"
 }
 
 # install_requirements FILE: makes $VENV when absent and installs FILE when it has changed since.

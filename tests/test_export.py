@@ -7,6 +7,8 @@ import io
 import json
 import os
 import resource
+import subprocess
+import sys
 from pathlib import Path
 from typing import Dict, Iterator, List, Tuple
 
@@ -29,6 +31,7 @@ from src.runtime import compat
 from src.trainer.build import build_network
 from src.trainer.open_checkpoint import load_network
 
+ROOT = Path(__file__).resolve().parent.parent
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
@@ -202,6 +205,25 @@ def test_a_full_disk_leaves_nothing_half_written(
     message = failure(capsys, export_program, [*arguments, "--write_converter_config"])
     assert "No space left" in message
     assert sorted(os.listdir(tmp_path)) == written
+
+
+def test_onnx_without_its_packages_is_refused_before_any_work(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("src.serving.export.find_spec", lambda name: None)
+    arguments = ["--arch", "cct_2_3x2_32", "--pretrained", "x.ckpt", "--file_format", "ONNX"]
+    said = failure(capsys, export_program, arguments)
+    assert "needs onnx and onnxruntime; pip install -r requirements-onnx.txt" in said
+
+
+def test_nothing_but_onnx_files_needs_its_packages() -> None:
+    """Programs and what they import on their way start where neither can be imported."""
+    code = (
+        "import sys; sys.modules.update(onnx=None, onnxruntime=None)\n"
+        "import train, eval, export, predict\n"
+        "import src.trainer.run, src.serving.export, src.serving.predictor"
+    )
+    subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True)
 
 
 @pytest.mark.parametrize(

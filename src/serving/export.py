@@ -6,6 +6,7 @@ import logging
 import os
 import shutil
 import tempfile
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Callable, List, Optional
 
@@ -47,7 +48,8 @@ def check_export(config: ExportRun) -> None:
     """Refuses what cannot work, before any weight is read.
 
     Raises:
-        UserError: AIR away from an Ascend, or a free batch where it does not run.
+        UserError: AIR away from an Ascend, ONNX without its packages, or a free batch where it does
+            not run.
     """
     form, target = config.export.file_format, config.run.device_target
     if form == "AIR" and target != "Ascend":
@@ -57,6 +59,13 @@ def check_export(config: ExportRun) -> None:
         )
     if form == "AIR" and config.export.dynamic_batch:
         raise UserError("dynamic_batch True: AIR files have a fixed batch; give --batch_size N")
+    if form == "ONNX":
+        missing = [name for name in ("onnx", "onnxruntime") if find_spec(name) is None]
+        if missing:
+            raise UserError(
+                f"file_format ONNX: needs {' and '.join(missing)}; pip install -r "
+                "requirements-onnx.txt"
+            )
     is_free = form == "MINDIR" and config.export.dynamic_batch
     if is_free and not compat.loads_mindir_of_any_batch():
         raise UserError(
@@ -184,7 +193,10 @@ def _parameters(cell: nn.Cell) -> Any:
 def _export_air(config: ExportRun, cell: nn.Cell, images: np.ndarray, draft: Path) -> Predict:
     ms.export(cell, Tensor(images), file_name=str(draft.with_suffix("")), file_format="AIR")
     # Nothing but an Ascend runtime reads AIR: there is nothing to compare with.
-    print("an AIR file cannot be loaded back by MindSpore; its logits are not compared")
+    print(
+        "an AIR file cannot be loaded back by MindSpore; its logits are not compared. MindSpore "
+        "2.10 calls the format deprecated: MINDIR takes its place"
+    )
     return lambda batch: cell(Tensor(batch)).asnumpy()
 
 

@@ -104,7 +104,7 @@ def _onnx_of(path: Path) -> Run:
         import onnxruntime
     except ImportError as error:
         raise UserError(
-            f"pretrained {str(path)!r}: needs onnxruntime; pip install onnxruntime"
+            f"pretrained {str(path)!r}: needs onnxruntime; pip install -r requirements-onnx.txt"
         ) from error
     try:
         session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])

@@ -39,7 +39,11 @@ class ExportConfig(Section):
     file_format: str = key(
         "MINDIR",
         "format of the file",
-        choices={"MINDIR": "", "AIR": "on an Ascend only", "ONNX": ""},
+        choices={
+            "MINDIR": "",
+            "AIR": "on an Ascend only; deprecated in MindSpore 2.10",
+            "ONNX": "needs requirements-onnx.txt",
+        },
     )
     output: Optional[str] = key(
         None,
