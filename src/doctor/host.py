@@ -3,21 +3,27 @@
 from __future__ import annotations
 
 import json
-import platform
+import re
 from pathlib import Path
 from typing import Optional
 
 from .machine import PIP, Finding, Machine
 
 _GIB = 1024**3
+_FIRST_GCC = 9
 
 
 def check_python(machine: Machine) -> Finding:
     version = machine.python()
-    found = f"{'.'.join(map(str, version))} on {platform.machine()}"
-    if (3, 9) <= version[:2] < (3, 13):
+    found = f"{'.'.join(map(str, version))} on {machine.architecture()}"
+    is_for_2_0 = version[:2] == (3, 9) and machine.version_of("mindspore") is not None
+    if (3, 10) <= version[:2] < (3, 13) or is_for_2_0:
         return Finding("Python", "ok", found)
-    return Finding("Python", "broken", found, "MindSpore has wheels for 3.9 to 3.12; use 3.11")
+    found += ": MindSpore 2.10 has wheels for 3.10 to 3.12, 2.0 for 3.9"
+    cure = "python3.11 -m venv .venv && .venv/bin/pip install -r requirements.txt"
+    if version[:2] == (3, 9):
+        cure += f"; or, for MindSpore 2.0: {PIP} install -r requirements-ms20.txt"
+    return Finding("Python", "broken", found, cure)
 
 
 def check_mindspore(machine: Machine) -> Finding:
@@ -70,6 +76,20 @@ def check_shared_memory(machine: Machine) -> Optional[Finding]:
     if free >= _GIB:
         return Finding("shared memory", "ok", found)
     return Finding("shared memory", "note", found, "docker run --shm-size=8g ...")
+
+
+def check_compiler(machine: Machine) -> Finding:
+    """The C++ program needs <filesystem> in the standard library and <charconv>: GCC 9."""
+    said = machine.compiler()
+    if said is None:
+        found = "none: cpu_kernels auto takes the slower `pure`, the C++ program cannot be built"
+        return Finding("C++ compiler", "note", found, "apt-get install g++")
+    version = re.search(r"\) ([0-9]+)\.", said)
+    if "clang" not in said and version and int(version.group(1)) < _FIRST_GCC:
+        found = f"{said}: too old for the C++ program (<charconv>, <filesystem>)"
+        cure = "apt-get install g++-9 && export CXX=g++-9 (CentOS 7: devtoolset-9)"
+        return Finding("C++ compiler", "note", found, cure)
+    return Finding("C++ compiler", "ok", said)
 
 
 def check_open_files(machine: Machine) -> Finding:

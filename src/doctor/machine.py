@@ -5,6 +5,8 @@ from __future__ import annotations
 import importlib.metadata
 import importlib.util
 import os
+import platform
+import re
 import shutil
 import subprocess
 import sys
@@ -12,8 +14,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Dict, List, Optional, Tuple
 
+from ..kernels.build import find_compiler
 from ..runtime.device import process_environment
-from ..runtime.npu_smi import parse_cards
+from ..runtime.npu_smi import list_cards
 
 PIP = f"{sys.executable} -m pip"
 # `src`, or the name it is installed under.
@@ -92,20 +95,34 @@ class Machine:
 
     def ascend_chips(self) -> List[str]:
         """Names from npu-smi, such as 910B2 or 310P3."""
-        listing = self._output("npu-smi", "info") or ""
-        return [card.name for card in parse_cards(listing)]
+        return [card.name for card in list_cards()]
 
     def gpus(self) -> List[str]:
         query = ("--query-gpu=name,driver_version", "--format=csv,noheader")
         return (self._output("nvidia-smi", *query) or "").splitlines()
 
-    def cann_version(self) -> Optional[str]:
-        home = self.environment().get("ASCEND_HOME_PATH", "/usr/local/Ascend/ascend-toolkit/latest")
-        for path in Path(home).glob("*/ascend_toolkit_install.info"):
-            for line in path.read_text(encoding="utf-8").splitlines():
-                if line.startswith("version="):
-                    return line[8:]
-        return None
+    def root(self) -> Path:
+        """Of the file system."""
+        return Path("/")
+
+    def architecture(self) -> str:
+        """Such as x86_64 or aarch64."""
+        return platform.machine()
+
+    def cann_of_mindspore(self) -> List[str]:
+        """Versions of CANN that the installed MindSpore asks for, such as 8.5, in its order."""
+        spec = importlib.util.find_spec("mindspore")
+        if spec is None or spec.origin is None:
+            return []
+        text = (Path(spec.origin).parent / "run_check/_check_version.py").read_text()
+        listed = re.search(r"class AscendEnvChecker.*?self\.version = \[(.*?)\]", text, re.DOTALL)
+        return re.findall('"([0-9.]+)"', listed.group(1)) if listed else []
+
+    def compiler(self) -> Optional[str]:
+        """The first line of what the C++ compiler says of itself."""
+        path = find_compiler(self.environment())
+        said = (self._output(path, "--version") if path else None) or ""
+        return next(iter(said.splitlines()), None)
 
     def cpu_flags(self) -> str:
         path = Path("/proc/cpuinfo")
