@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Callable, Optional
+from typing import TYPE_CHECKING, Callable, Iterator, Optional, Tuple
 
 import mindspore as ms
 import numpy as np
@@ -15,7 +15,7 @@ from .metrics import EvalResult, EvalTotals
 
 if TYPE_CHECKING:
     # Inference alone needs no pipeline, whose compiler takes 60 MB.
-    from ..data.dataset import ImageDataset
+    from ..data.dataset import Batch, ImageDataset
 
 Watch = Callable[[np.ndarray, np.ndarray, np.ndarray], None]
 
@@ -51,8 +51,7 @@ def evaluate(
     eval_net.set_train(False)
     totals = EvalTotals()
     _has_overflowed(float_status)  # in what ran before
-    for batch in dataset.batches():
-        logits = eval_net(Tensor(batch.image)).asnumpy()
+    for batch, logits in _with_logits(eval_net, dataset.batches()):
         totals.update(logits, batch.label)
         if watch is not None:
             watch(logits, batch.label, batch.image)
@@ -63,3 +62,13 @@ def evaluate(
 def _has_overflowed(status: Optional[FloatStatus]) -> bool:
     """What the device's status says; clears it."""
     return status is not None and bool(status(Tensor(0.0, ms.float32)).asnumpy())
+
+
+def _with_logits(eval_net: EvalNet, batches: Iterator[Batch]) -> Iterator[Tuple[Batch, np.ndarray]]:
+    """Each batch with its logits, which are waited for when the next batch is on the device too."""
+    started = ((batch, eval_net(Tensor.from_numpy(batch.image))) for batch in batches)
+    last = next(started, None)
+    while last is not None:
+        following = next(started, None)
+        yield last[0], last[1].asnumpy()
+        last = following

@@ -152,8 +152,8 @@ class Trainer:
         outputs, self._last_batches = [], []
         for _ in range(self.config.train.accumulation_step):
             self._last_batches.append(self._next_batch(batches))
-            arrays = (Tensor(array) for array in self._last_batches[-1])
-            outputs.append(StepOutputs(*self.train_step(*arrays, lr)))
+            tensors = map(Tensor.from_numpy, self._last_batches[-1])  # no copy on the host
+            outputs.append(StepOutputs(*self.train_step(*tensors, lr)))
         # Reading them here would make the host wait for the device at every step.
         self._outputs.add(outputs)
         self.state.step += 1
