@@ -13,7 +13,7 @@ from ..args import Config
 from ..checkpoints.checkpoint import load_parameters, read_checkpoint
 from ..data.augment.batch_transform import BatchTransform, EraseBoxes, ImageNormalize
 from ..models.layers.drop_path import seed_drop_paths
-from ..models.layers.dropout import seed_dropouts
+from ..models.layers.dropout import ArithmeticDropout, SeededDropout, seed_dropouts
 from ..models.registry import create_model
 from ..optim.amp import LossScale, apply_amp, resolve_amp, resolve_loss_scale
 from ..optim.clipping import GradientClip
@@ -89,7 +89,8 @@ def build_train_step(config: Config, network: nn.Cell, world: World = ALONE) -> 
     place = {"batch_size": data.batch_size, "rank": world.rank, "world_size": world.size}
     seed_drop_paths(network, seed=train.seed, step=calls, **place)
     if train.seeded_dropout:
-        seed_dropouts(network, seed=train.seed, step=calls, **place)
+        form = ArithmeticDropout if config.run.device_target == "Ascend" else SeededDropout
+        seed_dropouts(network, seed=train.seed, step=calls, form=form, **place)
     ema = None
     if train.with_ema:
         ema = Ema(list(network.get_parameters()), decay=train.ema_decay, warmup=train.ema_warmup)

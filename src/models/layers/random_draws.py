@@ -86,7 +86,7 @@ class SeededUniform(Overridable, nn.Cell):
         self.batch_size = batch_size
         positions = range(rank, batch_size * world_size, world_size)
         self.position = Tensor([i % PRIME for i in positions], ms.int32)
-        self.table = round_table()
+        self.table, self.numbers = round_table(), numbers()
 
     def absorb(self, state: Tensor, key: Tensor) -> Tensor:
         """One round: int32 in [0, PRIME) of such and of a key in [0, KEYS), or arrays of them."""
@@ -102,6 +102,11 @@ class SeededUniform(Overridable, nn.Cell):
         """(B,) int32 in [0, PRIME), of the position too."""
         state = self.absorb(self.layer_key(), self.position[:batch])
         return self.absorb(self.absorb(state, 0), 0)
+
+    def row_keys(self, batch: int, rows: int) -> Tensor:
+        """(B, R) int32 in [0, PRIME), of samples and of R rows in each."""
+        samples = self.sample_keys(batch).reshape(batch, 1)
+        return self.absorb(self.absorb(samples, self.numbers[:rows]), 0)
 
     def construct(self, batch: int) -> Tensor:
         return self.sample_keys(batch).astype(ms.float32) * (1.0 / PRIME)
