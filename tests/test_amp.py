@@ -211,9 +211,10 @@ def test_the_loss_scale_that_a_recipe_does_not_say(chip: Callable[[str], None]) 
 
 
 def test_the_scale_stays_1_where_nothing_is_computed_in_float16(
-    chip: Callable[[str], None],
+    chip: Callable[[str], None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     chip("910B2")
+    monkeypatch.setattr(compat, "has_bfloat16", lambda: True)
     for config in (
         _config("CPU"),
         _config("GPU"),
