@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -65,6 +66,21 @@ def test_an_overflow_skips_the_step_and_halves_the_scale(chip: Chip) -> None:
         assert state(step)["train.loss_scale"] == scale
         assert run(blind, batch(1, **overflow))[2]
         assert {"fc.weight", "norm.moving_mean"} < changed(blind_before, state(blind)), overflow
+
+
+def test_the_operators_of_the_chip_pass_the_compiler(tmp_path: Path) -> None:
+    """Those of MindSpore itself, which a CPU then refuses: none is merged or left out."""
+    step = build_step(FloatStatus(), accumulation_step=2)
+    ms.set_context(save_graphs=1, save_graphs_path=str(tmp_path))
+    try:
+        with pytest.raises(RuntimeError, match="NPU"):
+            run(step, batch(0))
+    finally:
+        ms.set_context(save_graphs=0)
+    (graph,) = tmp_path.rglob("*_validate_*.ir")
+    found = re.findall(r"NPU(Clear|Get)FloatStatusV2\(", graph.read_text())
+    # Around the gradients of a batch, and what the step makes of them.
+    assert sorted(found) == ["Clear"] * 3 + ["Get"] * 2
 
 
 def test_without_an_overflow_the_status_changes_no_bit(chip: Chip) -> None:
