@@ -1,4 +1,4 @@
-"""The scaling model against what can be worked out by hand."""
+"""The scaling model and the memory plan against what can be worked out by hand."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ import pytest
 ROOT = Path(__file__).resolve().parent.parent
 
 
-def load() -> Any:
+def load(name: str = "scaling_model") -> Any:
     sys.path.insert(0, str(ROOT / "benchmarks"))
     try:
-        return importlib.import_module("scaling_model")
+        return importlib.import_module(name)
     finally:
         sys.path.pop(0)
 
@@ -62,3 +62,19 @@ def test_the_page_shows_what_the_script_prints(capsys: pytest.CaptureFixture[str
             patch.setattr(sys, "argv", ["scaling_model.py", *more])
             model.main()
         assert capsys.readouterr().out in page
+
+
+def test_the_memory_plan_is_the_line_through_two_batches() -> None:
+    """One that no graph is compiled for; 100 for any batch, 10 an image."""
+    plan = load("memory_plan")
+    plans = [plan.Plan(60, 40 + 20), plan.Plan(60, 40 + 40)]
+    assert plan.line_through(plans, [2, 4]) == [100, 10]
+
+
+def test_a_network_that_cannot_be_compiled_has_no_memory_plan(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert load("memory_plan").main(["deit_small_patch16_224", "--batches", "2", "2"]) == 2
+    assert "give two different ones" in capsys.readouterr().err
+    assert load("memory_plan").main(["nowhere"]) == 2
+    assert "nowhere, batch 2: no plan" in capsys.readouterr().err
