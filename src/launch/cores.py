@@ -40,12 +40,11 @@ def cores_near(
 
 
 def _node(card: Card, sysfs: Path) -> Optional[int]:
+    """-1, which has no cores, where the firmware does not say."""
     try:
-        text = (sysfs / "bus/pci/devices" / card.bus / "numa_node").read_text()
+        return int((sysfs / "bus/pci/devices" / card.bus / "numa_node").read_text())
     except OSError:
         return None
-    node = int(text)
-    return node if node >= 0 else None  # -1: the firmware does not say
 
 
 def _cores_of(node: Optional[int], sysfs: Path) -> Set[int]:
