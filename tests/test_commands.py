@@ -35,6 +35,7 @@ OUTPUTS: Dict[str, Optional[List[str]]] = {
         *("--arch", "cct_2_3x2_32", "--input", "a.npz", "--output", "FILE/b.ckpt")
     ],
     "scripts/doctor.py": None,
+    "scripts/gpu_environment.py": None,
     "scripts/launch.py": ["--logs", "FILE/logs", "--", "program.py"],
     "scripts/list_models.py": None,
     "scripts/make_configuration_page.py": ["--output", "FILE/page.md"],

@@ -12,7 +12,20 @@ from test_scripts import script
 from src.doctor.diagnosis import diagnose
 from src.doctor.machine import Finding, Machine
 
-CUDA = ["libcudart.so.11.0", "libcublas.so.11", "libcudnn.so.8", "libnvrtc.so.11.2"]
+CUDA = [
+    *("libcudart.so.11.0", "libcublas.so.11", "libcudnn.so.8", "libcurand.so.10"),
+    *("libcusolver.so.11", "libcufft.so.10", "libcusparse.so.11", "libnvrtc.so.11.2"),
+    "libcuda.so.1",
+]
+# Facts of a machine that can train on a GPU.
+GPU: Dict[str, Any] = {
+    "gpus": ["A100, 535.1"],
+    "capabilities": [(8, 0)],
+    "libraries": CUDA,
+    "plugins": ["libmindspore_gpu.so.11.1", "libmindspore_gpu.so.11.6"],
+    "environment": {"CUDA_HOME": "/usr/local/cuda-11.6"},
+    "nvcc": (11, 6),
+}
 
 
 class Simulated(Machine):
@@ -29,6 +42,8 @@ class Simulated(Machine):
             "chips": [],
             "gpus": [],
             "compiler": "g++ (Debian 12.2.0-14) 12.2.0",
+            "capabilities": [],
+            "nvcc": None,
             "flags": "avx2",
             "files": 65536,
             "free": 100 * 1024**3,
@@ -63,6 +78,12 @@ class Simulated(Machine):
 
     def compiler(self) -> Optional[str]:
         return self.facts["compiler"]
+
+    def compute_capabilities(self) -> List[Tuple[int, int]]:
+        return self.facts["capabilities"]
+
+    def nvcc_version(self) -> Optional[Tuple[int, int]]:
+        return self.facts["nvcc"]
 
     def cpu_flags(self) -> str:
         return self.facts["flags"]
@@ -116,8 +137,6 @@ def test_a_healthy_machine_has_nothing_to_cure() -> None:
         ({"compiler": "Debian clang version 14.0.6"}, "C++ compiler", "ok", ""),
         ({"modules": ["moxing"]}, "moxing", "broken", "uninstall"),
         ({"modules": ["moxing", "moxing.file"]}, "moxing", "ok", ""),
-        ({"gpus": ["A100"], "libraries": CUDA[:2]}, "GPU", "broken", "LD_LIBRARY_PATH"),
-        ({"gpus": ["A100"], "libraries": CUDA}, "GPU", "ok", ""),
         ({"target": "GPU"}, "GPU", "broken", "nvidia-smi"),
         (
             {"flags": "avx512f", "environment": {"ONEDNN_MAX_CPU_ISA": "AVX512_CORE"}},
@@ -139,9 +158,46 @@ def test_a_wrong_combination_is_recognised(
     assert cure in finding.cure
 
 
-def test_missing_gpu_libraries_are_named() -> None:
-    found = examined(gpus=["A100"], libraries=CUDA[:2])["GPU"].found
-    assert "libcudnn.so.8, libnvrtc.so.11.2" in found
+@pytest.mark.parametrize(
+    ("changes", "subject", "verdict", "said"),
+    [
+        ({}, "CUDA_HOME", "ok", "nvcc 11.6"),
+        ({}, "CUDA libraries", "ok", "load"),
+        ({"environment": {}}, "CUDA_HOME", "broken", "gpu_environment.py"),
+        ({"nvcc": None}, "CUDA_HOME", "broken", "nvcc not found"),
+        ({"nvcc": (10, 2)}, "CUDA_HOME", "broken", "nvcc 10.2"),
+        ({"nvcc": (11, 0)}, "CUDA_HOME", "broken", "nvcc 11.0"),
+        ({"nvcc": (13, 0)}, "CUDA_HOME", "broken", "gpu_environment.py"),
+        ({"nvcc": (13, 0), "plugins": GPU["plugins"][1:]}, "CUDA_HOME", "ok", "13.0"),
+        ({"plugins": ["libmindspore_ascend.so.2"]}, "CUDA_HOME", "broken", "no GPU plugin"),
+        ({"nvcc": (11, 4)}, "CUDA libraries", "broken", "missing libnvrtc.so.11.1,"),
+        ({"libraries": CUDA[:2]}, "CUDA libraries", "broken", "libcudnn.so.8, libcurand.so.10"),
+        ({"libraries": CUDA[1:]}, "CUDA libraries", "broken", "install -r requirements-gpu.txt"),
+        ({"libraries": CUDA[:-1]}, "CUDA libraries", "broken", "NVIDIA driver"),
+        ({"capabilities": [(5, 2)]}, "compute capability", "broken", "begin with 6.0"),
+        ({"capabilities": [(8, 9)]}, "compute capability", "ok", "8.9"),
+        ({"capabilities": [(9, 0)]}, "compute capability", "note", "for minutes"),
+        ({"capabilities": [(12, 0)]}, "compute capability", "note", "end with 9.0"),
+    ],
+)
+def test_a_gpu_machine(changes: Dict[str, Any], subject: str, verdict: str, said: str) -> None:
+    finding = examined("GPU", **{**GPU, **changes})[subject]
+    assert finding.verdict == verdict
+    assert said in f"{finding.found}, {finding.cure}"
+
+
+def test_nvidias_tools_are_read(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    machine = Machine()
+    monkeypatch.setattr(machine, "_output", lambda *command: "8.0\n9.0\n")
+    assert machine.compute_capabilities() == [(8, 0), (9, 0)]
+    monkeypatch.undo()
+    monkeypatch.setattr(machine, "environment", lambda: {"CUDA_HOME": str(tmp_path)})
+    assert machine.nvcc_version() is None
+    nvcc = tmp_path / "bin" / "nvcc"
+    nvcc.parent.mkdir()
+    nvcc.write_text("#!/bin/sh\necho 'V1.2'\necho 'tools, release 11.8, V11.8.89'\n")
+    nvcc.chmod(0o755)
+    assert machine.nvcc_version() == (11, 8)
 
 
 def rank_table(ranks: List[str]) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib.metadata
 import importlib.util
 import os
@@ -39,6 +40,11 @@ losses = [float(step(image, label).asnumpy()) for _ in range(3)]
 assert losses[2] < losses[0], losses
 print("losses", *(f"{{value:.4f}}" for value in losses))
 """
+
+
+def _versions(text: str) -> List[Tuple[int, int]]:
+    """All `a.b` in it."""
+    return [(int(a), int(b)) for a, b in re.findall(r"\b(\d+)\.(\d+)", text)]
 
 
 @dataclass(frozen=True)
@@ -85,13 +91,14 @@ class Machine:
         return process_environment()
 
     def has_library(self, name: str) -> bool:
+        """Whether it loads, from where MindSpore's plugins look."""
         import ctypes
 
-        try:
-            ctypes.CDLL(name)
-        except OSError:
-            return False
-        return True
+        for path in (name, f"/usr/local/cuda/lib64/{name}"):
+            with contextlib.suppress(OSError):
+                ctypes.CDLL(path)
+                return True
+        return False
 
     def ascend_chips(self) -> List[str]:
         """Names from npu-smi, such as 910B2 or 310P3."""
@@ -100,6 +107,17 @@ class Machine:
     def gpus(self) -> List[str]:
         query = ("--query-gpu=name,driver_version", "--format=csv,noheader")
         return (self._output("nvidia-smi", *query) or "").splitlines()
+
+    def compute_capabilities(self) -> List[Tuple[int, int]]:
+        """Of each GPU, such as (8, 0); none where the driver does not tell."""
+        query = ("--query-gpu=compute_cap", "--format=csv,noheader")
+        return _versions(self._output("nvidia-smi", *query) or "")
+
+    def nvcc_version(self) -> Optional[Tuple[int, int]]:
+        """Of the compiler in CUDA_HOME, such as (11, 6)."""
+        home = self.environment().get("CUDA_HOME", "")
+        said = self._output(f"{home}/bin/nvcc", "--version") or ""
+        return next(iter(_versions(said.partition("release")[2])), None)
 
     def root(self) -> Path:
         """Of the file system."""
