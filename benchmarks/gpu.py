@@ -10,7 +10,8 @@ evaluation pipeline, from --data_url (train/ and val/, a folder for each class) 
 
 torch for CUDA 12 or newer may have an environment of its own: --timm_python names its interpreter,
 which needs torch, timm and PyYAML. Where torch sees no GPU, its sides are left out, with a line
-that says so; the same of CCT without vit-pytorch.
+that says so; the same of CCT without vit-pytorch. With --quick, which is to show that everything
+runs, torch is on the CPU there.
 
 The sides take turns, each round in a fresh process. A time is that of steps in a row with one wait
 for the GPU at their end; what counts is the median over all rounds.
@@ -81,12 +82,13 @@ def measure_here(job: Job) -> Dict[str, Any]:
     _, side = NETWORKS[job["arch"]]
     training = job["phase"] == "train"
     data = {"data_url": job["folder"]} if job["folder"] else {}
+    classes = len(list(Path(job["folder"], "train").iterdir())) if job["folder"] else 1000
     config = replace(
         Config(),
         **data,
         arch=job["arch"],
         image_size=side,
-        num_classes=1000,
+        num_classes=classes,
         base_lr=1e-6,
         batch_size=job["batch"],
         amp_level=job["side"],
@@ -142,18 +144,19 @@ def measure_timm(job: Job) -> Dict[str, Any]:
 
     name, side = NETWORKS[job["arch"]]
     amp, training = job["side"] == "timm_amp", job["phase"] == "train"
+    device = "cuda" if torch.cuda.is_available() else "cpu"
     layout = torch.channels_last if amp else torch.contiguous_format
-    model = torch_network(name, side).cuda().to(memory_format=layout).train(training)
+    model = torch_network(name, side).to(device, memory_format=layout).train(training)
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-6, weight_decay=0.05)
-    scaler = torch.amp.GradScaler("cuda", enabled=amp)
+    scaler = torch.amp.GradScaler(device, enabled=amp)
     if job["folder"]:
-        batches = timm_batches(job, side, training)
+        batches = timm_batches(job, side, device)
     else:
-        image = torch.randn(job["batch"], 3, side, side, device="cuda")
-        batches = itertools.repeat((image, torch.arange(job["batch"], device="cuda") % 1000))
+        image = torch.randn(job["batch"], 3, side, side, device=device)
+        batches = itertools.repeat((image, torch.arange(job["batch"], device=device) % 1000))
 
     def forward(image: Any) -> Any:
-        with torch.autocast("cuda", dtype=torch.float16, enabled=amp):
+        with torch.autocast(device, dtype=torch.float16, enabled=amp):
             return model(image.to(memory_format=layout))
 
     def infer() -> Any:
@@ -170,13 +173,16 @@ def measure_timm(job: Job) -> Dict[str, Any]:
         return loss
 
     times = timed(step if training else infer, lambda output: output.float().cpu(), job)
-    return {**times, "peak_gib": torch.cuda.max_memory_allocated() / 2**30}
+    peak = torch.cuda.max_memory_allocated() if device == "cuda" else 0
+    return {**times, "peak_gib": peak / 2**30}
 
 
-def timm_batches(job: Job, side: int, training: bool) -> Iterator[Any]:
-    """Through timm's loader, with its prefetcher onto the GPU; whole batches only."""
+def timm_batches(job: Job, side: int, device: str) -> Iterator[Any]:
+    """Through timm's loader, with its prefetcher onto the device; whole batches only."""
     import timm.data
+    import torch
 
+    training = job["phase"] == "train"
     loader = timm.data.create_loader(
         timm.data.ImageDataset(str(Path(job["folder"]) / ("train" if training else "val"))),
         (3, side, side),
@@ -186,6 +192,7 @@ def timm_batches(job: Job, side: int, training: bool) -> Iterator[Any]:
         color_jitter=None,
         interpolation="bicubic",
         num_workers=job["workers"],
+        device=torch.device(device),
     )
     while True:
         yield from (batch for batch in loader if len(batch[0]) == job["batch"])
@@ -210,7 +217,7 @@ def in_fresh_process(job: Job, timm_python: str) -> Dict[str, Any]:
     return result
 
 
-def reason_without(arch: str, timm_python: str) -> Optional[str]:
+def reason_without(arch: str, timm_python: str, quick: bool) -> Optional[str]:
     """Why timm's sides are left out; None: they are measured."""
     package = "vit_pytorch" if arch.startswith("cct") else "timm"
     code = f"import torch, importlib.util as u; print(u.find_spec({package!r}) is not None)"
@@ -224,7 +231,7 @@ def reason_without(arch: str, timm_python: str) -> Optional[str]:
     is_there, sees_gpu = (line == "True" for line in done.stdout.split())
     if not is_there:
         return f"{timm_python} has no {package}"
-    return None if sees_gpu else "torch sees no GPU"
+    return None if sees_gpu or quick else "torch sees no GPU"
 
 
 def compare(job: Job, sides: Sequence[str], arguments: argparse.Namespace) -> List[Dict[str, Any]]:
@@ -265,7 +272,7 @@ def measure_all(arguments: argparse.Namespace, photographs: str) -> List[Dict[st
     print(f"{HEAD}\n{'|---' * 9}|", flush=True)
     sizes = {key: getattr(arguments, key) for key in ("batch", "steps", "batches", "workers")}
     for arch in arguments.archs:
-        missing = reason_without(arch, arguments.timm_python)
+        missing = reason_without(arch, arguments.timm_python, arguments.quick)
         if missing:
             print(f"{arch}: timm is left out: {missing}", file=sys.stderr, flush=True)
         sides = [side for side in arguments.sides if side in PEERS or not missing]
@@ -287,7 +294,8 @@ def run(arguments: argparse.Namespace) -> None:
         return
     if arguments.quick:
         arguments.archs, arguments.batch, arguments.rounds = ["deit_tiny_patch16_224"], 2, 1
-        arguments.batches, arguments.steps, arguments.sides = 1, 1, ["O2", "timm_amp"]
+        arguments.batches, arguments.steps, arguments.workers = 1, 1, 2
+        arguments.sides = ["O2", "timm_amp"]
     from src.doctor.machine import Machine
 
     print("; ".join(Machine().gpus()) or "no GPU: the numbers mean nothing")
