@@ -81,8 +81,10 @@ def measure_here(job: Job) -> Dict[str, Any]:
 
     _, side = NETWORKS[job["arch"]]
     training = job["phase"] == "train"
-    data = {"data_url": job["folder"]} if job["folder"] else {}
-    classes = len(list(Path(job["folder"], "train").iterdir())) if job["folder"] else 1000
+    data, classes = {}, 1000
+    if job["folder"]:
+        data["data_url"] = job["folder"]
+        classes = sum(path.is_dir() for path in Path(job["folder"], "train").iterdir())
     config = replace(
         Config(),
         **data,
@@ -135,7 +137,8 @@ def folder_batches(config: Any, training: bool) -> Iterator[Any]:
     while True:
         for batch in create_dataset(config, training).batches():
             if len(batch.image) == config.data.batch_size:
-                yield tuple(ms.Tensor(array) for array in batch)
+                columns = batch if training else [batch.image]
+                yield tuple(map(ms.Tensor.from_numpy, columns))
 
 
 def measure_timm(job: Job) -> Dict[str, Any]:

@@ -169,10 +169,11 @@ def _work_on(cases: Sequence[Case]) -> None:
 
 
 def table(results: Dict[Tuple[str, str, str], Outcome]) -> str:
-    """Markdown: a row for each family and optimizer, a column for each level."""
+    """Markdown: a row for each family and optimizer, a column for each level; empty: not run."""
     lines = [f"| network | optimizer | {' | '.join(LEVELS)} |", "|---" * (2 + len(LEVELS)) + "|"]
     for arch, optimizer in dict.fromkeys(key[:2] for key in results):
-        found = [results[arch, optimizer, level].error or "yes" for level in LEVELS]
+        cells = [results.get((arch, optimizer, level)) for level in LEVELS]
+        found = ["" if cell is None else cell.error or "yes" for cell in cells]
         lines.append(f"| {arch} | {optimizer} | {' | '.join(found)} |")
     for name, said in (("expanded", "made of others"), ("on_cpu", "left to the host")):
         operators = sorted({o for one in results.values() for o in getattr(one, name)})
