@@ -131,7 +131,10 @@ class TransformerClassifier(nn.Cell):
 
     def pool(self, x: Tensor) -> Tensor:
         """(B, N, C) features -> (B, C), by SeqPool or the class token."""
-        return (self.pool_weights(x) * x).sum(axis=1) if self.seq_pool else x[:, 0]
+        if not self.seq_pool:
+            return x[:, 0]
+        weights = self.pool_weights(x)
+        return (weights * x.astype(weights.dtype)).sum(axis=1)
 
 
 class CCT(Classifier):

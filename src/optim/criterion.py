@@ -68,6 +68,8 @@ class DistillationLoss(nn.Cell):
         self.alpha = alpha
         self.tau = tau
         self.argmax = ops.Argmax(axis=-1)
+        self.one_hot = ops.OneHot(axis=-1)
+        self.hit, self.miss = Tensor(1.0, ms.float32), Tensor(0.0, ms.float32)
 
     def construct(
         self, logits: Tensor, dist_logits: Tensor, teacher_logits: Tensor, target: Tensor
@@ -85,8 +87,10 @@ class DistillationLoss(nn.Cell):
 
     def _hard(self, dist_logits: Tensor, teacher_logits: Tensor) -> Tensor:
         log_probability = ops.log_softmax(dist_logits, axis=-1)
-        decision = ops.expand_dims(self.argmax(teacher_logits), -1)  # (B, K) -> (B, 1)
-        return -ops.gather_elements(log_probability, 1, decision).mean()
+        classes = dist_logits.shape[-1]
+        # Not a gather along the classes, which MindSpore 2.0 does on an Ascend's AI CPU.
+        decision = self.one_hot(self.argmax(teacher_logits), classes, self.hit, self.miss)
+        return -(log_probability * decision).sum(axis=-1).mean()  # (B, K) -> (B,) -> ()
 
     def _soft(self, dist_logits: Tensor, teacher_logits: Tensor) -> Tensor:
         student = ops.log_softmax(dist_logits / self.tau, axis=-1)
