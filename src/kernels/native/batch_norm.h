@@ -16,10 +16,14 @@ namespace batch_norm {
 using simd::Vec;
 using Sums = std::vector<double>;
 
+struct ValueAndSlope {
+  Vec value, slope;
+};
+
 // What is normalised, and its derivative.
 struct Gelu {
   static Vec value(Vec x) { return x * gelu::normal(x).cdf; }
-  static std::pair<Vec, Vec> value_and_slope(Vec x) {
+  static ValueAndSlope value_and_slope(Vec x) {
     const gelu::Normal n = gelu::normal(x);
     return {x * n.cdf, n.cdf + x * n.density};
   }
@@ -27,7 +31,7 @@ struct Gelu {
 
 struct Relu {
   static Vec value(Vec x) { return x < 0.0f ? simd::splat(0.0f) : x; }
-  static std::pair<Vec, Vec> value_and_slope(Vec x) {
+  static ValueAndSlope value_and_slope(Vec x) {
     return {value(x), x <= 0.0f ? simd::splat(0.0f) : simd::splat(1.0f)};
   }
 };
@@ -154,10 +158,10 @@ void backward(int64_t rows, int64_t columns, const float *dy, const float *x, co
   const float *scale = scales.data(), *shift = shifts.data(), *slope = slopes.data();
   for_rows(rows, columns, [=](int64_t at) {
     simd::for_vectors(columns, [=](int64_t i, auto load, auto store) {
-      const std::pair<Vec, Vec> active = Activation::value_and_slope(load(x + at + i));
-      const Vec centred = active.first - load(mean + i);
+      const ValueAndSlope active = Activation::value_and_slope(load(x + at + i));
+      const Vec centred = active.value - load(mean + i);
       const Vec grad = load(dy + at + i) - load(shift + i) - centred * load(slope + i);
-      store(dx + at + i, grad * load(scale + i) * active.second);
+      store(dx + at + i, grad * load(scale + i) * active.slope);
     });
   });
 }

@@ -29,10 +29,10 @@ struct Matrix {
 
 inline Matrix row_major(const float *data, int64_t columns) { return {data, columns, 1}; }
 
-// Tiles of C. Those of AVX-512 are wider than product.h's, whose matrices are narrow: they load less for
-// every multiplication.
-constexpr int kRows = simd::kWidth == 16 ? 8 : 6;
-constexpr int kVectors = simd::kWidth == 16 ? 3 : 2;
+// Tiles of C. With AVX-512 they are wider than product.h's, whose matrices are narrow: they load less for
+// every multiplication. With NEON their sides are multiples of its width, as pack_group needs them.
+constexpr int kRows = simd::kWidth == 8 ? 6 : 8;
+constexpr int kVectors = simd::kWidth == 8 ? 2 : 3;
 constexpr int64_t kColumns = kVectors * simd::kWidth;
 
 inline int64_t padded(int64_t columns) { return (columns + kColumns - 1) / kColumns * kColumns; }
@@ -48,6 +48,7 @@ static_assert(kHeight % kRows == 0, "blocks are made of whole tiles");
 template <int64_t kGroup>
 void pack_group(float *to, Matrix m, int64_t count, int64_t depth) {
   constexpr int kSide = 2 * kGroup == simd::kWidth ? kGroup : simd::kWidth;
+  static_assert(kGroup < kSide || kGroup % kSide == 0, "the last side would cover the next group");
   int64_t k = 0;
   if (count == kGroup && m.column == 1) {
     for (; k + simd::kWidth <= depth; k += simd::kWidth) {

@@ -8,9 +8,9 @@
 namespace product {
 
 // Products of small matrices are made in tiles of kRows x kColumns, which fit in the 16 registers of
-// AVX2 and the 32 of AVX-512.
+// AVX2 and the 32 of AVX-512 and NEON.
 constexpr int kRows = simd::kWidth == 16 ? 14 : 6;
-constexpr int kVectors = 2;
+constexpr int kVectors = simd::kWidth == 4 ? 4 : 2;
 constexpr int64_t kColumns = kVectors * simd::kWidth;
 
 // Smallest multiple of kColumns that is >= n.

@@ -33,10 +33,10 @@ void backward(const kernels::Arguments &a) {
   const auto sums = batch_norm::two_sums(rows, columns, [=](int64_t at, float *sum, float *dot) {
     simd::for_vectors(columns, [=](int64_t i, auto load, auto store) {
       const Vec grad = load(dy + at + i);
-      const std::pair<Vec, Vec> active = Activation::value_and_slope(load(x + at + i));
-      store(dx + at + i, grad * load(scale + i) * active.second);
+      const batch_norm::ValueAndSlope active = Activation::value_and_slope(load(x + at + i));
+      store(dx + at + i, grad * load(scale + i) * active.slope);
       store(sum + i, load(sum + i) + grad);
-      store(dot + i, load(dot + i) + grad * (active.first - load(mean + i)));
+      store(dot + i, load(dot + i) + grad * (active.value - load(mean + i)));
     });
   });
   for (int64_t c = 0; c < columns; ++c) {

@@ -8,9 +8,11 @@
 
 namespace simd {
 
-// AVX-512's width where there is AVX-512, AVX2's on every other processor.
-#ifdef __AVX512F__
+// The width of the processor's registers: the compiler keeps wider vectors in memory.
+#if defined(__AVX512F__)
 constexpr int kWidth = 16;
+#elif defined(__ARM_NEON)
+constexpr int kWidth = 4;
 #else
 constexpr int kWidth = 8;
 #endif
