@@ -6,7 +6,7 @@ import os
 import re
 import subprocess
 from pathlib import Path
-from typing import List
+from typing import List, Sequence
 
 import pytest
 
@@ -19,10 +19,10 @@ DRIVER = Path(__file__).with_name("kernels_driver.cc")
 MAPS = ["2x9x17x13", "1x2x3x20", "1x1x1x1", "3x5x4x16", "0x4x4x8", "2x30x30x35"]
 
 
-def calls() -> List[str]:
+def calls(maps: Sequence[str] = MAPS) -> List[str]:
     """One line per call of every kernel."""
     lines = []
-    for m in MAPS:
+    for m in maps:
         b, h, w, c = (int(n) for n in m.split("x"))
         hidden, mlp = f"{b}x{h}x{w}x401", f"401x{c} 401 {c}x401"
         lines += [
@@ -126,7 +126,7 @@ def calls() -> List[str]:
 def test_sanitizers_find_nothing(flags: List[str], tmp_path: Path) -> None:
     sources = [str(DRIVER), *(str(path) for path in build.SOURCES.glob("*.cc"))]
     program = str(tmp_path / "driver")
-    options = ["-std=c++17", "-O1", "-g", "-march=native", "-fno-sanitize-recover=all", "-rdynamic"]
+    options = ["-std=c++17", "-O1", "-g", build.NATIVE, "-fno-sanitize-recover=all", "-rdynamic"]
     command = [str(COMPILER), *options, *flags, f"-I{build.SOURCES}", "-o", program, *sources]
     compiled = subprocess.run([*command, "-ldl", "-pthread"], capture_output=True, text=True)
     if re.search(r"cannot find .*lib[at]san|unsupported option '-fsanitize", compiled.stderr):
@@ -139,7 +139,7 @@ def test_sanitizers_find_nothing(flags: List[str], tmp_path: Path) -> None:
     if "unexpected memory mapping" in done.stderr:
         pytest.skip("ThreadSanitizer does not run under this kernel's address randomisation")
     assert done.returncode == 0, done.stderr[-3000:]
-    assert done.stdout == f"{len(calls())} calls\n"
+    assert len(done.stdout.splitlines()) == len(calls())
 
 
 def test_every_kernel_is_called() -> None:

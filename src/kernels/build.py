@@ -15,10 +15,12 @@ from ..errors import UserError
 
 SOURCES = Path(__file__).resolve().parent / "native"
 COMPILERS = ("g++", "clang++", "c++")
+# On ARM -march=native sets the instructions alone, -mcpu=native also the core they are ordered for.
+NATIVE = "-mcpu=native" if platform.machine() == "aarch64" else "-march=native"
 # No -ffast-math: it drops NaN and infinity, by which overflow is recognised. The two switches give
 # up errno and floating-point traps, which nothing here reads.
 FLAGS = (
-    "-std=c++17 -O3 -march=native -ffp-contract=fast -fno-math-errno -fno-trapping-math "
+    f"-std=c++17 -O3 {NATIVE} -ffp-contract=fast -fno-math-errno -fno-trapping-math "
     "-fopenmp -fPIC -shared"
 ).split()
 
@@ -33,17 +35,13 @@ def find_compiler(environment: Mapping[str, str]) -> Optional[str]:
 def library(environment: Mapping[str, str]) -> Path:
     """Path of the compiled library, after compiling it if this machine has none yet.
 
-    It lies in `$XDG_CACHE_HOME/mindspore_vision_kernels` (`~/.cache` without the variable) under a
-    name made of sources, flags, compiler and processor.
-
     Raises:
         UserError: no compiler, a compiler that fails, or a cache that cannot be written.
     """
     compiler = find_compiler(environment)
     if compiler is None:
         raise UserError(f"no C++ compiler ({', '.join(COMPILERS)}, or CXX) on this machine")
-    cache = environment.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    path = Path(cache) / "mindspore_vision_kernels" / f"kernels-{_fingerprint(compiler)}.so"
+    path = cached(compiler, environment)
     if not path.exists():
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -52,6 +50,16 @@ def library(environment: Mapping[str, str]) -> Path:
             output = (getattr(error, "stderr", None) or str(error)).strip().splitlines()
             raise UserError(f"{compiler} fails: {output[0] if output else error}") from error
     return path
+
+
+def cached(compiler: str, environment: Mapping[str, str]) -> Path:
+    """Where the library of this compiler lies, or will.
+
+    In `$XDG_CACHE_HOME/mindspore_vision_kernels` (`~/.cache` without the variable), under a name
+    made of sources, flags, compiler and processor.
+    """
+    cache = environment.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(cache) / "mindspore_vision_kernels" / f"kernels-{_fingerprint(compiler)}.so"
 
 
 def compile_library(compiler: str, flags: Sequence[str], path: Path) -> None:
@@ -72,17 +80,20 @@ def compile_library(compiler: str, flags: Sequence[str], path: Path) -> None:
 
 
 def _fingerprint(compiler: str) -> str:
-    parts: List[bytes] = [compiler.encode(), " ".join(FLAGS).encode(), _processor().encode()]
+    try:
+        processor = identity(Path("/proc/cpuinfo").read_text(encoding="utf-8"))
+    except OSError:
+        processor = platform.processor()
+    words = [compiler, *FLAGS, platform.machine(), processor]
+    parts: List[bytes] = [word.encode() for word in words]
     parts += [source.read_bytes() for source in sorted(SOURCES.iterdir())]
     return hashlib.sha256(b"\0".join(parts)).hexdigest()[:16]
 
 
-def _processor() -> str:
-    """Model and instruction sets: a home folder may be shared by different machines."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-    except OSError:
-        return f"{platform.machine()} {platform.processor()}"
-    return "\n".join(
-        sorted({x for x in lines if x.startswith(("model name", "flags", "Features"))})
-    )
+def identity(cpuinfo: str) -> str:
+    """Model and instruction sets: a home folder may be shared by different machines.
+
+    Linux on ARM gives no name, but numbers: of the designer, the core and its revision.
+    """
+    said = ("model name", "flags", "Features", "CPU implementer", "CPU variant", "CPU part")
+    return "\n".join(sorted({line for line in cpuinfo.splitlines() if line.startswith(said)}))
