@@ -22,7 +22,7 @@ The exit code is 1 when something is missing. UV_DEFAULT_INDEX names an index ot
 # What a user installs, and the Pythons it is for.
 PYTHONS = {
     "requirements.txt": ("3.10", "3.11", "3.12"),
-    "requirements-onnx.txt": ("3.10", "3.11", "3.12"),
+    "requirements-onnx.txt": ("3.9", "3.10", "3.11", "3.12"),
     "requirements-obs.txt": ("3.10", "3.11", "3.12"),
     "requirements-ms20.txt": ("3.9",),
 }
