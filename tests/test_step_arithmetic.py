@@ -108,6 +108,7 @@ def test_updates_equal_numpys_and_an_overflow_leaves_no_trace(
         for _ in range(accumulation_step)
     ]
     optim = OptimConfig(optimizer=optimizer, weight_decay=DECAY)
+    ms.set_seed(1)  # how far the loss falls depends on where it starts
     network = NormalisedDense()
     step = TrainOneStep(
         SquaredError(network),
