@@ -38,9 +38,10 @@ if [ "$(cat "$stamp" 2>/dev/null)" != "$(requirements_hash)" ]; then
     requirements_hash >"$stamp"
 fi
 # Config; data; the arithmetic of training; every family by its stored logits; a run and its
-# evaluation; resume; export.
+# evaluation; resume; export; an Ascend's graphs.
 "$VENV20/bin/python" -m pytest -q --durations=12 tests/test_config.py tests/test_data_sampler.py \
     tests/test_ema.py tests/test_step_arithmetic.py tests/test_saturation.py \
+    tests/test_ascend_graphs.py \
     "tests/test_cct.py::test_logits_equal_the_authors[cct_2_3x2_32]" \
     "tests/test_models.py::test_logits_equal_timms[convmixer_1024_20_ks9_p14, 3 blocks, 112]" \
     "tests/test_models.py::test_logits_equal_timms[convnext_base, 5 blocks, 160]" \
