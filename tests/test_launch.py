@@ -175,6 +175,20 @@ def test_a_table_of_some_cards(stub: Path, tmp_path: Path) -> None:
     assert found["rank 0"]["MS_SCHED_HOST"] == "127.0.0.1"
 
 
+def test_what_a_shell_leaves_visible(stub: Path, tmp_path: Path) -> None:
+    """The cards of a table are the host's; without one there are as many as the shell shows."""
+    shown = {"ASCEND_RT_VISIBLE_DEVICES": "4,5", **with_mindspore(tmp_path, "2.10.0")}
+    write_table(tmp_path, 1, 2)
+    words = ["--launcher", "rank_table", "--rank_table", "table_1_2.json", "--dry_run"]
+    found = planned(launch(tmp_path, *words, "--", str(stub), **shown).stdout)
+    assert found["rank 1"]["ASCEND_RT_VISIBLE_DEVICES"] == "0,1"
+    for count, code in (("2", 0), ("3", 2)):
+        words = ["--device", "Ascend", "--nproc", count, "--dry_run"]
+        ended = launch(tmp_path, *words, "--", str(stub), **shown)
+        assert ended.returncode == code
+    assert "--nproc 3: ASCEND_RT_VISIBLE_DEVICES=4,5 of this shell shows 2" in ended.stderr
+
+
 def test_hosts_that_the_table_calls_by_names_need_an_address(stub: Path, tmp_path: Path) -> None:
     table = table_of(2, 1)
     table["server_list"][0]["server_id"] = "worker-0"
@@ -384,6 +398,17 @@ def test_msrun_and_mpirun_as_their_guides_say(stub: Path, tmp_path: Path) -> Non
             ["--nnodes", "2", "--node_rank", "2", "--", "stub.py"],
             r"--node_rank 2: must be in [0, 2)",
         ),
+        (["--timeout", "0", "--", "stub.py"], "--timeout 0: must be 1 or more"),
+        (["--grace", "-1", "--", "stub.py"], "--grace -1.0: must be 0 or more"),
+        (["--master_port", "65536", "--", "stub.py"], "--master_port '65536': must be in"),
+        (["--master_port", "http", "--", "stub.py"], "--master_port 'http': must be in"),
+        (["--master_addr", "localhost", "--", "stub.py"], "'localhost': must be an IPv4 address"),
+        (["--device_id", "-1", "--", "stub.py"], "--device_id '-1': must be 0 or more"),
+        (["--server_id", "x", "--", "stub.py"], "--server_id: of --launcher rank_table"),
+        (
+            "--launcher rank_table --rank_table x --devices 1 -- stub.py".split(),
+            "--devices 1: the rank table gives them",
+        ),
         (["--devices", "0,0", "--", "stub.py"], "--devices 0,0"),
         (["--devices", "0-3", "--", "stub.py"], "--devices 0-3"),
         (["--launcher", "rank_table", "--", "stub.py"], "needs --rank_table"),
@@ -486,11 +511,11 @@ def test_the_example_of_the_guide_to_ascend(tmp_path: Path) -> None:
 def test_scripts_that_need_a_file_say_which(tmp_path: Path) -> None:
     (tmp_path / "c.yaml").touch()
     folder = ROOT / "scripts"
-    table = shell(folder / "run_distribute_train_ascend.sh", tmp_path, "no.json", "c.yaml")
-    assert (table.returncode, table.stderr.splitlines()) == (
-        2,
-        ["error: RANK_TABLE_FILE 'no.json': no such file"],
-    )
+    said = "RANK_TABLE_FILE (no number of cards, no list such as 4,5)"
+    for cards in ("no.json", "-1", "a,b"):
+        table = shell(folder / "run_distribute_train_ascend.sh", tmp_path, cards, "c.yaml")
+        assert table.returncode == 2
+        assert table.stderr == f"error: {said} '{cards}': no such file\n"
     weights = shell(folder / "run_eval_cpu.sh", tmp_path, "0", "c.yaml", "no.ckpt")
     assert "error: CHECKPOINT_PATH 'no.ckpt': no such file" in weights.stderr
 

@@ -98,7 +98,8 @@ def plan_rank_table(options: argparse.Namespace) -> Plan:
     if version is not None and version < _FIRST_WITHOUT_TABLE:
         return _plan_with_table(options, path, table, server)
     devices = sorted((device["device_id"] for device in server["device"]), key=int)
-    if devices != [str(i) for i in range(len(devices))]:
+    # What a shell leaves visible of another job is not what the table's numbers count.
+    if devices != [str(i) for i in range(len(devices))] or _VISIBLE["Ascend"] in os.environ:
         options.environ[_VISIBLE["Ascend"]] = ",".join(devices)
     ranks = sorted(int(device["rank_id"]) for device in server["device"])
     return _plan_cluster(
@@ -249,26 +250,54 @@ def check_options(options: argparse.Namespace) -> None:
         raise UserError("no program given; end the command with -- train.py --config FILE")
     if not Path(options.program[0]).is_file():
         raise UserError(f"program {options.program[0]!r}: no such file")
-    for key in ("nproc", "nnodes"):
-        if getattr(options, key) < 1:
-            raise UserError(f"--{key} {getattr(options, key)}: must be 1 or more")
-    if not 0 <= options.node_rank < options.nnodes:
-        raise UserError(f"--node_rank {options.node_rank}: must be in [0, {options.nnodes})")
+    _check_numbers(options)
     if options.nnodes > 1 and options.launcher not in ("cluster", "msrun"):
         raise UserError(f"--nnodes {options.nnodes}: of cluster and msrun; not {options.launcher}")
     if options.launcher == "rank_table":
         options.device = "Ascend"
         if not options.rank_table:
             raise UserError("--launcher rank_table: needs --rank_table FILE")
+    _check_belonging(options)
     _check_devices(options)
     if options.launcher == "mpirun" and options.device == "CPU":
         raise UserError("--launcher mpirun: MindSpore has it on GPU and Ascend; use cluster")
     options.logs = options.logs.absolute()
 
 
+def _check_numbers(options: argparse.Namespace) -> None:
+    for key, least in {"nproc": 1, "nnodes": 1, "timeout": 1, "grace": 0}.items():
+        if not getattr(options, key) >= least:
+            raise UserError(f"--{key} {getattr(options, key)}: must be {least} or more")
+    if not 0 <= options.node_rank < options.nnodes:
+        raise UserError(f"--node_rank {options.node_rank}: must be in [0, {options.nnodes})")
+    if not re.fullmatch("[0-9]+", options.device_id):
+        raise UserError(f"--device_id {options.device_id!r}: must be 0 or more")
+    port = options.master_port or "8118"
+    if not re.fullmatch("[0-9]{1,5}", port) or not 1 <= int(port) <= 65535:
+        raise UserError(f"--master_port {port!r}: must be in [1, 65535]")
+    try:
+        ipaddress.IPv4Address(options.master_addr)
+    except ValueError as error:
+        # MindSpore's cluster looks no name up, and its ranks would wait for --timeout.
+        raise UserError(
+            f"--master_addr {options.master_addr!r}: must be an IPv4 address, such as 10.0.0.1"
+        ) from error
+
+
+def _check_belonging(options: argparse.Namespace) -> None:
+    """Refuses what the chosen launcher would pass by."""
+    is_table = options.launcher == "rank_table"
+    for key in ("rank_table", "server_id"):
+        if getattr(options, key) and not is_table:
+            raise UserError(f"--{key}: of --launcher rank_table; not {options.launcher}")
+    if is_table and options.devices:
+        raise UserError(f"--devices {options.devices}: the rank table gives them; leave it out")
+
+
 def _check_devices(options: argparse.Namespace) -> None:
     options.environ = _for_hccl(options)
     if options.devices is None:
+        _check_visible(options)
         return
     options.devices = options.devices.split(",")
     wrong = [device for device in options.devices if not device.isdecimal()]
@@ -284,6 +313,18 @@ def _check_devices(options: argparse.Namespace) -> None:
     if options.device in _VISIBLE:
         options.environ[_VISIBLE[options.device]] = ",".join(options.devices)
         options.devices = None
+
+
+def _check_visible(options: argparse.Namespace) -> None:
+    """As many processes as cards: the caller's shell may show them fewer than the host has."""
+    name = _VISIBLE.get(options.device, "")
+    visible = os.environ.get(name, "")
+    count = len(visible.split(","))
+    if visible and options.nproc > count and options.launcher != "rank_table":
+        raise UserError(
+            f"--nproc {options.nproc}: {name}={visible} of this shell shows {count}; unset {name}, "
+            "or choose with --devices"
+        )
 
 
 def _for_hccl(options: argparse.Namespace) -> Dict[str, str]:
