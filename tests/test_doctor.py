@@ -198,6 +198,8 @@ def test_nvidias_tools_are_read(monkeypatch: pytest.MonkeyPatch, tmp_path: Path)
     nvcc.write_text("#!/bin/sh\necho 'V1.2'\necho 'tools, release 11.8, V11.8.89'\n")
     nvcc.chmod(0o755)
     assert machine.nvcc_version() == (11, 8)
+    nvcc.write_text("no program")
+    assert machine.nvcc_version() is None
 
 
 def rank_table(ranks: List[str]) -> str:

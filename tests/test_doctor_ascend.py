@@ -83,6 +83,7 @@ INSTALL = r"bash \./Ascend-cann-toolkit_9\.1\*_linux-aarch64\.run --install"
     [
         ({"chips": []}, "Ascend", None, "", ""),
         ({"chips": [], "target": "Ascend"}, "Ascend", "broken", "no device", "npu-smi info"),
+        ({"chips": [], "target": "Ascend", "files": {}}, "CANN", "broken", "not inst", INSTALL),
         ({"chips": ["310P3"]}, "Ascend", "note", r"310P3 \(inference\)", "MINDIR"),
         ({"chips": ["310"], "target": "Ascend"}, "Ascend", "broken", "310", "does not train"),
         ({"plugins": []}, "Ascend", "broken", "no plugin", "pip install --force-reinstall"),

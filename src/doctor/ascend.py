@@ -35,19 +35,18 @@ def check_ascend(machine: Machine, target: Optional[str]) -> List[Finding]:
         if target != "Ascend":
             return []
         cure = "install the driver so that `npu-smi info` lists devices, or --device_target CPU"
-        return [Finding("Ascend", "broken", "no device found", cure)]
+        return [Finding("Ascend", "broken", "no device found", cure), *_check_software(machine)]
     kind = generation(chips[0])
     found = f"{len(chips)} x {chips[0]} ({kind})"
     if kind == INFERENCE:
         verdict = "broken" if target == "Ascend" else "note"
         cure = "an inference chip does not train: train on a 910, export MINDIR for the 310"
         return [Finding("Ascend", verdict, found, cure)]
-    return [
-        _check_plugin(machine, found, kind),
-        _check_driver(machine),
-        _check_cann(machine),
-        _check_packages(machine),
-    ]
+    return [_check_plugin(machine, found, kind), *_check_software(machine)]
+
+
+def _check_software(machine: Machine) -> List[Finding]:
+    return [_check_driver(machine), _check_cann(machine), _check_packages(machine)]
 
 
 def _check_plugin(machine: Machine, found: str, kind: str) -> Finding:

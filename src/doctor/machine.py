@@ -171,5 +171,8 @@ class Machine:
     def _output(self, *command: str) -> Optional[str]:
         if shutil.which(command[0]) is None:
             return None
-        done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+        try:
+            done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+        except (OSError, subprocess.TimeoutExpired):
+            return None
         return done.stdout if done.returncode == 0 else None
