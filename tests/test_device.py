@@ -6,6 +6,7 @@ import logging
 import os
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 from typing import Dict, List
 
@@ -120,6 +121,15 @@ def test_where_mindspore_logs(
         handler.close()
         assert folder is not None
         assert not Path(folder).exists()
+
+
+def test_without_a_temporary_folder_warnings_are_dropped(monkeypatch: pytest.MonkeyPatch) -> None:
+    environ: Dict[str, str] = {}
+    monkeypatch.setattr(os, "environ", environ)
+    monkeypatch.setattr(tempfile, "tempdir", "/nowhere")
+    device._prepare_import(RunConfig(), None, has_run_log=True)
+    assert environ["GLOG_v"] == "3"
+    assert "GLOG_log_dir" not in environ
 
 
 def test_a_line_is_taken_over_once_it_is_whole(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import logging
 import os
@@ -83,11 +84,16 @@ def _direct_framework_log(environment: Optional[RankEnvironment], *, has_run_log
 
     Ranks but the first write to a file already: what their launcher made of their screen.
     """
-    os.environ.update(GLOG_v="2" if has_run_log else "3")  # warnings, errors
-    if has_run_log and (environment is None or environment.rank == 0):
-        folder = tempfile.mkdtemp(prefix="mindspore_log_")
-        os.environ.update(GLOG_logtostderr="0", GLOG_log_dir=folder, GLOG_stderrthreshold="3")
-        logging.getLogger().addHandler(FrameworkLog(Path(folder)))
+    is_first = environment is None or environment.rank == 0
+    has_file = has_run_log and not is_first
+    if has_run_log and is_first:
+        # Without a folder for temporary files the run goes on, without warnings.
+        with contextlib.suppress(OSError):
+            folder = tempfile.mkdtemp(prefix="mindspore_log_")
+            os.environ.update(GLOG_logtostderr="0", GLOG_log_dir=folder, GLOG_stderrthreshold="3")
+            logging.getLogger().addHandler(FrameworkLog(Path(folder)))
+            has_file = True
+    os.environ.update(GLOG_v="2" if has_file else "3")  # warnings, errors
 
 
 def _select_jit_level(run: RunConfig) -> None:
