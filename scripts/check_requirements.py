@@ -60,13 +60,26 @@ def unsatisfied(text: str, *more: str, python: str, platform: str) -> Optional[s
     return said.partition("cause: ")[2].partition(" hint: ")[0] if done.returncode else None
 
 
-def requirements(path: Path) -> List[str]:
-    """The requirements of a file, one each, and of the files it includes."""
+def requirements(path: Path, *above: Path) -> List[str]:
+    """The requirements of a file, one each, and of the files it includes.
+
+    Args:
+        above: those that include it.
+
+    Raises:
+        UserError: it includes itself, or is no text.
+    """
+    if path in above:
+        raise UserError(f"{str(path)!r}: includes itself by -r")
+    try:
+        text = path.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise UserError(f"{str(path)!r}: is no text; give a requirements file") from error
     found: List[str] = []
-    for line in path.read_text(encoding="utf-8").splitlines():
+    for line in text.splitlines():
         word = line.partition("#")[0].strip()
         if word.startswith("-r "):
-            found += requirements(path.parent / word[3:].strip())
+            found += requirements(path.parent / word[3:].strip(), path, *above)
         elif word:
             found.append(word)
     return found

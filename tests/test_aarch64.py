@@ -92,6 +92,18 @@ def test_an_unknown_platform_and_a_silent_index_are_refused(
     assert "127.0.0.1:9" in capsys.readouterr().err
 
 
+def test_a_file_that_is_none_of_requirements_is_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    program = script("check_requirements")
+    (tmp_path / "a.txt").write_text("-r b.txt\n")
+    (tmp_path / "b.txt").write_text("-r a.txt\n")
+    (tmp_path / "c.txt").write_bytes(b"\xff\xfe")
+    for name, said in (("a.txt", "includes itself"), ("c.txt", "is no text")):
+        assert program.main([str(tmp_path / name)]) == 2
+        assert f"{name}': {said}" in capsys.readouterr().err
+
+
 CPUINFO = """\
 processor\t: {number}
 BogoMIPS\t: 200.00
