@@ -228,10 +228,13 @@ def reason_without(arch: str, timm_python: str, quick: bool) -> Optional[str]:
     try:
         done = subprocess.run([timm_python, "-c", code], capture_output=True, text=True)
     except OSError as error:
-        raise UserError(f"timm_python {timm_python!r}: {error.strerror}") from error
+        raise UserError(f"--timm_python {timm_python!r}: {error.strerror}") from error
     if done.returncode:
         return f"{timm_python} has no torch"
-    is_there, sees_gpu = (line == "True" for line in done.stdout.split())
+    answers = done.stdout.split()[-2:]
+    if not set(answers) <= {"True", "False"} or len(answers) != 2:
+        raise UserError(f"--timm_python {timm_python!r}: is no Python; give an interpreter")
+    is_there, sees_gpu = (answer == "True" for answer in answers)
     if not is_there:
         return f"{timm_python} has no {package}"
     return None if sees_gpu or quick else "torch sees no GPU"
@@ -288,6 +291,23 @@ def measure_all(arguments: argparse.Namespace, photographs: str) -> List[Dict[st
     return rows
 
 
+def check(arguments: argparse.Namespace) -> None:
+    """Refuses what would end the measurement late.
+
+    Raises:
+        UserError: a count below 1, or a folder that is not there.
+    """
+    for key in ("batch", "rounds", "batches", "steps", "workers"):
+        if getattr(arguments, key) < 1:
+            raise UserError(f"--{key} {getattr(arguments, key)}: must be 1 or more")
+    parts = (
+        [Path(arguments.data_url, part) for part in ("train", "val")] if arguments.data_url else []
+    )
+    for folder in [*parts, *([arguments.json.absolute().parent] if arguments.json else [])]:
+        if not folder.is_dir():
+            raise UserError(f"{str(folder)!r}: no such folder")
+
+
 def run(arguments: argparse.Namespace) -> None:
     """Measures all that was asked for, or one job of it."""
     if arguments.job:
@@ -295,6 +315,7 @@ def run(arguments: argparse.Namespace) -> None:
         result = (measure_here if side in PEERS else measure_timm)(arguments.job)
         print(json.dumps(result))
         return
+    check(arguments)
     if arguments.quick:
         arguments.archs, arguments.batch, arguments.rounds = ["deit_tiny_patch16_224"], 2, 1
         arguments.batches, arguments.steps, arguments.workers = 1, 1, 2

@@ -23,7 +23,7 @@ from typing import List, NamedTuple, Optional, Sequence
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-from src.errors import UserError
+from src.errors import UserError, on_one_line
 from src.runtime.entry import CommandParser, run_command
 
 ARCHS = (
@@ -80,7 +80,8 @@ def plan_of(arch: str, batch: int) -> Plan:
     kept = re.search("^parameters ([0-9]+)$", done.stdout, re.MULTILINE)
     graphs = [int(size) for size in re.findall("Best result:([0-9]+) Bytes", text)]
     if kept is None or not graphs:
-        raise UserError(f"{arch}, batch {batch}: no plan ({done.stderr.strip()[-200:]})")
+        said = done.stderr.strip().splitlines() or ["no message"]
+        raise UserError(f"{arch}, batch {batch}: no plan ({on_one_line(said[-1])})")
     return Plan(int(kept.group(1)), sum(graphs))
 
 
@@ -94,6 +95,10 @@ def measure(arguments: argparse.Namespace) -> None:
     """Prints a row for each network."""
     if len(set(arguments.batches)) != 2 or min(arguments.batches) < 1:
         raise UserError(f"--batches {arguments.batches}: give two different ones, such as 2 4")
+    from src.models.registry import family_of
+
+    for arch in arguments.archs:
+        family_of(arch)  # a wrong name costs no measurement before it
     print("| network | for any batch, MiB | per image, MiB | batch 64, GiB | batch 128, GiB |")
     print("|---|---|---|---|---|")
     for arch in arguments.archs or ARCHS:

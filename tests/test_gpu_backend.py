@@ -5,6 +5,7 @@ Numbers mean nothing there; what a network computes is tested on a CPU.
 
 from __future__ import annotations
 
+import importlib
 import itertools
 import json
 import os
@@ -131,6 +132,23 @@ def test_the_benchmark_runs(tmp_path: Path) -> None:
         itertools.product(("infer", "train"), ("memory", "folder"), ("O2", "timm_amp"))
     )
     assert all(row["images_per_s"] > 0 and row["times_timms"] > 0 for row in rows)
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["--rounds", "0"], "--rounds 0: must be 1 or more"),
+        (["--data_url", "/nowhere"], "'/nowhere/train': no such folder"),
+        (["--json", "/nowhere/gpu.json"], "'/nowhere': no such folder"),
+        (["--timm_python", "true"], "--timm_python 'true': is no Python"),
+    ],
+)
+def test_what_would_end_the_benchmark_late(
+    words: List[str], said: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
+    assert importlib.import_module("gpu").main([*words, "--data", "memory"]) == 2
+    assert said in capsys.readouterr().err
 
 
 def test_without_the_wheels_their_command_is_told(capsys: pytest.CaptureFixture[str]) -> None:

@@ -72,9 +72,14 @@ def test_the_memory_plan_is_the_line_through_two_batches() -> None:
 
 
 def test_a_network_that_cannot_be_compiled_has_no_memory_plan(
-    capsys: pytest.CaptureFixture[str],
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert load("memory_plan").main(["deit_small_patch16_224", "--batches", "2", "2"]) == 2
+    plan = load("memory_plan")
+    assert plan.main(["deit_small_patch16_224", "--batches", "2", "2"]) == 2
     assert "give two different ones" in capsys.readouterr().err
-    assert load("memory_plan").main(["nowhere"]) == 2
-    assert "nowhere, batch 2: no plan" in capsys.readouterr().err
+    assert plan.main(["deit_small_patch16_224", "nowhere"]) == 2
+    said = capsys.readouterr()
+    assert (said.out, said.err[:14]) == ("", "error: arch 'n")
+    monkeypatch.setattr(plan, "_CHILD", "raise ValueError('first\\nlast')")
+    assert plan.main(["deit_small_patch16_224"]) == 2
+    assert "deit_small_patch16_224, batch 2: no plan (last)" in capsys.readouterr().err
