@@ -52,7 +52,8 @@ def setup_device(run: RunConfig, *, seed: int, has_run_log: bool = False) -> Wor
         reason = str(error).strip().splitlines()[0]
         raise UserError(
             f"device_target {run.device_target!r} with device_id {device_id}: not usable here "
-            f"({reason}); on this machine try --device_target CPU"
+            f"({reason}); python scripts/doctor.py --device_target {run.device_target} names what "
+            "is missing, --device_target CPU does without"
         ) from error
     ms.set_context(mode=ms.GRAPH_MODE if run.mode == "graph" else ms.PYNATIVE_MODE)
     _select_jit_level(run)

@@ -88,7 +88,7 @@ def export_checkpoint(config: ExportRun) -> None:
     path = Path(config.export.output or f"{config.model.arch}{suffix}")
     if path.suffix != suffix:
         raise UserError(
-            f"output {str(path)!r}: a {config.export.file_format} file ends in {suffix}"
+            f"output {str(path)!r}: files of {config.export.file_format} end in {suffix}"
         )
     try:
         with tempfile.TemporaryDirectory(prefix=".export-", dir=path.parent) as beside:
