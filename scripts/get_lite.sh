@@ -2,8 +2,8 @@
 # Fetches MindSpore Lite 2.0.0 (headers, libraries) from PyPI and prints the folder for LITE_HOME.
 set -euo pipefail
 if [ "${1:-}" = -h ] || [ "${1:-}" = --help ]; then
-    echo "usage: [MACHINE=x86_64|aarch64] bash scripts/get_lite.sh [FOLDER]"
-    echo "MACHINE: what the libraries are for, default this one; FOLDER: default build/lite-MACHINE"
+    echo "usage: bash scripts/get_lite.sh [FOLDER]    (default build/lite-MACHINE)"
+    echo "MACHINE: x86_64 or aarch64, what the libraries are for; default this one's"
     exit 0
 fi
 # shellcheck source=scripts/common.sh
@@ -18,7 +18,7 @@ esac
 folder=${1:-$REPO/build/lite-$machine}
 if [ ! -f "$folder/.complete" ]; then
     [ -x "$PYTHON" ] || PYTHON=$(find_python)
-    mkdir -p "$folder"
+    mkdir -p "$folder" || die "folder '$folder': cannot be made; give another"
     "$PYTHON" -m pip download --quiet --disable-pip-version-check --no-deps --only-binary=:all: \
         --python-version 3.7 --implementation cp --abi cp37m --platform "$platform" \
         --dest "$folder" mindspore-lite==2.0.0 >&2 ||

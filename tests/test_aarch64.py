@@ -104,6 +104,18 @@ def test_a_file_that_is_none_of_requirements_is_refused(
         assert f"{name}': {said}" in capsys.readouterr().err
 
 
+def test_lite_is_not_fetched_for_a_wrong_machine_or_folder() -> None:
+    for machine, folder, said in (
+        ("riscv64", "x", "machine 'riscv64': PyPI has"),
+        ("aarch64", "/proc/x", "folder '/proc/x': cannot be made"),
+    ):
+        command = ["bash", str(ROOT / "scripts" / "get_lite.sh"), folder]
+        environment = {**os.environ, "MACHINE": machine}
+        ended = subprocess.run(command, capture_output=True, text=True, env=environment)
+        assert ended.returncode == 2
+        assert f"error: {said}" in ended.stderr
+
+
 CPUINFO = """\
 processor\t: {number}
 BogoMIPS\t: 200.00
