@@ -166,10 +166,11 @@ def runs_in_20(kernels: Kernels, name: str, inputs: Sequence[str], outputs: Sequ
 
 
 def runs_in_210(classes: Dict[str, str], name: str, in_20: str) -> str:
-    """ACLNN, or where CANN's own operator runs: where it does under 2.0."""
+    """ACLNN, or where CANN's own operator runs: where it does under 2.0, in types of its own."""
     if name in VIEWS:
         return RUNTIME
-    return ACLNN if name in classes else f"CANN, {in_20}"
+    where = AI_CORE if in_20 in (IN_HALF, IN_FLOAT32) else in_20
+    return ACLNN if name in classes else f"CANN, {where}"
 
 
 def find_package(version: str) -> Optional[Path]:

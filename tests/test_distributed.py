@@ -195,6 +195,12 @@ def test_another_number_of_ranks_may_go_on_with_the_same_global_batch() -> None:
         check_same_recipe(of_six, resumed(of_twelve, world_size=2), World(0, 2))
 
 
+def test_a_changed_recipe_is_told_in_words_of_the_command_line() -> None:
+    before, now = parse_args([]), parse_args(["--loss_scale", "8", "--with_ema", "true"])
+    with pytest.raises(UserError, match="loss_scale null -> 8.0; with_ema false -> true"):
+        check_same_recipe(now, resumed(before, world_size=1))
+
+
 def test_one_rank_talks_to_nobody() -> None:
     values = np.array([0.1, np.inf, np.nan])
     np.testing.assert_array_equal(gather_from_ranks(values, ALONE), values[None])

@@ -109,8 +109,12 @@ def test_a_step_draws_the_same_again_and_evaluation_nothing(
 
 
 def test_the_arithmetic_is_exact_in_float32() -> None:
-    """Beside whole numbers, for 4000 rows and all columns."""
-    prime, step = 2039, Parameter(Tensor(0, ms.int32), name="step", requires_grad=False)
+    """Beside whole numbers, for 4000 rows and all columns, and a few more than all."""
+    prime, width, step = (
+        2039,
+        2100,
+        Parameter(Tensor(0, ms.int32), name="step", requires_grad=False),
+    )
     layer = Dropout(P).set_train()
     seed_dropouts(layer, seed=1, step=step, form=ArithmeticDropout, batch_size=1)
     slopes = layer.drop.slopes.asnumpy().astype(np.int64)
@@ -118,9 +122,9 @@ def test_the_arithmetic_is_exact_in_float32() -> None:
     offsets = np.rint(layer.drop.offsets.asnumpy() * np.float64(prime) - 0.5).astype(np.int64)
     assert set(slopes) == set(factors) == set(offsets) == set(range(prime))
     rows, first = layer.drop.keys.row_keys(1, 4000)[0].asnumpy(), layer.drop.keys.layer_key()
-    columns = factors[int(first) : int(first) + prime]
+    columns = factors[int(first) : int(first) + width]
     expected = (np.outer(slopes[rows], columns) + offsets[rows, None]) % prime
-    found = layer(Tensor(np.ones((1, 4000, prime), np.float32))).asnumpy()[0]
+    found = layer(Tensor(np.ones((1, 4000, width), np.float32))).asnumpy()[0]
     np.testing.assert_array_equal(found > 0, expected >= round(P * prime))
 
 

@@ -10,7 +10,7 @@ from typing import Optional
 from ..args import Config, from_yaml_text, to_yaml
 from ..checkpoints.checkpoint import Checkpoint, load_parameters
 from ..checkpoints.pretrained import start_from_file
-from ..configs.parser import keys_marked
+from ..configs.parser import keys_marked, to_flow
 from ..data.dataset import ImageDataset
 from ..errors import UserError
 from ..optim.schedulers import create_lr_schedule
@@ -47,7 +47,7 @@ def check_same_recipe(config: Config, resumed: Checkpoint, world: World = ALONE)
         )
     free = keys_marked(Config, "free")
     changed = [
-        f"{key} {there[key]!r} -> {here!r}"
+        f"{key} {to_flow(there[key])} -> {to_flow(here)}"
         for key, here in config.flat().items()
         if key not in free and there[key] != here and not (key == "batch_size" and is_same_batch)
     ]

@@ -70,10 +70,10 @@ class ArithmeticDropout(nn.Cell):
 
     Element (r, c) is dropped where (a_r * b_c + o_r) mod 2039 is below a threshold (Carter and
     Wegman 1979, "Universal classes of hash functions"): a_r and o_r are random by the key of the
-    row, the b_c of a row differ. So any two elements of a row are independent, and so are rows with
-    different keys. That takes five operations for each element beside the three that apply the
-    mask: a product, a sum, a floor, a difference and a comparison of float32, with the outcome of
-    whole numbers. x has at most 2039 columns.
+    row, the b_c of 2039 columns in a row differ. So any two elements of a row are independent but
+    those 2039 columns apart, which are dropped together; and so are rows with different keys. That
+    takes five operations for each element beside the three that apply the mask: a product, a sum, a
+    floor, a difference and a comparison of float32, with the outcome of whole numbers.
     """
 
     def __init__(self, p: float, keys: SeededUniform, *, seed: int) -> None:
@@ -81,17 +81,17 @@ class ArithmeticDropout(nn.Cell):
         self.keys = keys
         self.scale = 1.0 / (1.0 - p)
         draws = np.random.default_rng(seed)
-        factors = np.tile(draws.permutation(_MODULUS), PRIME // _MODULUS + 2)  # any 2039 differ
+        # As many as a layer's key and a column's number come to together.
+        factors = np.tile(draws.permutation(_MODULUS), 2 * PRIME // _MODULUS + 1)
         offsets = draws.integers(0, _MODULUS, PRIME) + 0.5
         self.slopes = Tensor(draws.integers(0, _MODULUS, PRIME), ms.float32)
         self.factors = Tensor(factors / _MODULUS, ms.float32)
         self.offsets = Tensor(offsets / _MODULUS, ms.float32)
-        self.columns = Tensor(np.arange(_MODULUS), ms.int32)
         self.threshold = round(p * _MODULUS) / _MODULUS
 
     def construct(self, x: Tensor) -> Tensor:
         rows = _row_keys(self.keys, x)  # (B, ..., 1)
-        columns = self.keys.layer_key() + self.columns[: x.shape[-1]]
+        columns = self.keys.layer_key() + self.keys.numbers[: x.shape[-1]]
         # In units of 1 / 2039 thresholds are 0.5 away; rounding adds up to less than 0.497.
         place = ops.gather(self.slopes, rows, 0) * ops.gather(self.factors, columns, 0)
         place = place + ops.gather(self.offsets, rows, 0)  # (B, ..., M)
