@@ -2,7 +2,7 @@
 # Installs and tries this repository as an ARM server would, in a Debian root under an emulator.
 set -euo pipefail
 if [ "${1:-}" = -h ] || [ "${1:-}" = --help ] || [ $# -gt 1 ]; then
-    echo "usage: bash scripts/try_aarch64.sh [FOLDER]    (default build/aarch64; needs root; 3 GB)"
+    echo "usage: bash scripts/try_aarch64.sh [FOLDER]    (default build/aarch64; needs root; 2.2 GB)"
     exit $(($# > 1 ? 2 : 0))
 fi
 # shellcheck source=scripts/common.sh

@@ -197,7 +197,7 @@ def test_another_number_of_ranks_may_go_on_with_the_same_global_batch() -> None:
 
 def test_a_changed_recipe_is_told_in_words_of_the_command_line() -> None:
     before, now = parse_args([]), parse_args(["--loss_scale", "8", "--with_ema", "true"])
-    with pytest.raises(UserError, match="loss_scale null -> 8.0; with_ema false -> true"):
+    with pytest.raises(UserError, match=r"loss_scale null -> 8\.0; with_ema false -> true"):
         check_same_recipe(now, resumed(before, world_size=1))
 
 
