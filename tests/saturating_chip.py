@@ -21,6 +21,8 @@ from mindspore import Parameter, Tensor, nn, ops
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
+from test_step_arithmetic import SquaredError
+
 from src.args import OptimConfig, RunConfig
 from src.optim.amp import LossScale
 from src.optim.ema import Ema
@@ -119,17 +121,6 @@ class SaturatingNet(nn.Cell):
 
     def no_weight_decay(self) -> set:
         return set()
-
-
-class SquaredError(nn.Cell):
-    """(B, 3), (B, 2), () -> mean squared error times the last."""
-
-    def __init__(self, network: nn.Cell) -> None:
-        super().__init__(auto_prefix=False)
-        self.network = network
-
-    def construct(self, x: Tensor, target: Tensor, factor: Tensor) -> Tensor:
-        return ops.square(self.network(x) - target).mean() * factor
 
 
 def build_step(

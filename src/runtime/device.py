@@ -35,10 +35,7 @@ def setup_device(run: RunConfig, *, seed: int, has_run_log: bool = False) -> Wor
             not find each other, or `cpu_kernels` native cannot be compiled.
     """
     environment = read_rank_environment(os.environ)
-    # A CPU has one device, however many processes share it.
-    device_id = run.device_id
-    if environment and environment.device_id is not None and run.device_target != "CPU":
-        device_id = environment.device_id
+    device_id = _device_id(run, environment)
     _prepare_import(run, environment, has_run_log=has_run_log)
     import mindspore as ms
 
@@ -63,6 +60,13 @@ def setup_device(run: RunConfig, *, seed: int, has_run_log: bool = False) -> Wor
     ms.set_seed(seed)
     select_kernels(run)
     return world
+
+
+def _device_id(run: RunConfig, environment: Optional[RankEnvironment]) -> int:
+    # A CPU has one device, however many processes share it.
+    if run.device_target == "CPU" or environment is None or environment.device_id is None:
+        return run.device_id
+    return environment.device_id
 
 
 def _prepare_import(

@@ -114,13 +114,10 @@ class TrainOneStep(nn.Cell):
                     Tensor(0.0, ms.float32), name=f"{_SUMS}.overflows", requires_grad=False
                 )
         # Running statistics: the forward pass changes them before anything is known of its result.
+        # `calls` is in every layer that draws from it.
+        parameters = net_with_loss.network.get_parameters()
         self.statistics = ParameterTuple(
-            # `calls` is in every layer that draws from it.
-            [
-                p
-                for p in net_with_loss.network.get_parameters()
-                if not p.requires_grad and p is not calls
-            ]
+            [p for p in parameters if not p.requires_grad and p is not calls]
         )
         self.before = Snapshot(self.statistics)
         self.value_and_grad = ms.value_and_grad(self._scaled_loss, None, weights, has_aux=True)
