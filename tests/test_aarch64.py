@@ -6,7 +6,7 @@ import os
 import shutil
 import subprocess
 from pathlib import Path
-from typing import List
+from typing import List, Sequence
 
 import numpy as np
 import pytest
@@ -136,11 +136,11 @@ def test_the_name_of_the_compiled_kernels_tells_cores_apart() -> None:
     assert build.identity(kunpeng) == build.identity(kunpeng + second)
 
 
-def compiled(compiler: str, path: Path, *flags: str) -> None:
+def compiled(compiler: Sequence[str], path: Path, *flags: str) -> None:
     """The kernels and their driver as a program."""
     sources = [DRIVER, *sorted(build.SOURCES.glob("*.cc"))]
     options = "-std=c++17 -fopenmp -rdynamic -Wall -Wextra -Werror".split()
-    command = [compiler, *options, *flags, f"-I{build.SOURCES}", "-o", path, *sources, "-ldl"]
+    command = [*compiler, *options, *flags, f"-I{build.SOURCES}", "-o", path, *sources, "-ldl"]
     done = subprocess.run(list(map(str, command)), capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert done.stderr == ""
@@ -159,7 +159,7 @@ def test_the_kernels_compute_on_arm_what_they_compute_here(
     here = build.find_compiler(os.environ) or pytest.skip("no C++ compiler")
     arm, run = cross_compiler(), emulator()
     flags = [flag for flag in build.FLAGS if flag.startswith("-f") and flag not in ("-fPIC",)]
-    compiled(arm, tmp_path / "arm", *flags, target, level)
+    compiled([arm], tmp_path / "arm", *flags, target, level)
     compiled(here, tmp_path / "here", *flags, build.NATIVE, level)
     # Without the largest map, whose attention takes minutes in an emulator.
     lines = calls(MAPS[:-1])

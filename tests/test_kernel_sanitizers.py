@@ -127,7 +127,7 @@ def test_sanitizers_find_nothing(flags: List[str], tmp_path: Path) -> None:
     sources = [str(DRIVER), *(str(path) for path in build.SOURCES.glob("*.cc"))]
     program = str(tmp_path / "driver")
     options = ["-std=c++17", "-O1", "-g", build.NATIVE, "-fno-sanitize-recover=all", "-rdynamic"]
-    command = [str(COMPILER), *options, *flags, f"-I{build.SOURCES}", "-o", program, *sources]
+    command = [*(COMPILER or []), *options, *flags, f"-I{build.SOURCES}", "-o", program, *sources]
     compiled = subprocess.run([*command, "-ldl", "-pthread"], capture_output=True, text=True)
     if re.search(r"cannot find .*lib[at]san|unsupported option '-fsanitize", compiled.stderr):
         pytest.skip("this compiler has no sanitizers")

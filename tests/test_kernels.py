@@ -33,7 +33,7 @@ def library(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
         return build.library(os.environ)
     path = tmp_path_factory.mktemp("kernels") / f"{request.param}.so"
     flags = [flag.replace("=native", f"={request.param}") for flag in build.FLAGS]
-    build.compile_library(str(build.find_compiler(os.environ)), flags, path)
+    build.compile_library(build.find_compiler(os.environ) or [], flags, path)
     return path
 
 

@@ -17,6 +17,7 @@ from typing import Dict, List, NamedTuple, Optional, Sequence, Tuple
 
 import numpy as np
 
+from ..runtime.caches import cache_folders
 from ..runtime.files import replacing
 
 _FORMAT = 2
@@ -128,8 +129,8 @@ def _stamps_of(folder: Path, class_names: Sequence[str]) -> _Stamps:
 
 def _cache_files(folder: Path) -> List[Path]:
     digest = hashlib.sha256(os.fsencode(folder.resolve())).hexdigest()[:16]
-    at_home = Path.home() / ".cache" / "mindspore-vision-classifiers" / f"{digest}.npz"
-    return [folder / ".image_index.npz", at_home]
+    elsewhere = [cache / f"{digest}.npz" for cache in cache_folders("index")]
+    return [folder / ".image_index.npz", *elsewhere]
 
 
 def _read_cache(path: Path) -> Optional[Tuple[Listing, _Stamps]]:

@@ -138,8 +138,8 @@ class Machine:
 
     def compiler(self) -> Optional[str]:
         """The first line of what the C++ compiler says of itself."""
-        path = find_compiler(self.environment())
-        said = (self._output(path, "--version") if path else None) or ""
+        command = find_compiler(self.environment())
+        said = (self._output(*command, "--version") if command else None) or ""
         return next(iter(said.splitlines()), None)
 
     def cpu_flags(self) -> str:

@@ -14,6 +14,7 @@ from typing import Any, Dict, Optional
 from ..args import RunConfig
 from ..errors import UserError, on_one_line
 from ..kernels import build, selection
+from .caches import use_cache_folders
 from .log import FrameworkLog, log_problems_only
 from .npu_smi import FIRST_910, generation, list_cards
 from .ranks import RankEnvironment, World, read_rank_environment
@@ -73,6 +74,7 @@ def _prepare_import(
     run: RunConfig, environment: Optional[RankEnvironment], *, has_run_log: bool
 ) -> None:
     """Sets what MindSpore and its libraries read when they are imported, unless the user did."""
+    use_cache_folders()
     if "GLOG_v" not in os.environ:
         _direct_framework_log(environment, has_run_log=has_run_log)
     if run.device_target == "CPU":

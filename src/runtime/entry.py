@@ -9,6 +9,7 @@ import sys
 from typing import TYPE_CHECKING, Any, Callable, List, NoReturn, Optional, Sequence, Tuple, Type
 
 from ..errors import StoppedBySignal, TrainingFailed, UserError
+from .caches import use_cache_folders
 from .stop_signal import interrupts_reach_python
 
 if TYPE_CHECKING:
@@ -100,6 +101,7 @@ def _run(work: Callable[[], Any], *, debug: bool) -> int:
     logging.basicConfig(format="%(message)s", stream=sys.stderr)
     # Apart, because with handlers that are there already `basicConfig` does nothing.
     logging.getLogger().setLevel(logging.INFO)
+    use_cache_folders()
     try:
         with interrupts_reach_python():
             return work() or 0

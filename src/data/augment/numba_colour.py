@@ -5,11 +5,12 @@ H, W height and width in pixels; images are (H, W, 3) uint8, contiguous.
 
 from __future__ import annotations
 
-import numba
 import numpy as np
 
+from .compiled import compiled
 
-@numba.njit(cache=True, nogil=True)
+
+@compiled
 def histogram(image: np.ndarray) -> np.ndarray:
     """Pixels per channel and value: (3, 256) int64."""
     counts = np.zeros((3, 256), np.int64)
@@ -20,7 +21,7 @@ def histogram(image: np.ndarray) -> np.ndarray:
     return counts
 
 
-@numba.njit(cache=True, nogil=True)
+@compiled
 def map_values(image: np.ndarray, tables: np.ndarray) -> np.ndarray:
     """Each channel through its own row of `tables`, (3, 256) uint8."""
     result = np.empty_like(image)
@@ -31,13 +32,13 @@ def map_values(image: np.ndarray, tables: np.ndarray) -> np.ndarray:
     return result
 
 
-@numba.njit(cache=True, nogil=True)
+@compiled
 def _grey(red: int, green: int, blue: int) -> int:
     # ITU-R 601 in 16 bits, as in Pillow's Convert.c.
     return (red * 19595 + green * 38470 + blue * 7471 + 0x8000) >> 16
 
 
-@numba.njit(cache=True, nogil=True)
+@compiled
 def grey_sum(image: np.ndarray) -> int:
     """Sum of the grey values."""
     total = 0
@@ -47,14 +48,14 @@ def grey_sum(image: np.ndarray) -> int:
     return total
 
 
-@numba.njit(cache=True, nogil=True)
+@compiled
 def _blend(degenerate: np.float32, value: np.float32, factor: np.float32) -> np.uint8:
     """Pillow's Blend.c: float32, decimals cut off, ends at 0 and 255."""
     mixed = degenerate + factor * (value - degenerate)
     return np.uint8(np.int32(min(max(mixed, np.float32(0)), np.float32(255))))
 
 
-@numba.njit(cache=True, nogil=True)
+@compiled
 def blend_from_grey(image: np.ndarray, factor: np.float32) -> np.ndarray:
     """Blend from the grey image; factor 0: grey, 1: unchanged."""
     result = np.empty_like(image)
@@ -68,7 +69,7 @@ def blend_from_grey(image: np.ndarray, factor: np.float32) -> np.ndarray:
     return result
 
 
-@numba.njit(cache=True, nogil=True)
+@compiled
 def blend_from_smooth(image: np.ndarray, factor: np.float32) -> np.ndarray:
     """Blend from the image smoothed by 3x3 (centre 5, others 1; the border stays)."""
     height, width = image.shape[0], image.shape[1] * 3

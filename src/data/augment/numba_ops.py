@@ -10,11 +10,13 @@ H, W height and width in pixels; images are (H, W, 3) uint8, contiguous.
 
 from __future__ import annotations
 
+import functools
 import math
 from typing import Tuple
 
-import numba
 import numpy as np
+
+from .compiled import compiled
 
 # Pillow's 32 - 8 - 2.
 _PRECISION_BITS = 22
@@ -27,7 +29,7 @@ _NEAR_UNITS = np.float32(1024)
 Box = Tuple[int, int, int, int]
 
 
-@numba.njit(cache=True, nogil=True)
+@compiled
 def _filter_weight(x: float, is_bicubic: bool) -> float:
     x = abs(x)
     if not is_bicubic:
@@ -39,7 +41,7 @@ def _filter_weight(x: float, is_bicubic: bool) -> float:
     return 0.0
 
 
-@numba.njit(cache=True, nogil=True)
+@compiled
 def _weights(
     in_size: int, out_size: int, first: int, last: int, is_bicubic: bool
 ) -> Tuple[np.ndarray, np.ndarray]:
@@ -65,7 +67,7 @@ def _weights(
     return bounds, weights
 
 
-@numba.njit(cache=True, nogil=True)
+@compiled
 def _weighted_lines(lines: np.ndarray, bounds: np.ndarray, weights: np.ndarray) -> np.ndarray:
     """Weighted sums of lines: (N, L) uint8 -> (len(bounds), L) uint8."""
     width = lines.shape[1]
@@ -83,7 +85,7 @@ def _weighted_lines(lines: np.ndarray, bounds: np.ndarray, weights: np.ndarray) 
     return result
 
 
-@numba.njit(cache=True, nogil=True)
+@compiled
 def _columns_of(flat: np.ndarray, top: int, bottom: int, left: int, right: int) -> np.ndarray:
     """Part of an image (H, W * 3) uint8, transposed: (right - left, bottom - top) uint32 RGB0."""
     result = np.empty((right - left, bottom - top), np.uint32)
@@ -95,7 +97,7 @@ def _columns_of(flat: np.ndarray, top: int, bottom: int, left: int, right: int) 
     return result
 
 
-@numba.njit(cache=True, nogil=True)
+@compiled
 def _rows_of(columns: np.ndarray) -> np.ndarray:
     """The way back: (W, H) uint32 -> (H, W * 3) uint8."""
     width, height = columns.shape
@@ -111,7 +113,7 @@ def _rows_of(columns: np.ndarray) -> np.ndarray:
     return result
 
 
-@numba.njit(cache=True, nogil=True)
+@compiled
 def transposed(image: np.ndarray) -> np.ndarray:
     """(H, W, 3) -> (W, H, 3) uint8."""
     height, width = image.shape[:2]
@@ -126,7 +128,7 @@ def transposed(image: np.ndarray) -> np.ndarray:
     return result
 
 
-@numba.njit(cache=True, nogil=True)
+@compiled
 def _resample_columns(
     flat: np.ndarray, box: Box, bounds: np.ndarray, weights: np.ndarray
 ) -> np.ndarray:
@@ -137,7 +139,7 @@ def _resample_columns(
     return _rows_of(sums.view(np.uint32))
 
 
-@numba.njit(cache=True, nogil=True)
+@compiled
 def resize_box(
     image: np.ndarray,
     box: Box,
@@ -182,7 +184,7 @@ def resize_box(
     return lines.reshape(y1 - y0, x1 - x0, 3)
 
 
-@numba.njit(cache=True, nogil=True)
+@compiled
 def mirrored(image: np.ndarray) -> np.ndarray:
     """Left and right exchanged."""
     height, width = image.shape[:2]
@@ -194,7 +196,7 @@ def mirrored(image: np.ndarray) -> np.ndarray:
     return result
 
 
-@numba.njit(cache=True, nogil=True)
+@compiled
 def _pad_line(line: np.ndarray, padded: np.ndarray) -> None:
     """(W * 3,) uint8 into (W * 3 + 12,) float32, two border pixels repeated on each side."""
     width = len(line)
@@ -206,7 +208,7 @@ def _pad_line(line: np.ndarray, padded: np.ndarray) -> None:
             padded[6 + width + 3 * pixel + channel] = line[width - 3 + channel]
 
 
-@numba.njit(cache=True, nogil=True)
+@compiled
 def _between(v1: float, v2: float, v3: float, v4: float, d: float, is_bicubic: bool) -> float:
     """The value `d` right of v2, by Pillow's operations in Pillow's order."""
     if is_bicubic:
@@ -215,19 +217,19 @@ def _between(v1: float, v2: float, v3: float, v4: float, d: float, is_bicubic: b
     return v2 + (v3 - v2) * d
 
 
-@numba.njit(cache=True, nogil=True)
+@compiled
 def _to_uint8(value: float) -> int:
     return int(min(max(value, 0.0), 255.0))
 
 
-@numba.njit(cache=True, nogil=True)
+@compiled
 def _is_near_integer(value: np.float32) -> np.bool_:
     """Whether the exact value may have another integer part."""
     units = np.int32(np.int32(value * _NEAR_UNITS) + np.int32(1))
     return (units & np.int32(1023)) <= np.int32(2)
 
 
-@numba.njit(cache=True, nogil=True)
+@compiled
 def _interpolate_line(
     padded: np.ndarray, d: np.float32, is_bicubic: bool, out: np.ndarray, is_near: np.ndarray
 ) -> None:
@@ -249,7 +251,7 @@ def _interpolate_line(
         is_near[i] = _is_near_integer(value) & ((v1 != v2) | (v2 != v3) | (v3 != v4))
 
 
-@numba.njit(cache=True, nogil=True)
+@compiled
 def _exact_in_line(line: np.ndarray, i: int, shift: float, is_bicubic: bool) -> int:
     """What Pillow has at entry `i` of the row (W * 3,) uint8 that moves left by `shift` pixels."""
     x, channel = divmod(i, 3)
@@ -263,7 +265,7 @@ def _exact_in_line(line: np.ndarray, i: int, shift: float, is_bicubic: bool) -> 
     return _to_uint8(_between(v1, v2, v3, v4, source - column, is_bicubic))
 
 
-@numba.njit(cache=True, nogil=True)
+@compiled
 def _range_inside(width: int, shift: float) -> Tuple[int, int]:
     """First and last + 1 of the x whose (x + 1/2) + shift lies in [0, width), as float64 rounds."""
     first = min(max(math.ceil(-0.5 - shift) - 1, 0), width)
@@ -275,7 +277,7 @@ def _range_inside(width: int, shift: float) -> Tuple[int, int]:
     return first, last
 
 
-@numba.njit(cache=True, nogil=True)
+@compiled
 def shift_rows(
     image: np.ndarray, shifts: np.ndarray, fill: Tuple[int, int, int], is_bicubic: bool
 ) -> np.ndarray:
@@ -315,7 +317,7 @@ def shift_rows(
     return result.reshape(height, width, 3)
 
 
-@numba.njit(cache=True, nogil=True)
+@compiled
 def _tap_weights(d: np.float32, is_bicubic: bool, weights: np.ndarray) -> None:
     """Of the four neighbours -1, 0, 1, 2 at a distance of `d` from the second."""
     one, two = np.float32(1), np.float32(2)
@@ -330,7 +332,7 @@ def _tap_weights(d: np.float32, is_bicubic: bool, weights: np.ndarray) -> None:
 
 
 # Inlined: as a call it would make the warp a tenth slower.
-@numba.njit(cache=True, nogil=True, inline="always")
+@functools.partial(compiled, inline="always")
 def _weighted_sum(
     image: np.ndarray, rows: np.ndarray, columns: np.ndarray, down: np.ndarray, across: np.ndarray
 ) -> Tuple[np.float32, np.float32, np.float32]:
@@ -345,7 +347,7 @@ def _weighted_sum(
     return red, green, blue
 
 
-@numba.njit(cache=True, nogil=True)
+@compiled
 def _exact_in_square(
     channel: np.ndarray,
     rows: np.ndarray,
@@ -364,7 +366,7 @@ def _exact_in_square(
     return _to_uint8(value)
 
 
-@numba.njit(cache=True, nogil=True)
+@compiled
 def warp_affine(
     image: np.ndarray,
     matrix: Tuple[float, float, float, float, float, float],
