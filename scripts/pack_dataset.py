@@ -20,6 +20,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from src.errors import UserError
 from src.runtime.entry import CommandParser, run_command
 from src.runtime.files import file_sha256
+from src.runtime.text import without_surrogates
 
 _SPLITS = ("train", "val")
 
@@ -64,6 +65,8 @@ def check(arguments: argparse.Namespace) -> None:
     """Raises UserError for what the command line cannot mean."""
     if not arguments.data_url or not arguments.output:
         raise UserError("--data_url and --output are needed, or --verify")
+    if (shown := without_surrogates(str(arguments.output))) != str(arguments.output):
+        raise UserError(f"--output {shown!r}: not UTF-8, which MindRecord needs; choose another")
     ranges = {
         "short_side": (0, 65_500),
         "quality": (1, 100),

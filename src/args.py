@@ -12,6 +12,7 @@ from typing import Any, ClassVar, Dict, List, NoReturn, Optional, Sequence, Type
 from .configs import parser
 from .configs.parser import Entry, FieldError
 from .errors import UserError
+from .runtime.text import escape_on_screen
 from .settings.data import DataConfig
 from .settings.model import ModelConfig
 from .settings.optim import OptimConfig
@@ -229,8 +230,8 @@ def _recipe(words: Dict[str, List[str]], given: Dict[str, Entry]) -> Dict[str, E
 
 def _print_and_exit(text: str) -> NoReturn:
     # A terminal that cannot show a character gets its escape, which YAML reads back.
-    encoding = sys.stdout.encoding or "utf-8"
-    print(text.encode(encoding, "backslashreplace").decode(encoding), end="")
+    escape_on_screen()
+    print(text, end="")
     raise SystemExit(0)
 
 

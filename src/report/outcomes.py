@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import io
 import json
 import re
 from dataclasses import dataclass
@@ -12,7 +13,8 @@ from typing import Any, Callable, Dict, List, NamedTuple, Optional, Tuple
 import numpy as np
 
 from ..errors import UserError
-from ..runtime.files import replacing
+from ..runtime.files import write_whole
+from ..runtime.text import to_utf8
 from ..trainer.metrics import EvalResult
 from .predictions import top_k
 
@@ -138,13 +140,14 @@ class Collector:
 
 def write_outcomes(outcomes: Outcomes, path: Path) -> None:
     """A row per image; `read_outcomes` reads it."""
-    with replacing(path) as draft, draft.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file)
-        writer.writerow(_COLUMNS)
-        rows = (outcomes.label, outcomes.predicted, outcomes.confidence, outcomes.correct)
-        for image, label, predicted, confidence, correct in zip(outcomes.images, *rows):
-            names = outcomes.class_names[label], outcomes.class_names[predicted]
-            writer.writerow([image, *names, f"{confidence:.6g}", int(correct)])
+    text = io.StringIO()
+    writer = csv.writer(text)
+    writer.writerow(_COLUMNS)
+    rows = (outcomes.label, outcomes.predicted, outcomes.confidence, outcomes.correct)
+    for image, label, predicted, confidence, correct in zip(outcomes.images, *rows):
+        names = outcomes.class_names[label], outcomes.class_names[predicted]
+        writer.writerow([image, *names, f"{confidence:.6g}", int(correct)])
+    write_whole(path, to_utf8(text.getvalue()))
 
 
 def read_outcomes(folder: Path) -> Dict[str, Dict[str, str]]:

@@ -12,6 +12,7 @@ import numpy as np
 
 from ..errors import UserError
 from ..runtime.files import write_json, write_whole
+from ..runtime.text import to_utf8, without_surrogates
 from .outcomes import Collector, Outcomes, real_accuracy, summary, write_outcomes
 from .pictures import Tile, contact_sheet
 
@@ -73,7 +74,7 @@ def write_report(
     for name, content_of_file in pictures.items():
         write_whole(folder / name, content_of_file)
     page = folder / "report.html"
-    write_whole(page, _page(outcomes, summaries, facts, pictures).encode())
+    write_whole(page, to_utf8(_page(outcomes, summaries, facts, pictures)))
     return page
 
 
@@ -185,7 +186,7 @@ def _confusion(outcomes: Outcomes) -> bytes:
     shares = matrix / np.maximum(matrix.sum(axis=1, keepdims=True), 1)
     picture = axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
     size = 9 if classes <= 30 else 5
-    names = [name[:20] for name in outcomes.class_names]
+    names = [without_surrogates(name[:20]) for name in outcomes.class_names]
     axes.set_xticks(range(classes), names, rotation=90, fontsize=size)
     axes.set_yticks(range(classes), names, fontsize=size)
     axes.set(xlabel="predicted", ylabel="true")

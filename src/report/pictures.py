@@ -7,6 +7,8 @@ from typing import Any, NamedTuple, Optional, Sequence
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
+from ..runtime.text import without_surrogates
+
 TILE = 176  # side of an image on the sheet, pixels
 _LINE, _GAP, _FONT_SIZE = 15, 8, 12
 _INK, _PAPER = (20, 20, 20), (255, 255, 255)
@@ -63,7 +65,7 @@ def _fitting_image(pixels: np.ndarray) -> Image.Image:
 
 
 def _fitting_text(text: str, font: Any) -> str:
-    text = text.replace("\n", " ")
+    text = without_surrogates(text).replace("\n", " ")
     if font.getlength(text) <= TILE:
         return text
     while text and font.getlength(text + "...") > TILE:

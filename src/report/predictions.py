@@ -13,6 +13,7 @@ import numpy as np
 
 from ..errors import UserError
 from ..runtime.files import write_whole
+from ..runtime.text import to_utf8, without_surrogates
 
 FORMATS = ("table", "csv", "json", "parquet")
 _COLUMNS = ("image", "rank", "label", "name", "probability")
@@ -65,7 +66,7 @@ def write_predictions(
         return _replace_file(path, _parquet(predictions))
     text = {"table": _table, "csv": _csv, "json": _json}[form](predictions)
     if path is not None:
-        return _replace_file(path, text.encode("utf-8"))
+        return _replace_file(path, to_utf8(text))
     print(text, end="")
     return None
 
@@ -135,6 +136,8 @@ def _parquet(predictions: Sequence[Prediction]) -> bytes:
     pyarrow = _pyarrow()
     rows = _rows(predictions)
     columns = {column: [row[column] for row in rows] for column in _COLUMNS}
+    for column in ("image", "name"):
+        columns[column] = list(map(without_surrogates, columns[column]))
     sink = io.BytesIO()
     pyarrow.parquet.write_table(pyarrow.table(columns), sink)
     return sink.getvalue()

@@ -9,6 +9,7 @@ from typing import Any, Dict, List, Mapping, Optional, TextIO, Tuple
 
 from ..errors import TrainingFailed
 from ..runtime.files import replacing
+from ..runtime.text import without_surrogates
 from .tensorboard_events import TensorBoardEvents
 
 COLUMNS = (
@@ -127,7 +128,8 @@ def draw_runs(
     panels[1].set_title("learning rate", fontsize=10)
     panels[2].set_title("validation top-1 (dashed: averaged weights)", fontsize=10)
     keys = [Line2D([], [], color=f"C{index % 10}") for index in range(len(runs))]
-    figure.legend(keys, list(runs), loc="outside lower center", ncol=_LEGEND_COLUMNS, fontsize=8)
+    names = [without_surrogates(name) for name in runs]
+    figure.legend(keys, names, loc="outside lower center", ncol=_LEGEND_COLUMNS, fontsize=8)
     _save(figure, panels, picture, against=against)
 
 

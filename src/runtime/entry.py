@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Callable, List, NoReturn, Optional, Seque
 from ..errors import StoppedBySignal, TrainingFailed, UserError
 from .caches import use_cache_folders
 from .stop_signal import interrupts_reach_python
+from .text import escape_on_screen
 
 if TYPE_CHECKING:
     from ..args import Config
@@ -101,6 +102,7 @@ def _run(work: Callable[[], Any], *, debug: bool) -> int:
     logging.basicConfig(format="%(message)s", stream=sys.stderr)
     # Apart, because with handlers that are there already `basicConfig` does nothing.
     logging.getLogger().setLevel(logging.INFO)
+    escape_on_screen()
     use_cache_folders()
     try:
         with interrupts_reach_python():

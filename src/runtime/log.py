@@ -8,6 +8,8 @@ import shutil
 from pathlib import Path
 from typing import Dict, Iterator, Optional
 
+from .text import ESCAPES
+
 # How a file of glog starts.
 _HEADER = (b"Log file created at", b"Running on machine", b"Running duration", b"Log line format")
 
@@ -77,7 +79,7 @@ def log_to_file(path: Path) -> None:
     for handler in [h for h in root.handlers if isinstance(h, logging.FileHandler)]:
         root.removeHandler(handler)
         handler.close()
-    handler = _RunLog(path, encoding="utf-8")
+    handler = _RunLog(path, encoding="utf-8", errors=ESCAPES)
     handler.setFormatter(logging.Formatter("%(asctime)s %(message)s"))
     root.addHandler(handler)
     for framework in [h for h in root.handlers if isinstance(h, FrameworkLog)]:

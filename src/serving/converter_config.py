@@ -7,6 +7,7 @@ from typing import List, Tuple
 
 from ..args import ExportRun
 from ..runtime.files import write_whole
+from ..runtime.text import to_utf8
 from .input_format import image_shape
 from .onnx_export import INPUT
 
@@ -27,11 +28,11 @@ def write_converter_configs(config: ExportRun, path: Path) -> List[Path]:
     910B; atc (CANN) compiles ONNX or AIR into .om.
     """
     lite = path.with_name(f"{path.name}.converter_lite.cfg")
-    write_whole(lite, _converter_lite(config, path).encode())
+    write_whole(lite, to_utf8(_converter_lite(config, path)))
     if config.export.file_format == "MINDIR":
         return [lite]
     atc = path.with_name(f"{path.name}.atc.sh")
-    write_whole(atc, _atc(config, path).encode())
+    write_whole(atc, to_utf8(_atc(config, path)))
     return [lite, atc]
 
 
