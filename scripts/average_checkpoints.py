@@ -19,9 +19,9 @@ from src.runtime.entry import CommandParser, run_command
 from src.runtime.files import check_output
 
 DESCRIPTION = """\
-The mean of the weights, computed in float64 and written for --pretrained. A folder stands for its
-epoch_*.ckpt. Running statistics of BatchNorm are averaged like weights; the optimizer, its averages
-and its counters are left out."""
+The mean of the weights, computed in float64 and written for train.py --pretrained. A folder stands
+for its epoch_*.ckpt. Running statistics of BatchNorm are averaged like weights; the optimizer, its
+averages and its counters are left out."""
 Arrays = Dict[str, np.ndarray]
 
 # What a checkpoint says of its network, as opposed to the state of a run.

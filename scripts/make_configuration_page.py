@@ -23,7 +23,7 @@ HEAD = """\
 Every key of a recipe, which is also an option (`--KEY VALUE`). A recipe is flat YAML; `base: FILE`
 inherits. The command line goes before the file, that before its base, and that before the default
 given here. The sections after `run` are options of one program each, not keys of a
-recipe. `--print_config` shows what holds and where each value came from.
+recipe. `train.py --print_config` shows what holds and where each value came from.
 
 Written by `scripts/make_configuration_page.py`.
 """

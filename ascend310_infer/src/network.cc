@@ -86,7 +86,7 @@ void Network::CheckInput(const Manifest& inputs) {
   if (shape != inputs.shape || dtype != inputs.dtype) {
     throw UserError("--mindir_path '" + path_ + "': takes " + dtype + " " + Shown(shape) +
                     ", the inputs are " + inputs.dtype + " " + Shown(inputs.shape) +
-                    "; run preprocess.py with --mindir of this file");
+                    "; run preprocess.py with --for_mindir of this file");
   }
 }
 

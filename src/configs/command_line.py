@@ -70,7 +70,7 @@ def split_known(
 def _unknown_option(name: str, is_option: bool, options: Mapping[str, str]) -> UserError:
     if not is_option:
         return user_error(
-            f"{COMMAND_LINE}: {show(name)}", "not an option; write --key VALUE, see --help"
+            f"{COMMAND_LINE}: {show(name)}", "not an option; write --KEY VALUE, see --help"
         )
     long_options = [option for option in options if option.startswith("--")]
     meant = nearest(name.lstrip("-"), [option[2:] for option in long_options])

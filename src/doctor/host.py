@@ -104,7 +104,7 @@ def check_disk(machine: Machine, root: Path) -> Finding:
     found = f"{free / _GIB:.1f} GiB free in {root}"
     if free >= 5 * _GIB:
         return Finding("disk", "ok", found)
-    return Finding("disk", "note", found, "make room, or --train_url on another disk")
+    return Finding("disk", "note", found, "make room, or give train.py --train_url on another disk")
 
 
 def check_rank_table(machine: Machine) -> Optional[Finding]:
