@@ -174,7 +174,9 @@ def main(argv: Optional[Sequence[str]] = None) -> int:
     parser.add_argument("--global_batch", type=int, default=0, help="0: grows with the devices")
     parser.add_argument("--bandwidth_gb_s", type=float, default=6.25, help="all-reduce, per device")
     parser.add_argument("--latency_us", type=float, default=50.0, help="of one message")
-    parser.add_argument("--images_per_core", type=float, default=305.0, help="docs/data.md")
+    parser.add_argument(
+        "--images_per_core", type=float, default=362.0, help="docs/results.md, data pipeline"
+    )
     parser.add_argument("--cores", type=int, default=96, help="per host")
     parser.add_argument("--disk_mb_s", type=float, default=500.0, help="writing a checkpoint")
     return run_command(run, parser, argv)

@@ -11,7 +11,7 @@ source "$(dirname "${BASH_SOURCE[0]}")/common.sh"
 cd "$REPO"
 # tests/README.md says what the others prove.
 FAST=(
-    code_size contributing documentation layering overrides config recipes scripts checkpoint
+    code_size contributing cited_numbers documentation remedies layering overrides config recipes scripts checkpoint
     criterion schedulers optimizers clipping ema metrics data_sampler data_imagenet data_sources data_transforms
 )
 FAST_PARTS=(
