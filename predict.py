@@ -10,7 +10,7 @@ from typing import Any, List, Optional, Sequence, Tuple
 
 from tqdm import tqdm
 
-from src.args import Config, help_of_keys, parse_args
+from src.args import PredictRun, help_of_keys, parse_args
 from src.errors import UserError
 from src.report.image_files import ImageStream, find_images
 from src.report.predictions import FORMATS, Prediction, check_format, top_k, write_predictions
@@ -27,7 +27,7 @@ a checkpoint, or a .mindir or .onnx of export.py. Architecture, classes, image s
 and names of classes come from the options and --config, else from the file."""
 
 
-def predict(arguments: argparse.Namespace, config: Config) -> None:
+def predict(arguments: argparse.Namespace, config: PredictRun) -> None:
     """Predicts all images, writes the result and maybe pictures."""
     _check(arguments)
     config = stage_inputs(config)
@@ -125,8 +125,8 @@ def main(argv: Optional[Sequence[str]] = None) -> int:
     parser = create_parser()
     # What is no option of this program is a key of the recipe, and is checked there.
     arguments, keys = parser.parse_with_keys(argv)
-    config = parse_args(keys)
-    return run_parsed(lambda arguments: predict(arguments, config), arguments)
+    config = parse_args(keys, PredictRun)
+    return run_parsed(lambda arguments: predict(arguments, config), arguments, config)
 
 
 if __name__ == "__main__":

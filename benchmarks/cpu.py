@@ -274,15 +274,29 @@ def run(args: argparse.Namespace) -> None:
 def main(argv: Optional[Sequence[str]] = None) -> int:
     parser = CommandParser("benchmarks/cpu.py", __doc__ or "")
     parser.add_argument("--quick", action="store_true", help="two networks, batch 8, one round")
-    parser.add_argument("--archs", nargs="+", choices=NETWORKS, default=list(NETWORKS))
-    parser.add_argument("--batch", nargs="+", type=int, default=[1, 8, 32])
-    parser.add_argument("--sides", nargs="+", choices=SIDES, default=["native", "off", "torch"])
-    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument(
+        "--archs", nargs="+", choices=NETWORKS, default=list(NETWORKS), help="networks"
+    )
+    parser.add_argument(
+        "--batch", nargs="+", type=int, default=[1, 8, 32], help="images of a batch"
+    )
+    parser.add_argument(
+        "--sides",
+        nargs="+",
+        choices=SIDES,
+        default=["native", "off", "torch"],
+        help="what takes turns",
+    )
+    parser.add_argument("--rounds", type=int, default=3, help="turns of each side")
     parser.add_argument("--batches", type=int, default=5, help="measured in each process")
-    parser.add_argument("--json", type=Path)
+    parser.add_argument("--json", type=Path, help="file for everything, as JSON")
     parser.add_argument("--job", help=argparse.SUPPRESS)
     parser.add_argument(
-        "--phases", nargs="+", choices=("infer", "train"), default=["infer", "train"]
+        "--phases",
+        nargs="+",
+        choices=("infer", "train"),
+        default=["infer", "train"],
+        help="inference, training or both",
     )
     return run_command(run, parser, argv)
 

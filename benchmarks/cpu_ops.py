@@ -208,11 +208,15 @@ def run(args: argparse.Namespace) -> None:
 
 def main(argv: Optional[Sequence[str]] = None) -> int:
     parser = CommandParser("benchmarks/cpu_ops.py", __doc__ or "")
-    parser.add_argument("--layers", nargs="+", choices=LAYERS, default=list(LAYERS))
-    parser.add_argument("--sides", nargs="+", choices=SIDES, default=list(SIDES))
-    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument(
+        "--layers", nargs="+", choices=LAYERS, default=list(LAYERS), help="which ones"
+    )
+    parser.add_argument(
+        "--sides", nargs="+", choices=SIDES, default=list(SIDES), help="what takes turns"
+    )
+    parser.add_argument("--rounds", type=int, default=3, help="turns of each side")
     parser.add_argument("--calls", type=int, default=15, help="measured in each process")
-    parser.add_argument("--json", type=Path)
+    parser.add_argument("--json", type=Path, help="file for everything, as JSON")
     parser.add_argument("--job", help=argparse.SUPPRESS)
     return run_command(run, parser, argv)
 

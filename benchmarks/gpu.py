@@ -337,22 +337,34 @@ def run(arguments: argparse.Namespace) -> None:
 def main(argv: Optional[Sequence[str]] = None) -> int:
     parser = CommandParser("benchmarks/gpu.py", __doc__ or "")
     parser.add_argument("--quick", action="store_true", help="one small network, a few steps")
-    parser.add_argument("--archs", nargs="+", choices=NETWORKS, default=list(HEADLINE))
-    parser.add_argument("--sides", nargs="+", choices=SIDES, default=list(SIDES))
     parser.add_argument(
-        "--phases", nargs="+", choices=("infer", "train"), default=["infer", "train"]
+        "--archs", nargs="+", choices=NETWORKS, default=list(HEADLINE), help="networks"
     )
     parser.add_argument(
-        "--data", nargs="+", choices=("memory", "folder"), default=["memory", "folder"]
+        "--sides", nargs="+", choices=SIDES, default=list(SIDES), help="what takes turns"
+    )
+    parser.add_argument(
+        "--phases",
+        nargs="+",
+        choices=("infer", "train"),
+        default=["infer", "train"],
+        help="inference, training or both",
+    )
+    parser.add_argument(
+        "--data",
+        nargs="+",
+        choices=("memory", "folder"),
+        default=["memory", "folder"],
+        help="ready-made batches, photographs in a folder, or both",
     )
     parser.add_argument("--data_url", help="images of `folder`, instead of photographs")
-    parser.add_argument("--batch", type=int, default=128)
-    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--batch", type=int, default=128, help="images of a batch")
+    parser.add_argument("--rounds", type=int, default=3, help="turns of each side")
     parser.add_argument("--batches", type=int, default=5, help="measured times in each process")
     parser.add_argument("--steps", type=int, default=10, help="in each of them")
     parser.add_argument("--workers", type=int, default=8, help="that read images, on either side")
     parser.add_argument("--timm_python", default=sys.executable, help="interpreter that has torch")
-    parser.add_argument("--json", type=Path, metavar="FILE")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="file for everything, as JSON")
     parser.add_argument("--job", type=json.loads, help=argparse.SUPPRESS)
     return run_command(run, parser, argv)
 

@@ -124,11 +124,11 @@ def run_all(args: argparse.Namespace) -> None:
 
 def main(argv: Optional[Sequence[str]] = None) -> int:
     parser = CommandParser("benchmarks/lite.py", __doc__ or "")
-    parser.add_argument("--archs", nargs="+", choices=ARCHS, default=ARCHS)
-    parser.add_argument("--batch", type=int, default=8)
-    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--archs", nargs="+", choices=ARCHS, default=ARCHS, help="networks")
+    parser.add_argument("--batch", type=int, default=8, help="images of a batch")
+    parser.add_argument("--rounds", type=int, default=3, help="turns of each side")
     parser.add_argument("--batches", type=int, default=5, help="measured in each process")
-    parser.add_argument("--json", type=Path)
+    parser.add_argument("--json", type=Path, help="file for everything, as JSON")
     return run_command(run_all, parser, argv)
 
 

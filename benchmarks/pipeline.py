@@ -315,11 +315,13 @@ def run(arguments: argparse.Namespace) -> None:
 
 def main(argv: Optional[Sequence[str]] = None) -> int:
     parser = CommandParser("benchmarks/pipeline.py", __doc__ or "")
-    parser.add_argument("loader", nargs="?", choices=LOADERS)
-    parser.add_argument("root", nargs="?", type=Path)
-    parser.add_argument("split", nargs="?", default="train")
-    parser.add_argument("--batches", type=int, default=8)
-    parser.add_argument("--turns", type=int, default=5)
+    parser.add_argument(
+        "loader", nargs="?", choices=LOADERS, help="measure this one only, in this process"
+    )
+    parser.add_argument("root", nargs="?", type=Path, help="folder of its images")
+    parser.add_argument("split", nargs="?", default="train", help="train or val")
+    parser.add_argument("--batches", type=int, default=8, help="measured in each turn")
+    parser.add_argument("--turns", type=int, default=5, help="turns of each loader")
     return run_command(run, parser, argv)
 
 

@@ -315,7 +315,13 @@ def report(arguments: argparse.Namespace, config: Config, keys: List[str]) -> No
 
 def _parser() -> CommandParser:
     parser = CommandParser("benchmarks/run.py", __doc__ or "")
-    parser.add_argument("--phases", nargs="+", choices=PHASES, default=list(PHASES))
+    parser.add_argument(
+        "--phases",
+        nargs="+",
+        choices=PHASES,
+        default=list(PHASES),
+        help="inference, training or both",
+    )
     parser.add_argument("--steps", type=int, default=10, help="measured in each process")
     parser.add_argument("--rounds", type=int, default=1, help="processes per side and phase")
     parser.add_argument("--in_memory", action="store_true", help="reuse one batch, read no data")
@@ -337,7 +343,7 @@ def main(argv: Optional[Sequence[str]] = None) -> int:
     if arguments.job:
         return run_parsed(lambda given: work_on(given.job), arguments)
     config = parse_args(keys)
-    return run_parsed(lambda given: report(given, config, keys), arguments)
+    return run_parsed(lambda given: report(given, config, keys), arguments, config)
 
 
 if __name__ == "__main__":

@@ -170,7 +170,9 @@ def run(given: argparse.Namespace) -> None:
 
 def main(argv: Optional[Sequence[str]] = None) -> int:
     parser = CommandParser("benchmarks/scaling_model.py", __doc__ or "")
-    parser.add_argument("--devices", type=int, nargs="+", default=[8, 64, 1024])
+    parser.add_argument(
+        "--devices", type=int, nargs="+", default=[8, 64, 1024], help="numbers of devices"
+    )
     parser.add_argument("--global_batch", type=int, default=0, help="0: grows with the devices")
     parser.add_argument("--bandwidth_gb_s", type=float, default=6.25, help="all-reduce, per device")
     parser.add_argument("--latency_us", type=float, default=50.0, help="of one message")

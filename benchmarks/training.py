@@ -243,7 +243,7 @@ def run(args: argparse.Namespace) -> None:
 def main(argv: Optional[Sequence[str]] = None) -> int:
     parser = CommandParser("benchmarks/training.py", __doc__ or "")
     parser.add_argument("parts", nargs="*", help=f"{', '.join(_PARTS)}; default: all")
-    parser.add_argument("--rounds", type=int, default=9)
+    parser.add_argument("--rounds", type=int, default=9, help="turns of each side")
     return run_command(run, parser, argv)
 
 

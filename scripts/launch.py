@@ -36,8 +36,15 @@ def launch(options: argparse.Namespace) -> int:
 
 def _parser() -> CommandParser:
     parser = CommandParser("launch.py", (__doc__ or "").splitlines()[0])
-    parser.add_argument("--launcher", choices=sorted(PLANS), default="cluster")
-    parser.add_argument("--device", choices=("Ascend", "GPU", "CPU"), default="CPU")
+    parser.add_argument(
+        "--launcher",
+        choices=sorted(PLANS),
+        default="cluster",
+        help="how the processes find each other",
+    )
+    parser.add_argument(
+        "--device", choices=("Ascend", "GPU", "CPU"), default="CPU", help="what they run on"
+    )
     parser.add_argument("--nproc", type=int, default=1, help="processes on this host")
     parser.add_argument("--devices", help="their devices, such as 4,5,6,7")
     parser.add_argument("--device_id", default="0", help="standalone: number of the device")

@@ -107,10 +107,25 @@ def main(argv: Optional[Sequence[str]] = None) -> int:
     parser.add_argument("--verify", type=Path, help="check this packed folder instead")
     parser.add_argument("--short_side", type=int, default=0, help="shrink to it; 0: do not")
     parser.add_argument("--quality", type=int, default=95, help="of shrunk JPEGs")
-    parser.add_argument("--images_per_shard", type=int, default=10_000)
+    parser.add_argument(
+        "--images_per_shard",
+        type=int,
+        default=10_000,
+        help="images of a file (default: %(default)s)",
+    )
     parser.add_argument("--val_share", type=float, default=0.0, help="as in a recipe")
-    parser.add_argument("--on_bad_image", choices=("raise", "skip"), default="raise")
-    parser.add_argument("--num_workers", type=int, default=os.cpu_count() or 1)
+    parser.add_argument(
+        "--on_bad_image",
+        choices=("raise", "skip"),
+        default="raise",
+        help="an image that cannot be read: an error, or leave it out and name it",
+    )
+    parser.add_argument(
+        "--num_workers",
+        type=int,
+        default=os.cpu_count() or 1,
+        help="threads that decode (default: the cores)",
+    )
     return run_command(work, parser, argv)
 
 

@@ -75,14 +75,19 @@ def _parser() -> CommandParser:
     made.add_argument("--devices", default="[0,8)", help="0,1,2,3 or [0,8)")
     made.add_argument("--server_id", required=True, help="IP address of this host")
     made.add_argument("--hccn_tool", default="hccn_tool", help="program that knows the addresses")
-    made.add_argument("--hccn_conf", type=Path, default=Path("/etc/hccn.conf"))
-    made.add_argument("--output", type=Path, required=True)
+    made.add_argument(
+        "--hccn_conf",
+        type=Path,
+        default=Path("/etc/hccn.conf"),
+        help="file with the addresses, where that program is not (default: %(default)s)",
+    )
+    made.add_argument("--output", type=Path, required=True, help="table to write")
     merged = commands.add_parser("merge", help="one table of several hosts' tables")
-    merged.add_argument("tables", type=Path, nargs="+")
-    merged.add_argument("--output", type=Path, required=True)
+    merged.add_argument("tables", type=Path, nargs="+", help="files or folders, one of each host")
+    merged.add_argument("--output", type=Path, required=True, help="table to write")
     converted = commands.add_parser("convert", help="ModelArts' template 2 -> version 1.0")
     converted.add_argument("table", type=Path, help="file or folder")
-    converted.add_argument("--output", type=Path, required=True)
+    converted.add_argument("--output", type=Path, required=True, help="table to write")
     converted.add_argument("--timeout", type=float, default=600, help="s to wait for `completed`")
     for name, text in (("validate", "check a table"), ("show", "check, and list the ranks")):
         command = commands.add_parser(name, help=text)

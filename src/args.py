@@ -37,8 +37,6 @@ before the file, the file before the file it names as `base:`, and that before d
   --print_config
       print every value and where it came from, as YAML, and exit
 """
-# Mixing needs an even batch, which what only evaluates does not.
-UNMIXED: Dict[str, Any] = {"mix_up": 0.0, "cutmix": 0.0, "cutmix_minmax": None}
 
 AnyConfig = TypeVar("AnyConfig", bound="Config")
 
@@ -47,8 +45,8 @@ AnyConfig = TypeVar("AnyConfig", bound="Config")
 class Config:
     """The five sections, and where each value came from."""
 
-    # whether the program trains, and so mixes images
-    MIXES: ClassVar[bool] = True
+    # whether the program trains: what only training needs is checked
+    TRAINS: ClassVar[bool] = True
     model: ModelConfig = field(default_factory=ModelConfig)
     data: DataConfig = field(default_factory=DataConfig)
     optim: OptimConfig = field(default_factory=OptimConfig)
@@ -60,6 +58,12 @@ class Config:
     def __post_init__(self) -> None:
         origins = {key: self.origins.get(key, parser.DEFAULT) for key in parser.keys_of(type(self))}
         object.__setattr__(self, "origins", origins)
+        if self.TRAINS:
+            self._check_training()
+
+    def _check_training(self) -> None:
+        for name in parser.section_types(type(self)):
+            getattr(self, name).check_training()
         warmup_length, epochs = self.optim.warmup_length, self.train.epochs
         if 0 < epochs < warmup_length:
             raise FieldError(
@@ -85,7 +89,7 @@ class Config:
 class ExportRun(Config):
     """What export.py reads."""
 
-    MIXES: ClassVar[bool] = False
+    TRAINS: ClassVar[bool] = False
     serving: ServingConfig = field(default_factory=ServingConfig)
     export: ExportConfig = field(default_factory=ExportConfig)
 
@@ -94,7 +98,7 @@ class ExportRun(Config):
 class EvalRun(Config):
     """What eval.py reads."""
 
-    MIXES: ClassVar[bool] = False
+    TRAINS: ClassVar[bool] = False
     evaluation: EvalConfig = field(default_factory=EvalConfig)
 
 
@@ -102,9 +106,16 @@ class EvalRun(Config):
 class PreprocessRun(Config):
     """What preprocess.py reads."""
 
-    MIXES: ClassVar[bool] = False
+    TRAINS: ClassVar[bool] = False
     serving: ServingConfig = field(default_factory=ServingConfig)
     preprocess: PreprocessConfig = field(default_factory=PreprocessConfig)
+
+
+@dataclass(frozen=True)
+class PredictRun(Config):
+    """What predict.py reads beside its own options."""
+
+    TRAINS: ClassVar[bool] = False
 
 
 def parse_args(argv: Optional[Sequence[str]] = None, config_type: Type[Config] = Config) -> Any:
@@ -181,8 +192,6 @@ def _config_of(arguments: List[str], config_type: Type[Config]) -> Config:
     entries = {**(_recipe(words, given) if _CONFIG in words else {}), **given}
     if ignored and not (_RUN_MODELARTS in entries and entries[_RUN_MODELARTS].value is True):
         parser.split_command_line(arguments, options)  # says which is unknown
-    if not config_type.MIXES:
-        entries.update({key: Entry(value, "program") for key, value in UNMIXED.items()})
     config = parser.build(config_type, entries)
     if ignored:
         print(f"run_modelarts: ignored {' '.join(ignored)}", file=sys.stderr)

@@ -2,7 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Sequence
+import difflib
+from typing import Iterable, List, Sequence
+
+# Share of their letters that two words have in common and in order, from which one is taken for a
+# misspelling of the other. `learning_rate` and `decay_rate` share 0.61, `epocs` and `epochs` 0.91.
+_NEAR = 0.65
+# difflib takes quadratic time.
+_MOST_CHARS = 100
 
 
 class UserError(ValueError):
@@ -35,6 +42,33 @@ class StoppedBySignal(Exception):
 def on_one_line(said: object, limit: int = 200) -> str:
     """What another library's error says, up to `limit` characters; its type if it says nothing."""
     return " ".join(str(said).split())[:limit] or type(said).__name__
+
+
+def nearest(word: str, candidates: Iterable[str], most: int = 1) -> List[str]:
+    """The candidates that `word` may stand for; case and dashes aside.
+
+    Those that it begins come first, the shortest before the others, then those that it may be a
+    misspelling of, the likest first.
+    """
+    by_folded = {candidate.lower(): candidate for candidate in candidates}
+    dashes = len(word) - len(word.lstrip("-"))
+    folded = word[:dashes] + word[dashes:].lower().replace("-", "_")[:_MOST_CHARS]
+    found = [name for name in by_folded if len(folded) > 2 + dashes and name.startswith(folded)]
+    found.sort(key=len)
+    found += difflib.get_close_matches(folded, by_folded, n=most, cutoff=_NEAR)
+    return [by_folded[name] for name in dict.fromkeys(found)][:most]
+
+
+def suggestion(
+    word: str, candidates: Iterable[str], otherwise: str = "", *, most: int = 1, prefix: str = ""
+) -> str:
+    """`did you mean 'a' or 'b'?` where candidates are near; `otherwise` where none is.
+
+    Args:
+        prefix: written before each candidate, such as `--`.
+    """
+    near = [f"'{prefix}{name}'" for name in nearest(word, candidates, most)]
+    return f"did you mean {' or '.join(near)}?" if near else otherwise
 
 
 def some_of(names: Sequence[str], most: int = 4, separator: str = ", ") -> str:

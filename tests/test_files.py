@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 from pathlib import Path
+from typing import List
 
 import mindspore as ms
 import numpy as np
@@ -12,7 +14,8 @@ import pytest
 from mindspore import Parameter, Tensor
 
 from src.checkpoints.checkpoint import save_checkpoint
-from src.errors import UserError, on_one_line, some_of
+from src.errors import UserError, nearest, on_one_line, some_of, suggestion
+from src.models.registry import list_models
 from src.runtime import files
 from src.runtime.files import check_output, file_sha256, remove_unfinished, replacing, write_whole
 
@@ -97,6 +100,34 @@ def test_the_hash_of_a_file(tmp_path: Path) -> None:
     data = os.urandom((1 << 22) + 17)
     (tmp_path / "a").write_bytes(data)
     assert file_sha256(tmp_path / "a") == hashlib.sha256(data).hexdigest()
+
+
+@pytest.mark.parametrize(
+    ("word", "meant"),
+    [
+        ("epocs", ["epochs"]),
+        ("Batch-Size", ["batch_size"]),
+        ("deit_small", ["deit_small_patch16_224", "deit_small_patch16_384"]),
+        ("--sed", ["--seed"]),
+        *(("nosuch", []), ("learning_rate", []), ("ep", []), ("", []), ("\u6570", [])),
+    ],
+)
+def test_what_may_be_meant(word: str, meant: List[str]) -> None:
+    known = ["epochs", "batch_size", "decay_rate", "--seed", *list_models()]
+    assert nearest(word, known, most=2) == meant
+    shown = " or ".join(f"'{name}'" for name in meant)
+    assert suggestion(word, known, "none", most=2) == (
+        f"did you mean {shown}?" if meant else "none"
+    )
+
+
+def test_every_suggestion_is_of_one_making() -> None:
+    root = Path(__file__).resolve().parent.parent
+    sources = [*root.glob("*.py"), *(root / "scripts").glob("*.py"), *(root / "src").rglob("*.py")]
+    named = [
+        path for path in sources if re.search(r"difflib|did you mean", path.read_text("utf-8"))
+    ]
+    assert named == [root / "src" / "errors.py"]
 
 
 def test_words_of_errors() -> None:

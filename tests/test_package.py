@@ -215,7 +215,7 @@ def test_no_code_of_the_package_says_what_it_is_called() -> None:
 def test_recipes_by_name() -> None:
     assert recipe("convnext_tiny").read_text(encoding="utf-8").startswith("#")
     assert len(list_recipes()) == len(list((ROOT / "src" / "configs").glob("*.yaml")))
-    with pytest.raises(UserError, match="'convnext_tinny': no such recipe; did you mean conv"):
+    with pytest.raises(UserError, match="'convnext_tinny': no such recipe; did you mean 'conv"):
         recipe("convnext_tinny")
     with pytest.raises(UserError, match="no such recipe"):
         recipe("../configs/convnext_tiny")

@@ -7,8 +7,9 @@ import sys
 from dataclasses import dataclass
 from typing import Any, Callable, Collection, Dict, Union, get_args, get_origin, get_type_hints
 
+from ..errors import suggestion
 from .keys import Key, section_keys
-from .messages import FieldError, nearest
+from .messages import FieldError
 
 _TYPE_NAMES: Dict[Any, str] = {
     str: "a non-empty string on one line (in quotes if it looks like a number, true or null)",
@@ -32,6 +33,13 @@ class Section:
 
     A section that overrides `__post_init__` to tie several keys together calls this one first.
     """
+
+    def check_training(self) -> None:
+        """Ties keys together as training needs it, and nothing else does.
+
+        Raises:
+            FieldError: keys that do not go together.
+        """
 
     def __post_init__(self) -> None:
         """Gives each field its annotated type, then checks what is declared of it.
@@ -138,6 +146,5 @@ def _is_within(number: float, interval: str) -> bool:
 
 def _check_choice(name: str, value: Any, choices: Collection[str]) -> None:
     if choices and value not in choices:
-        meant = nearest(value, choices, cutoff=0.5)
-        hint = f"; did you mean '{meant}'?" if meant else ""
-        raise FieldError([name], value, ", ".join(choices) + hint)
+        meant = suggestion(value, choices)
+        raise FieldError([name], value, "; ".join(filter(None, [", ".join(choices), meant])))

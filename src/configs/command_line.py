@@ -5,14 +5,13 @@ from __future__ import annotations
 import re
 from typing import Any, Dict, List, Mapping, Optional, Sequence, Tuple
 
-from ..errors import UserError
+from ..errors import UserError, suggestion
 from .messages import (
     COMMAND_LINE,
     MAX_SHOWN_CHARS,
     Entry,
     LineError,
     at,
-    nearest,
     one_line,
     show,
     user_error,
@@ -32,7 +31,7 @@ def split_command_line(
     is an option when it starts with a dash and is not a negative number.
 
     Raises:
-        UserError: an unknown option, with the nearest known; a word that belongs to no option.
+        UserError: an unknown option, with one that is near; a word that belongs to no option.
     """
     words: Dict[str, List[str]] = {}
     current: Optional[List[str]] = None
@@ -72,11 +71,11 @@ def _unknown_option(name: str, is_option: bool, options: Mapping[str, str]) -> U
         return user_error(
             f"{COMMAND_LINE}: {show(name)}", "not an option; write --KEY VALUE, see --help"
         )
-    long_options = [option for option in options if option.startswith("--")]
-    meant = nearest(name.lstrip("-"), [option[2:] for option in long_options])
+    names = [option[2:] for option in options if option.startswith("--")]
+    meant = suggestion(name.lstrip("-"), names, prefix="--")
     return user_error(
         f"{COMMAND_LINE}: {one_line(name[:MAX_SHOWN_CHARS])}",
-        f"unknown option; did you mean '--{meant}'? --help lists every option",
+        f"unknown option; {meant + ' ' if meant else ''}--help lists every option",
     )
 
 

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import difflib
-from typing import Any, Iterable, NamedTuple, Optional, Sequence
+from typing import Any, NamedTuple, Optional, Sequence
 
 from ..errors import UserError
-from .plain_values import MAX_NUMBER_CHARS, to_flow
+from .plain_values import to_flow
 
 COMMAND_LINE = "command line"
 DEFAULT = "default"
@@ -71,14 +70,6 @@ def cut(text: str) -> str:
 def refusal(shown: str, allowed: str) -> str:
     """What a message says of a value that is not allowed."""
     return f"{shown} is not allowed; allowed: {allowed}"
-
-
-def nearest(word: str, candidates: Iterable[str], cutoff: float = 0.0) -> Optional[str]:
-    """The candidate most like `word`, case and dashes aside; None: none reaches `cutoff`."""
-    by_folded = {candidate.lower(): candidate for candidate in candidates}
-    folded = word.lower().replace("-", "_")[:MAX_NUMBER_CHARS]
-    found = difflib.get_close_matches(folded, by_folded, n=1, cutoff=cutoff)
-    return by_folded[found[0]] if found else None
 
 
 def user_error(place: str, problem: str) -> UserError:

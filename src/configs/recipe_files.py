@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 from typing import Callable, Collection, Dict, List, Mapping, Optional
 
-from .messages import COMMAND_LINE, Entry, at, nearest, refusal, show, user_error
+from ..errors import suggestion
+from .messages import COMMAND_LINE, Entry, at, refusal, show, user_error
 from .plain_values import to_flow
 from .yaml_text import read_entries
 
@@ -81,12 +82,12 @@ def _base_path(base: Entry, named_in: str) -> str:
 def check_known(
     entries: Mapping[str, Entry], known: Collection[str], synonyms: Mapping[str, str]
 ) -> None:
-    """Raises UserError for the first key that is not known, with the nearest one that is."""
+    """Raises UserError for the first key that is not known, with the one it may be."""
     for key, entry in entries.items():
         if key not in known:
-            meant = synonyms.get(key) or nearest(key, known)
+            meant = suggestion(synonyms.get(key, key), known)
             raise user_error(
                 f"{entry.origin}: {show(key)}",
-                f"unknown key (value {entry.shown()}); did you mean '{meant}'? "
+                f"unknown key (value {entry.shown()}); {meant + ' ' if meant else ''}"
                 "--help lists every key",
             )

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import difflib
 from pathlib import Path
 from typing import List
 
-from ..errors import UserError
+from ..errors import UserError, suggestion
 
 _FOLDER = Path(__file__).resolve().parent
 
@@ -25,6 +24,5 @@ def recipe(name: str) -> Path:
     path = _FOLDER / f"{name}.yaml"
     if path.stem == name and path.is_file():
         return path
-    near = difflib.get_close_matches(name, list_recipes(), n=3, cutoff=0.4)
-    hint = f"did you mean {', '.join(near)}?" if near else "list_recipes() names all"
+    hint = suggestion(name, list_recipes(), "list_recipes() names all", most=3)
     raise UserError(f"recipe {name!r}: no such recipe; {hint}")

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import difflib
 import inspect
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, Dict, List, Optional, Type
 
-from ..errors import UserError
+from ..errors import UserError, suggestion
 from . import cct, convmixer, convnext, deit, twins
 from .classifier import Classifier
 from .family import Family, Variant
@@ -124,8 +123,7 @@ def _find(name: str) -> Variant:
     variants = _variants()
     if name in variants:
         return variants[name]
-    near = difflib.get_close_matches(name, variants, n=3, cutoff=0.4)
-    hint = f"did you mean {', '.join(near)}?" if near else "scripts/list_models.py lists all"
+    hint = suggestion(name, variants, "scripts/list_models.py lists all", most=3)
     raise UserError(f"arch {name!r}: unknown architecture; {hint}")
 
 
@@ -134,8 +132,7 @@ def _check_keywords(name: str, constructor: Type[Classifier], keywords: Dict[str
     for key in keywords:
         if key in known or key in _STANDARD:
             continue
-        near = difflib.get_close_matches(key, known, n=1)
-        hint = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(known)}"
+        hint = suggestion(key, known, f"known: {', '.join(known)}")
         raise UserError(f"model_args {key!r}: no keyword of {name}; {hint}")
 
 

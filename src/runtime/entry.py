@@ -4,11 +4,24 @@ from __future__ import annotations
 
 import argparse
 import logging
+import re
 import signal
 import sys
-from typing import TYPE_CHECKING, Any, Callable, List, NoReturn, Optional, Sequence, Tuple, Type
+from typing import (
+    TYPE_CHECKING,
+    Any,
+    Callable,
+    Collection,
+    List,
+    Mapping,
+    NoReturn,
+    Optional,
+    Sequence,
+    Tuple,
+    Type,
+)
 
-from ..errors import StoppedBySignal, TrainingFailed, UserError
+from ..errors import StoppedBySignal, TrainingFailed, UserError, suggestion
 from .caches import use_cache_folders
 from .stop_signal import interrupts_reach_python
 from .text import escape_on_screen
@@ -34,7 +47,17 @@ def run_entry_point(
     from ..args import Config, parse_args
 
     config = parse_args(argv, config_type or Config)
-    return _run(lambda: work(config), debug=config.run.debug)
+    return _run(lambda: work(config), debug=config.run.debug, origins=config.origins)
+
+
+def _placed(message: str, origins: Mapping[str, str]) -> str:
+    """With the line of the recipe before it where it begins with a key that is from one."""
+    origin = origins.get(message.partition(" ")[0], "")
+    return f"{origin}: {message}" if _IN_FILE.fullmatch(origin) else message
+
+
+# Where a value of a recipe stands: FILE:LINE.
+_IN_FILE = re.compile(r".+:[0-9]+", re.DOTALL)
 
 
 class CommandParser(argparse.ArgumentParser):
@@ -70,14 +93,24 @@ class CommandParser(argparse.ArgumentParser):
         return arguments, [*keys, "--debug"] if "debug" in arguments else keys
 
     def error(self, message: str) -> NoReturn:
+        known = self._known_options()
+        unknown = self._unknown_options(known)
         # A misspelt option is missing too: say what was read, not only what was not.
-        unknown = self._unknown_options() if "are required:" in message else []
-        said = f"unrecognized arguments: {' '.join(unknown)}; {message}" if unknown else message
+        if unknown and "are required:" in message:
+            message = f"unrecognized arguments: {' '.join(unknown)}; {message}"
+        meant = [suggestion(name, known) for name in unknown] if "unrecognized" in message else []
+        said = "; ".join([message, *filter(None, meant)])
         self.exit(2, f"error: {' '.join(said.split())}; see --help\n")
 
-    def _unknown_options(self) -> List[str]:
+    def _known_options(self) -> List[str]:
+        """Those of its subcommands too."""
+        own = [name for action in self._actions for name in action.option_strings]
+        commands = [a.choices for a in self._actions if isinstance(a, argparse._SubParsersAction)]
+        parsers = [parser for choices in commands for parser in choices.values()]
+        return [*own, *(name for parser in parsers for name in parser._known_options())]
+
+    def _unknown_options(self, known: Collection[str]) -> List[str]:
         options = [word.partition("=")[0] for word in self._words if word.startswith("--")]
-        known = {name for action in self._actions for name in action.option_strings}
         return [] if self._takes_keys else [name for name in options if name not in known]
 
 
@@ -93,12 +126,17 @@ def run_command(
     return run_parsed(work, parser.parse_args(argv))
 
 
-def run_parsed(work: Callable[[argparse.Namespace], Any], arguments: argparse.Namespace) -> int:
-    """The same for arguments that are parsed already."""
-    return _run(lambda: work(arguments), debug=getattr(arguments, "debug", False))
+def run_parsed(
+    work: Callable[[argparse.Namespace], Any],
+    arguments: argparse.Namespace,
+    config: Optional[Config] = None,
+) -> int:
+    """The same for arguments that are parsed already, maybe beside a recipe."""
+    debug = getattr(arguments, "debug", False)
+    return _run(lambda: work(arguments), debug=debug, origins=config.origins if config else {})
 
 
-def _run(work: Callable[[], Any], *, debug: bool) -> int:
+def _run(work: Callable[[], Any], *, debug: bool, origins: Mapping[str, str]) -> int:
     logging.basicConfig(format="%(message)s", stream=sys.stderr)
     # Apart, because with handlers that are there already `basicConfig` does nothing.
     logging.getLogger().setLevel(logging.INFO)
@@ -110,7 +148,7 @@ def _run(work: Callable[[], Any], *, debug: bool) -> int:
     except (UserError, TrainingFailed, OSError) as error:
         if debug:
             raise
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {_placed(str(error), origins)}", file=sys.stderr)
         return 1 if isinstance(error, TrainingFailed) else 2
     except StoppedBySignal as stopped:
         return stopped.exit_code

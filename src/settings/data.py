@@ -169,6 +169,8 @@ class DataConfig(Section):
         super().__post_init__()
         if len(self.color_jitter) not in (0, 3, 4) or max(self.color_jitter[3:], default=0) > 0.5:
             raise FieldError(["color_jitter"], self.color_jitter, "[], 3 numbers, or 4; hue <= 0.5")
+
+    def check_training(self) -> None:
         # Images are mixed with their partner from the other half of the batch.
         is_mixed = self.mix_up > 0 or self.cutmix > 0 or self.cutmix_minmax is not None
         if is_mixed and self.batch_size % 2:

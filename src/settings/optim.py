@@ -143,8 +143,7 @@ class OptimConfig(Section):
         None, "distillation: checkpoint of the teacher", input_url=True
     )
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
+    def check_training(self) -> None:
         self._check_schedule()
         for needed in ("teacher_arch", "teacher_pretrained"):
             if self.distillation_type != "none" and getattr(self, needed) is None:

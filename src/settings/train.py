@@ -136,8 +136,7 @@ class TrainConfig(Section):
     )
     ema: bool = key(False, "eval.py: use the averaged weights of the checkpoint", free=True)
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
+    def check_training(self) -> None:
         if self.best_by == "ema" and not self.with_ema:
             raise FieldError(["best_by", "with_ema"], self.best_by, "raw, or with_ema: True")
 

@@ -6,12 +6,11 @@ unknown op set, and of a repeated key keeps the first or the last value, dependi
 
 from __future__ import annotations
 
-import difflib
 import math
 import re
-from typing import Any, Callable, Dict, NamedTuple, NoReturn, Optional, Sequence, Tuple
+from typing import Any, Callable, Dict, NamedTuple, NoReturn, Sequence, Tuple
 
-from ...errors import UserError
+from ...errors import UserError, suggestion
 
 OP_SETS = ("weights", "3a", "3aw")
 
@@ -111,7 +110,6 @@ def _read_value(text: str, key: str, written: str) -> Any:
 
 
 def _refuse(text: str, problem: str, name: str, known: Sequence[str]) -> NoReturn:
-    near: Optional[str] = next(iter(difflib.get_close_matches(name, known, n=1)), None)
     allowed = f"known: {', '.join(known)}" if known else "this policy takes none"
-    hint = f"did you mean {near!r}?" if near else allowed
+    hint = suggestion(name, known, allowed)
     raise UserError(f"auto_augment {text!r}: {problem} ({hint})")
