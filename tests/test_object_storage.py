@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import subprocess
@@ -189,28 +190,31 @@ def test_processes_of_a_host_copy_once(server: Server, proxy: Proxy, tmp_path: P
     assert len(proxy.gets()) == 30
 
 
+# An owner that cannot be looked at.
+ELSEWHERE = {"user": "anna", "host": "node7", "pid": 1, "started": 1, "place": "elsewhere"}
+ELSEWHERE.update(job="4711", since="2026-11-28 00:00:00", token="1")
+
+
 def test_a_living_owner_is_waited_for_and_a_dead_one_is_not(tmp_path: Path) -> None:
     marker = tmp_path / ".owner"
     with (
         StagingOwner(marker, timeout_s=1, owner_s=1.0),
-        pytest.raises(UserError, match=rf"process {os.getpid()} on .* within 2 s"),
+        pytest.raises(UserError, match=rf"process {os.getpid()} of .* within 2 s"),
         StagingOwner(marker, timeout_s=2),
     ):
         pass
     assert list(tmp_path.iterdir()) == []
-    # One that shows no sign of life any more, and cannot be looked at: it is on another host.
-    text = '{"process": {"host": "elsewhere", "namespace": "-", "pid": 1}, "deadline": %f}'
-    marker.write_text(text % (time.time() + 1.5))
+    # One that shows no sign of life any more.
+    marker.write_text(json.dumps(ELSEWHERE))
     start = time.monotonic()
-    with StagingOwner(marker, timeout_s=10):
+    with StagingOwner(marker, timeout_s=10, owner_s=1.5):
         assert 1.0 < time.monotonic() - start < 8
 
 
 def test_of_many_that_find_a_dead_owner_one_takes_over(tmp_path: Path) -> None:
     marker = tmp_path / ".owner"
-    marker.write_text(
-        '{"process": {"host": "elsewhere", "namespace": "-", "pid": 1}, "deadline": 0}'
-    )
+    marker.write_text(json.dumps(ELSEWHERE))
+    os.utime(marker, (0, 0))
     inside, most = [0], [0]
 
     def work() -> None:
