@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from pathlib import Path
 from typing import List
+from unittest import mock
 
 import numpy as np
 import pytest
@@ -16,6 +18,7 @@ from src.checkpoints.checkpoint import (
     read_checkpoint,
     save_checkpoint,
 )
+from src.checkpoints.record import read_record
 from src.errors import UserError
 from src.runs import folder as run_folder
 from src.runs.folder import CheckpointFolder
@@ -88,6 +91,52 @@ def test_a_file_system_without_hard_links_gets_copies(
     folder.save(parameters(2), {"step": 2}, epoch=2, is_best=False)
     assert read_checkpoint(tmp_path / "best.ckpt").meta["step"] == 1
     assert len(os.listdir(tmp_path)) == 3
+
+
+def test_each_reason_has_its_own_words(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "a.ckpt"
+    save_checkpoint(path, parameters(1.0), {"step": 1})
+    data = path.read_bytes()
+    cases = {
+        "renamed.ckpt.bak": (data, "a checkpoint whose name must end in .ckpt; rename it"),
+        "notes.txt": (b"text", "no MindSpore checkpoint; give the path of a .ckpt file"),
+        "torch.pth": (b"PK", "no MindSpore checkpoint; scripts/convert_weights.py makes one of it"),
+        "empty.ckpt": (b"", "an empty file; copy it again or give another one"),
+        "half.ckpt": (data[:40], "not a whole MindSpore checkpoint; copy it again or give another"),
+    }
+    for name, (content, words) in cases.items():
+        (tmp_path / name).write_bytes(content)
+        with pytest.raises(UserError, match=f"{name}': {words}"):
+            read_checkpoint(tmp_path / name)
+    with pytest.raises(UserError, match=r"none\.ckpt': no such file; give the path of a \.ckpt"):
+        read_checkpoint(tmp_path / "none.ckpt")
+    with pytest.raises(UserError, match=r": a folder; give the path of a \.ckpt file"):
+        read_checkpoint(tmp_path)
+    for number, words in (
+        (errno.EACCES, r"cannot be read \(Permission denied\); as its owner: chmod \+r"),
+        (errno.EIO, r"cannot be read \(Input/output error\); try again, or give another one"),
+    ):
+        failing = mock.Mock(side_effect=OSError(number, os.strerror(number)))
+        monkeypatch.setattr(Path, "open", failing)
+        with pytest.raises(UserError, match=words):
+            read_checkpoint(path)
+
+
+def test_the_record_is_read_past_the_tensors(tmp_path: Path) -> None:
+    path = tmp_path / "a.ckpt"
+    meta = {"text": "中文", "names": ["best.ckpt"], "long": "x" * 100_000}
+    large = Parameter(Tensor(np.zeros((3000, 70), np.float32)), name="x" * 300)
+    save_checkpoint(path, [*parameters(0.1), large], meta)
+    assert read_record(path) == meta
+    data = path.read_bytes()
+    for size in (0, 1, 20, len(data) - 1):
+        path.write_bytes(data[:size])
+        assert read_record(path) is None
+    checkpoint.ms.save_checkpoint([{"name": "w", "data": large}], str(path))
+    assert read_record(path) == {}
+    path.write_bytes(b"no checkpoint")
+    with pytest.raises(ValueError, match="no checkpoint"):
+        read_record(path)
 
 
 def test_mismatch_names_both_sides_and_changes_nothing(tmp_path: Path) -> None:

@@ -17,7 +17,14 @@ from src.checkpoints.checkpoint import save_checkpoint
 from src.errors import UserError, nearest, on_one_line, some_of, suggestion
 from src.models.registry import list_models
 from src.runtime import files
-from src.runtime.files import check_output, file_sha256, remove_unfinished, replacing, write_whole
+from src.runtime.files import (
+    check_output,
+    file_sha256,
+    finish_renames,
+    remove_unfinished,
+    replacing,
+    write_whole,
+)
 
 
 def names(folder: Path) -> list:
@@ -79,12 +86,46 @@ def test_the_error_names_the_file_that_was_meant(tmp_path: Path) -> None:
     assert "weight" in ms.load_checkpoint(str(tmp_path / "b.ckpt"))
 
 
-def test_what_a_killed_process_left_is_removed(tmp_path: Path) -> None:
-    for name in ("last.ckpt", ".last.12ab.ckpt", ".epoch_003.12.ckpt", ".uploaded.json"):
+def test_what_a_killed_process_left_is_removed_and_nothing_of_others(tmp_path: Path) -> None:
+    kept = [".epoch_003_good.0123abcd.tmp.ckpt", ".last.0123abcd.ckpt", ".last.ckpt.swp"]
+    kept += [".uploaded.json", "last.ckpt", ".last.0123abcg.tmp.ckpt", ".my last.0123abcd.tmp.ckpt"]
+    gone = [".last.0123abcd.tmp.ckpt", ".last.0123abcd.tmp.tmp", ".epoch_003.89abcdef.tmp.ckpt"]
+    for name in (*kept, *gone):
         (tmp_path / name).touch()
-    for stem in ("last", "epoch_*"):
-        remove_unfinished(tmp_path, stem)
-    assert names(tmp_path) == [".uploaded.json", "last.ckpt"]
+    (tmp_path / ".last.01234567.tmp.ckpt").mkdir()
+    remove_unfinished(tmp_path, "last|epoch_[0-9]+")
+    assert names(tmp_path) == sorted([*kept, ".last.01234567.tmp.ckpt"])
+
+
+def test_what_a_kill_between_two_renames_left_is_put_back(tmp_path: Path) -> None:
+    (tmp_path / ".last.ckpt.before").write_text("old")
+    (tmp_path / ".best.ckpt.before").write_text("older")
+    (tmp_path / "best.ckpt").write_text("new")
+    (tmp_path / ".notes.before").write_text("the user's")
+    finish_renames(tmp_path, r"(?:last|best)\.ckpt")
+    assert names(tmp_path) == [".notes.before", "best.ckpt", "last.ckpt"]
+    assert (tmp_path / "last.ckpt").read_text() == "old"
+    assert (tmp_path / "best.ckpt").read_text() == "new"
+
+
+@pytest.mark.parametrize("umask", [0o022, 0o002, 0o077])
+def test_the_umask_counts(umask: int, tmp_path: Path) -> None:
+    """POSIX open(): the mode of a new file is 0666 without the bits of the umask."""
+    before = os.umask(umask)
+    try:
+        write_whole(tmp_path / "a.json", b"{}")
+        parameter = Parameter(Tensor(np.zeros(2, np.float32)), name="weight")
+        save_checkpoint(tmp_path / "b.ckpt", [parameter], {})
+    finally:
+        os.umask(before)
+    modes = {path.name: path.stat().st_mode & 0o777 for path in tmp_path.iterdir()}
+    assert modes == {"a.json": 0o666 & ~umask, "b.ckpt": 0o666 & ~umask}
+
+
+def test_a_name_of_any_allowed_length_can_be_written(tmp_path: Path) -> None:
+    path = tmp_path / ("é" * 125 + ".json")  # 255 bytes, NAME_MAX of POSIX systems
+    write_whole(path, b"{}")
+    assert names(tmp_path) == [path.name]
 
 
 def test_outputs_are_refused_before_any_work(tmp_path: Path) -> None:

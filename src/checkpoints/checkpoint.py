@@ -6,6 +6,7 @@ The format is MindSpore's own. Parameters of the network keep their names; every
 
 from __future__ import annotations
 
+import contextlib
 import json
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,9 +18,10 @@ from mindspore import Parameter, Tensor
 
 from ..errors import UserError, some_of
 from ..runtime.files import replacing
+from .record import META, read_record
 
 STATE_PREFIX = "train."
-_META = "train.meta"
+_FOREIGN = (".pth", ".pt", ".tar", ".bin", ".safetensors", ".npz")
 
 
 @dataclass(frozen=True)
@@ -63,25 +65,25 @@ def save_checkpoint(path: Path, parameters: Iterable[Parameter], meta: Dict[str,
             the framework's words; an older file at `path` is whole.
     """
     text = json.dumps(meta).encode()
-    record = {"name": _META, "data": Tensor(np.frombuffer(text, np.uint8))}
+    record = {"name": META, "data": Tensor(np.frombuffer(text, np.uint8))}
     tensors = [{"name": parameter.name, "data": parameter} for parameter in parameters]
     with replacing(path, to_disk=True) as draft:
-        ms.save_checkpoint([*tensors, record], str(draft))
+        draft.unlink()  # MindSpore would change its mode, which not every file system lets it
+        try:
+            ms.save_checkpoint([*tensors, record], str(draft))
+        except PermissionError as error:
+            # The last thing it does is to make the finished file readable by its owner alone.
+            if error.filename != str(draft) or not draft.exists():
+                raise
 
 
 def read_checkpoint(path: Path) -> Checkpoint:
     """Reads a `.ckpt` file, ours or any other of MindSpore's.
 
     Raises:
-        UserError: missing or damaged file.
+        UserError: a file that is missing, unreadable, damaged or something else.
     """
-    if not path.is_file():
-        raise UserError(f"checkpoint {str(path)!r}: no such file; give the path of a .ckpt file")
-    if path.suffix in (".pth", ".pt", ".tar", ".bin", ".safetensors", ".npz"):
-        raise UserError(
-            f"checkpoint {str(path)!r}: no MindSpore checkpoint; scripts/convert_weights.py makes "
-            "one of it"
-        )
+    _check_file(path)
     try:
         tensors = ms.load_checkpoint(str(path))
     except Exception as error:  # the framework raises whatever its parser met
@@ -89,9 +91,40 @@ def read_checkpoint(path: Path) -> Checkpoint:
             f"checkpoint {str(path)!r}: not a whole MindSpore checkpoint; copy it again or give "
             "another one"
         ) from error
-    record = tensors.pop(_META, None)
+    record = tensors.pop(META, None)
     meta = json.loads(record.asnumpy().tobytes().decode()) if record is not None else {}
     return Checkpoint(path, tensors, meta)
+
+
+def _check_file(path: Path) -> None:
+    """Names what is wrong with a file before MindSpore calls it damaged, whatever it is."""
+    named = f"checkpoint {str(path)!r}"
+    try:
+        if path.is_dir():
+            raise UserError(f"{named}: a folder; give the path of a .ckpt file")
+        with path.open("rb") as file:
+            is_empty = not file.read(1)
+    except FileNotFoundError as error:
+        raise UserError(f"{named}: no such file; give the path of a .ckpt file") from error
+    except OSError as error:
+        raise UserError(
+            f"{named}: cannot be read ({error.strerror}); as its owner: chmod +r, and +x for the "
+            "folders above it"
+            if isinstance(error, PermissionError)
+            else f"{named}: cannot be read ({error.strerror}); try again, or give another one"
+        ) from error
+    if is_empty:
+        raise UserError(f"{named}: an empty file; copy it again or give another one")
+    if path.suffix in _FOREIGN:
+        raise UserError(
+            f"{named}: no MindSpore checkpoint; scripts/convert_weights.py makes one of it"
+        )
+    if path.suffix != ".ckpt":
+        remedy = "no MindSpore checkpoint; give the path of a .ckpt file"
+        with contextlib.suppress(ValueError):
+            if read_record(path) is not None:
+                remedy = "a checkpoint whose name must end in .ckpt; rename it"
+        raise UserError(f"{named}: {remedy}")
 
 
 def load_parameters(

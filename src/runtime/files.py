@@ -3,22 +3,34 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import glob
 import hashlib
 import json
 import os
+import re
+import stat
 import uuid
 from pathlib import Path
 from typing import Any, Iterator
 
 from ..errors import UserError
 
+# How a file system says that it has no such operation, or not for a folder.
+_UNKNOWN = {errno.EINVAL, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EBADF}
+_REFUSED = {errno.EACCES, errno.EPERM}
+# Of a draft's name; with what is added it fits wherever names have 143 bytes (eCryptfs) or more.
+_STEM_BYTES = 100
+_DRAFT = re.compile(r"\.(.+)\.[0-9a-f]{8}\.tmp[^/]*")
+_ASIDE = re.compile(r"\.(.+)\.before")
+
 
 @contextlib.contextmanager
 def replacing(path: Path, *, to_disk: bool = False) -> Iterator[Path]:
     """An empty file beside `path` to write, which takes its place when all went well.
 
-    It has a hidden name of its own with the same ending, so writers of one file do not meet.
+    It has a hidden name of its own with the same ending, so writers of one file do not meet. Its
+    mode is that of a new file, whatever a library that writes it thinks.
 
     Args:
         to_disk: wait until file and name are on the disk, so a crash of the host loses neither.
@@ -29,13 +41,15 @@ def replacing(path: Path, *, to_disk: bool = False) -> Iterator[Path]:
     draft = _draft_of(path)
     try:
         draft.touch()
+        mode = stat.S_IMODE(draft.stat().st_mode)
     except OSError as error:
         raise OSError(error.errno, error.strerror, str(path)) from error
     try:
         yield draft
+        _give_mode(draft, mode)
         if to_disk:
             _flush(draft)
-        os.replace(draft, path)
+        _replace(draft, path)
         if to_disk:
             _flush(path.parent)
     except BaseException:
@@ -45,21 +59,69 @@ def replacing(path: Path, *, to_disk: bool = False) -> Iterator[Path]:
 
 
 def _draft_of(path: Path) -> Path:
-    return path.with_name(f".{path.stem}.{uuid.uuid4().hex[:8]}.tmp{path.suffix}")
+    stem = os.fsencode(path.stem)[:_STEM_BYTES].decode(errors="ignore")
+    return path.with_name(f".{stem}.{uuid.uuid4().hex[:8]}.tmp{path.suffix}")
+
+
+def _give_mode(path: Path, mode: int) -> None:
+    with contextlib.suppress(PermissionError, NotImplementedError):  # there may be no modes
+        if stat.S_IMODE(path.stat().st_mode) != mode:
+            path.chmod(mode)
+
+
+def _replace(draft: Path, path: Path) -> None:
+    """`os.replace`, also where a file in the way ends a rename.
+
+    There the old file is put aside first; `finish_renames` puts it back after a kill in between.
+    """
+    try:
+        os.replace(draft, path)
+    except OSError as error:
+        if error.errno not in {errno.EEXIST, *_UNKNOWN, *_REFUSED} or not path.is_file():
+            raise
+        aside = path.with_name(f".{path.name}.before")
+        aside.unlink(missing_ok=True)
+        os.rename(path, aside)
+        try:
+            os.rename(draft, path)
+        except BaseException:
+            os.rename(aside, path)
+            raise
+        aside.unlink()
+
+
+def finish_renames(folder: Path, name: str) -> None:
+    """No file is missing because a process was killed while it replaced it.
+
+    Args:
+        name: pattern of the files' whole names.
+    """
+    for aside in folder.glob(".*.before"):
+        found = _ASIDE.fullmatch(aside.name)
+        if found and re.fullmatch(name, found.group(1)) and aside.is_file():
+            path = folder / found.group(1)
+            if path.exists():
+                aside.unlink()
+            else:
+                os.rename(aside, path)
 
 
 def remove_unfinished(folder: Path, stem: str) -> None:
-    """Removes what killed processes have left of `replacing`.
+    """Removes what killed processes have left of `replacing`, and nothing else.
 
     Args:
-        stem: of the file's name, or a pattern for it.
+        stem: pattern of the files' whole names without their endings.
     """
-    _remove_all(folder, f".{stem}.")
+    for path in folder.glob(".*.tmp*"):
+        draft = _DRAFT.fullmatch(path.name)
+        if draft and re.fullmatch(stem, draft.group(1)) and path.is_file():
+            path.unlink(missing_ok=True)
 
 
 def _remove_all(folder: Path, start: str) -> None:
-    for path in folder.glob(f"{start}*"):
-        path.unlink(missing_ok=True)
+    with contextlib.suppress(OSError):  # the error that is on its way says more
+        for path in folder.glob(f"{start}*"):
+            path.unlink(missing_ok=True)
 
 
 def write_whole(path: Path, data: bytes) -> None:
@@ -78,12 +140,28 @@ def write_json(path: Path, content: Any) -> None:
 
 
 def _flush(path: Path) -> None:
-    """Waits until a file or the entries of a folder are on the disk."""
-    descriptor = os.open(path, os.O_RDONLY)
+    """Waits until a file or the entries of a folder are on the disk, where one can wait for it."""
     try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+        descriptor = os.open(path, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+    except OSError as error:
+        if error.errno not in _UNKNOWN | _REFUSED:
+            raise
+
+
+def what_helps(error: BaseException) -> str:
+    """The remedy for a file that could not be written."""
+    number = getattr(error, "errno", None)
+    if number == errno.EDQUOT:
+        return "your quota is used up: make room, or ask for more"
+    if number in (errno.EROFS, errno.EIO, errno.ESTALE):
+        return "the file system has failed (dmesg says more): mount it again"
+    if number in _REFUSED:
+        return "give yourself the right to write there"
+    return "make room"
 
 
 def file_sha256(path: Path) -> str:
