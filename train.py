@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import sys
-from typing import Optional, Sequence
+from typing import Callable, Optional, Sequence
 
 from src.args import Config
 from src.runtime.device import setup_device
 from src.runtime.entry import run_entry_point
+from src.runtime.ranks import World
 from src.storage.staging import localize_output, stage_inputs, uploads
 
 
@@ -23,11 +24,20 @@ def train(config: Config) -> None:
     # MindSpore is imported here, after the arguments are known to be good: a misspelt key costs a
     # tenth of a second.
     from src.checkpoints.complete_config import complete_by_data
+    from src.runs.lock import sole_writer
+
+    config = complete_by_data(config)
+    with sole_writer(config, world) as is_ours:
+        _train(config, world, train_url, is_ours=is_ours)
+
+
+def _train(
+    config: Config, world: World, train_url: Optional[str], *, is_ours: Callable[[], bool]
+) -> None:
     from src.data.imagenet import create_dataset
     from src.trainer.dry_run import dry_run, profile
     from src.trainer.run import build_run, build_trainer
 
-    config = complete_by_data(config)
     run = build_run(config, world)
     rank, size = world.rank, world.size
     train_set = create_dataset(config, True, rank, size, start_step=run.state.step)
@@ -36,6 +46,7 @@ def train(config: Config) -> None:
         return dry_run(config, run, (train_set, val_set))
     if config.train.profile:
         return profile(config, run, (train_set, val_set))
+    run.checkpoints.is_ours = is_ours
     trainer = build_trainer(config, run, train_set=train_set, val_set=val_set)
     with uploads(train_url, config, is_main=world.is_main) as send:
         run.checkpoints.on_save = send

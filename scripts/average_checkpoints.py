@@ -41,7 +41,9 @@ def average(arguments: argparse.Namespace) -> None:
 def _files(path: Path) -> List[Path]:
     if not path.is_dir():
         return [path]
-    files = sorted(path.glob("epoch_*.ckpt"))
+    from src.runs.own_files import epoch_files
+
+    files = epoch_files(path)
     if not files:
         raise UserError(f"checkpoint {str(path)!r}: no epoch_*.ckpt in that folder; name the files")
     return files

@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
+import errno
+import logging
 import os
 import shutil
 from pathlib import Path
-from typing import Any, Callable, Dict, Iterable, List, Optional
+from typing import Any, Callable, Dict, Iterable, Optional
 
 from mindspore import Parameter
 
 from ..args import Config
 from ..checkpoints.checkpoint import Checkpoint, read_checkpoint, save_checkpoint
 from ..errors import TrainingFailed, UserError, on_one_line
-from ..runtime.files import remove_unfinished, replacing
+from ..runtime.files import replacing, what_helps
+from .own_files import NAMES, check_free, clear_unfinished, epoch_files, is_own
 
-# In the record of last.ckpt: the other names it has earned. A process killed before it gave them
-# does so when it is resumed.
-_NAMES = "names"
+_LOGGER = logging.getLogger(__name__)
 
 
 def run_folder(config: Config) -> Path:
@@ -32,14 +33,14 @@ class CheckpointFolder:
         self.save_every = save_every
         self.keep_max = keep_max
         self.on_save: Callable[[], None] = lambda: None  # told after each save
+        self.is_ours: Callable[[], bool] = lambda: True  # asked before each save
 
     def create(self, resumed: Optional[Checkpoint] = None) -> None:
         """Makes the folder, and ends what a killed process had not finished writing."""
         self.folder.mkdir(parents=True, exist_ok=True)
-        for stem in ("last", "best", "epoch_*"):
-            remove_unfinished(self.folder, stem)
+        clear_unfinished(self.folder)
         if resumed and resumed.path == self.last:
-            self._publish_all(resumed.meta.get(_NAMES, []))
+            self._publish_all(resumed.meta.get(NAMES, []))
 
     @property
     def last(self) -> Path:
@@ -52,15 +53,19 @@ class CheckpointFolder:
             resume: a path; `auto`: `last.ckpt` when there is one; None: start.
 
         Raises:
-            UserError: the folder holds a run and nothing was said of continuing it, or the file is
-                not a checkpoint of a run.
+            UserError: the folder holds a run that is not to be continued, or files that are no
+                run's, or the file is not a checkpoint of a run.
         """
-        if resume is None and self.last.exists():
+        is_begun = self.last.is_file()
+        is_other = resume not in (None, "auto") and Path(str(resume)).parent != self.folder
+        if is_begun and (resume is None or (is_other and not _is_same(resume, self.folder))):
             raise UserError(
                 f"train_url {str(self.folder)!r} holds a run already (last.ckpt); continue it with "
                 "--resume auto, or give another --train_url"
             )
-        if resume is None or (resume == "auto" and not self.last.exists()):
+        if not is_begun:
+            check_free(self.folder)
+        if resume is None or (resume == "auto" and not is_begun):
             return None
         checkpoint = read_checkpoint(self.last if resume == "auto" else Path(resume))
         if "step" not in checkpoint.meta:
@@ -84,36 +89,59 @@ class CheckpointFolder:
             epoch: number of the epoch that has just ended, from 1; None within an epoch.
 
         Raises:
-            TrainingFailed: the disk is full or the folder cannot be written.
+            TrainingFailed: the disk is full, the folder cannot be written, or is another run's.
         """
+        if not self.is_ours():
+            raise TrainingFailed(
+                f"step {meta['step']}: another run has taken over {self.folder}; this one ends "
+                "without a further save"
+            )
+        names = ["best.ckpt"] if is_best else []
+        if epoch is not None and self.save_every and epoch % self.save_every == 0:
+            names.append(f"epoch_{epoch:03d}.ckpt")
         try:
-            names = ["best.ckpt"] if is_best else []
-            if epoch is not None and self.save_every and epoch % self.save_every == 0:
-                names.append(f"epoch_{epoch:03d}.ckpt")
-            save_checkpoint(self.last, parameters, {**meta, _NAMES: names})
-            self._publish_all(names)
+            try:
+                self._write(parameters, {**meta, NAMES: names})
+            except OSError as error:
+                if error.errno != errno.ESTALE:
+                    raise
+                self._write(parameters, {**meta, NAMES: names})  # by a path looked up again
         except (OSError, RuntimeError, ValueError) as error:
+            before = "the previous one is whole: " if self.last.is_file() else ""
             raise TrainingFailed(
                 f"step {meta['step']}: {self.folder} cannot take a checkpoint "
-                f"({on_one_line(error)}); the previous one is whole: make room, then continue with "
+                f"({on_one_line(error)}); {before}{what_helps(error)}, then continue with "
                 "--resume auto"
             ) from error
         self.on_save()
 
+    def _write(self, parameters: Iterable[Parameter], meta: Dict[str, Any]) -> None:
+        save_checkpoint(self.last, parameters, meta)
+        self._publish_all(meta[NAMES])
+
     def _publish_all(self, names: Iterable[str]) -> None:
         for name in names:
             self._publish(name)
-        for old in self._epochs()[: -self.keep_max]:
+        for old in epoch_files(self.folder)[: -self.keep_max]:
             old.unlink()
-
-    def _epochs(self) -> List[Path]:
-        return sorted(self.folder.glob("epoch_*.ckpt"), key=lambda path: int(path.stem[6:]))
 
     def _publish(self, name: str) -> None:
         """Gives `last.ckpt` a second name: the rename of a later `last.ckpt` leaves it alone."""
+        if os.path.lexists(self.folder / name) and not is_own(self.folder / name):
+            _LOGGER.warning(
+                "%s: not written by this run under that name, and left alone; move it, and the "
+                "next one is written",
+                self.folder / name,
+            )
+            return
         with replacing(self.folder / name) as draft:
             draft.unlink()  # a link needs a free name
             try:
                 os.link(self.last, draft)
             except OSError:  # FAT, some network file systems
                 shutil.copyfile(self.last, draft)
+
+
+def _is_same(resume: Optional[str], folder: Path) -> bool:
+    """Whether the file is in this folder, by whatever path."""
+    return Path(str(resume)).resolve().parent == folder.resolve()

@@ -111,6 +111,11 @@ class TrainConfig(Section):
         free=True,
         input_url=True,
     )
+    take_over: bool = key(
+        False,
+        "write into train_url although another run seems to; that one ends at its next save",
+        free=True,
+    )
     allow_config_change: bool = key(
         False, "continue although the recipe differs from the one in the checkpoint", free=True
     )

@@ -16,9 +16,11 @@ from ..errors import UserError
 from ..optim.schedulers import create_lr_schedule
 from ..run_length import global_batch
 from ..runs.folder import CheckpointFolder, run_folder
+from ..runs.own_files import put_aside_metrics
 from ..runs.records import Records
 from ..runs.tensorboard_events import TensorBoardEvents
 from ..runtime.collectives import check_equal_over_ranks
+from ..runtime.files import write_whole
 from ..runtime.log import log_to_file
 from ..runtime.ranks import ALONE, World
 from .build import build_eval_net, build_network, build_train_step
@@ -101,11 +103,14 @@ def open_folder(config: Config, run: Run) -> Records:
     try:
         run.checkpoints.create(run.resumed)
         log_to_file(folder / "train.log")
-        (folder / "config.yaml").write_text(to_yaml(config, with_origins=True), encoding="utf-8")
+        put_aside_metrics(folder)
         events = None
         if config.train.tensorboard:
             events = TensorBoardEvents(folder / "tensorboard", first_step=first_step)
-        return Records(folder / "metrics.csv", first_step=first_step, events=events)
+        records = Records(folder / "metrics.csv", first_step=first_step, events=events)
+        # After them: a folder with metrics.csv is a run's, and what else it holds too.
+        write_whole(folder / "config.yaml", to_yaml(config, with_origins=True).encode())
+        return records
     except OSError as error:
         raise UserError(
             f"train_url {str(folder)!r}: cannot be written ({error}); give another --train_url"
