@@ -141,7 +141,7 @@ def test_missing_images_are_noticed(tmp_path):
     target = tmp_path / "digits"
     prepare_digits(target)
     next(target.rglob("*.png")).unlink()
-    with pytest.raises(UserError, match="1796 of 1797 images; delete the folder"):
+    with pytest.raises(UserError, match="1796 of 1797 images; move the folder away"):
         prepare_digits(target)
 
 
@@ -178,3 +178,11 @@ def test_a_run_has_as_many_samples_as_its_length_says(root, world_size, repeats,
     keys = list(dataset.keys())
     assert len(keys) == length.num_steps * 31 * accumulation
     assert [keys[0].epoch, keys[-1].epoch] == [0, 3]
+
+
+def test_a_run_inside_the_digits_damages_nothing(tmp_path: Path) -> None:
+    prepare_digits(tmp_path / "digits")
+    run = tmp_path / "digits" / "outputs" / "cct_2_3x2_32"
+    run.mkdir(parents=True)
+    (run / "curves.png").touch()
+    prepare_digits(tmp_path / "digits")

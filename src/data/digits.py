@@ -64,11 +64,11 @@ def _is_prepared(root: Path) -> bool:
             f"data_url {str(root)!r}: holds something else than Digits, and is left alone; choose "
             "a folder that does not exist yet"
         )
-    num_images = sum(1 for _ in root.glob("*/*/*.png"))
+    num_images = sum(1 for split in ("train", "val") for _ in (root / split).glob("*/*.png"))
     if num_images != _NUM_IMAGES:
         raise UserError(
-            f"data_url {str(root)!r}: {num_images} of {_NUM_IMAGES} images; delete the folder, it "
-            "is written anew"
+            f"data_url {str(root)!r}: {num_images} of {_NUM_IMAGES} images; move the folder "
+            "away, it is written anew"
         )
     return True
 

@@ -8,7 +8,9 @@ change, and it is listed anew.
 from __future__ import annotations
 
 import contextlib
+import functools
 import hashlib
+import logging
 import os
 import time
 import zipfile
@@ -19,6 +21,9 @@ import numpy as np
 
 from ..runtime.caches import cache_folders
 from ..runtime.files import replacing
+from .run_folders import holds_runs
+
+_LOGGER = logging.getLogger(__name__)
 
 _FORMAT = 2
 # A folder that changed so shortly before it was listed may have changed again within the same tick
@@ -50,9 +55,18 @@ _UNTRUSTED = (0, 0, 0)
 
 
 def list_class_folders(folder: Path) -> List[str]:
-    """Names of the folders in `folder`, sorted; hidden ones are left out."""
+    """Names of the folders in `folder`, sorted; hidden ones and those of runs are left out."""
     with os.scandir(folder) as entries:
-        return sorted(e.name for e in entries if e.is_dir() and not e.name.startswith("."))
+        names = sorted(e.name for e in entries if e.is_dir() and not e.name.startswith("."))
+    runs = [name for name in names if holds_runs(f"{folder}/{name}")]
+    for name in runs:
+        _say_once(f"{folder / name}: holds a run; not a class, and left out")
+    return [name for name in names if name not in runs]
+
+
+@functools.cache
+def _say_once(text: str) -> None:
+    _LOGGER.info("%s", text)
 
 
 def list_images(folder: str, extensions: Tuple[str, ...]) -> List[bytes]:

@@ -128,7 +128,7 @@ def _scan(folder: Path, is_split: bool) -> Listing:
     if len(empty):
         raise UserError(
             f"{folder / listing.class_names[empty[0]]}: no images ({' '.join(EXTENSIONS)}); add "
-            "some, or delete the folder" + (" in train/ and val/" if is_split else "")
+            "some, or move the folder away" + (" in train/ and val/" if is_split else "")
         )
     return listing
 
@@ -144,7 +144,7 @@ def _share_of(listing: Listing, split: str, val_share: float) -> Listing:
         if len(names) < 2:
             raise UserError(
                 f"class folder {class_name!r}: one image, which cannot be in both splits; add "
-                "more, or delete the folder"
+                "more, or move the folder away"
             )
         count = min(max(round(val_share * len(names)), 1), len(names) - 1)
         is_val = set(sorted(names, key=lambda name: (zlib.crc32(name), name))[:count])
