@@ -6,6 +6,7 @@ With `--mindir FILE.mindir` a file of export.py instead.
 from __future__ import annotations
 
 import logging
+import math
 import sys
 from dataclasses import asdict
 from pathlib import Path
@@ -62,6 +63,12 @@ def _write_result(config: EvalRun, result: Any) -> None:
     from src.runs.folder import run_folder
 
     source = _source(config)
+    if not math.isfinite(result.loss):
+        logging.getLogger(__name__).warning(
+            "loss %s: some logits are not finite numbers and count as wrong; --amp_level O0 may "
+            "cure it",
+            result.loss,
+        )
     print(
         f"top-1 {result.top1:.3f} %  top-5 {result.top5:.3f} %  loss {result.loss:.4f}  "
         f"images {result.images}  {config.model.arch}  {source}"

@@ -27,7 +27,8 @@ def replay(config: Config) -> None:
     from src.trainer.build import build_network, build_train_step
 
     path = Path(config.train.resume)
-    checkpoint = read_checkpoint(path)
+    # What it looks for may be in the weights already.
+    checkpoint = read_checkpoint(path, must_be_finite=False)
     train_step = build_train_step(config, build_network(config))
     load_parameters(train_step.saved_parameters(), checkpoint, target="this recipe")
     finding, scale = forensics.replay(train_step, path.parent)

@@ -10,7 +10,7 @@ import contextlib
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Dict, Iterable, List, Mapping
+from typing import Any, Dict, Iterable, Iterator, List, Mapping, Tuple
 
 import mindspore as ms
 import numpy as np
@@ -18,6 +18,7 @@ from mindspore import Parameter, Tensor
 
 from ..errors import UserError, some_of
 from ..runtime.files import replacing
+from .finite import check_finite
 from .record import META, read_record
 
 STATE_PREFIX = "train."
@@ -42,7 +43,7 @@ class Checkpoint:
         """The same with the averaged weights (`with_ema`) in place of the network's.
 
         Raises:
-            UserError: the file holds none.
+            UserError: the file holds none, or some that are not finite.
         """
         prefix = f"{STATE_PREFIX}ema."
         tensors = {n[len(prefix) :]: t for n, t in self.tensors.items() if n.startswith(prefix)}
@@ -51,7 +52,14 @@ class Checkpoint:
                 f"ema True: checkpoint {self.describe()} holds no averaged weights; it was trained "
                 "without with_ema"
             )
+        check_finite(_values(tensors), self.path, kind="averages of checkpoint")
         return Checkpoint(self.path, tensors, self.meta)
+
+
+def _values(tensors: Mapping[str, Any]) -> Iterator[Tuple[str, np.ndarray]]:
+    """Those of the network; the state of a training is no part of it."""
+    weights = ((n, tensor) for n, tensor in tensors.items() if not n.startswith(STATE_PREFIX))
+    return ((name, tensor.asnumpy()) for name, tensor in weights)
 
 
 def save_checkpoint(path: Path, parameters: Iterable[Parameter], meta: Dict[str, Any]) -> None:
@@ -77,11 +85,14 @@ def save_checkpoint(path: Path, parameters: Iterable[Parameter], meta: Dict[str,
                 raise
 
 
-def read_checkpoint(path: Path) -> Checkpoint:
+def read_checkpoint(path: Path, *, must_be_finite: bool = True) -> Checkpoint:
     """Reads a `.ckpt` file, ours or any other of MindSpore's.
 
+    Args:
+        must_be_finite: refuse weights with a NaN or an infinity in them.
+
     Raises:
-        UserError: a file that is missing, unreadable, damaged or something else.
+        UserError: a file that is missing, unreadable, damaged or something else, or such weights.
     """
     _check_file(path)
     try:
@@ -93,6 +104,8 @@ def read_checkpoint(path: Path) -> Checkpoint:
         ) from error
     record = tensors.pop(META, None)
     meta = json.loads(record.asnumpy().tobytes().decode()) if record is not None else {}
+    if must_be_finite:
+        check_finite(_values(tensors), path, kind="checkpoint")
     return Checkpoint(path, tensors, meta)
 
 

@@ -23,6 +23,7 @@ from ..models.family import Family, Naming
 from ..models.registry import FAMILIES, family_of
 from ..models.weights import reference_names
 from ..runtime.files import write_whole
+from .finite import check_finite
 
 _LOGGER = logging.getLogger(__name__)
 
@@ -75,7 +76,9 @@ def read_weights(path: Path, *, ema: bool) -> Arrays:
         known = ", ".join(readers)
         hint = "; a .ckpt goes the other way, with --to torch" if path.suffix == ".ckpt" else ""
         raise UserError(f"input {str(path)!r}: unknown suffix; known: {known}{hint}")
-    return _as_float32(_without_counters(_unwrapped(readers[path.suffix](path, ema))), path)
+    arrays = _as_float32(_without_counters(_unwrapped(readers[path.suffix](path, ema))), path)
+    check_finite(arrays.items(), path, kind="input")
+    return arrays
 
 
 def _damaged(path: Path, kind: str) -> UserError:

@@ -43,7 +43,8 @@ class CheckpointPredictor:
         """(B, H, W, 3) uint8 -> (B, num_classes) float32 logits."""
         # A smaller batch, the last, is filled up: another shape would be compiled anew.
         self._batch_size = max(self._batch_size, len(image))
-        return self._net(Tensor(_filled(image, self._batch_size))).asnumpy()[: len(image)]
+        logits = self._net(Tensor(_filled(image, self._batch_size))).asnumpy()
+        return _finite(logits[: len(image)], self.config)
 
     def eval_net(self) -> EvalNet:
         """Normalisation and network, for who wants to see inside."""
@@ -54,6 +55,22 @@ def _filled(image: np.ndarray, batch_size: int) -> np.ndarray:
     """(B, ...) -> (batch_size, ...), black images at the end."""
     missing = max(0, batch_size - len(image))
     return np.concatenate([image, np.zeros((missing, *image.shape[1:]), image.dtype)])
+
+
+def _finite(logits: np.ndarray, config: Config) -> np.ndarray:
+    """`logits` (B, num_classes).
+
+    Raises:
+        UserError: one of them is no number.
+    """
+    if not np.isfinite(logits).all():
+        level = config.train.amp_level
+        raise UserError(
+            f"pretrained {config.model.pretrained!r}: {int((~np.isfinite(logits)).sum())} of "
+            f"{logits.size} logits of a batch are not finite numbers at amp_level {level}, so they "
+            "say nothing of the images; give --amp_level O0, or other weights"
+        )
+    return logits
 
 
 class ExportedPredictor:
@@ -80,7 +97,8 @@ class ExportedPredictor:
 
     def __call__(self, image: np.ndarray) -> np.ndarray:
         """(B, H, W, 3) uint8 -> (B, num_classes) float32 logits."""
-        return self._predict(_filled(image, self._batch_size))[: len(image)]
+        logits = self._predict(_filled(image, self._batch_size))
+        return _finite(logits[: len(image)], self.config)
 
     def eval_net(self) -> NoReturn:
         """An exported file shows no inner values.
