@@ -9,7 +9,7 @@ from __future__ import annotations
 import argparse
 import sys
 from pathlib import Path
-from typing import Any, Dict, Optional, Sequence
+from typing import Any, Dict, Optional, Sequence, Tuple
 
 # A script's own folder is on the path, the repository is not.
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
@@ -17,10 +17,11 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from src.runtime.entry import CommandParser, run_command
 
 DESCRIPTION = """\
-PyTorch -> MindSpore: reads .pth, .pth.tar, .pt, .bin (with torch, weights only), .safetensors and
-.npz, named as by timm or by the authors, and writes a .ckpt that train.py and eval.py take as
---pretrained. MindSpore -> PyTorch (--to torch): reads a .ckpt and writes .safetensors with timm's
-names (CCT, CVT and ViT-Lite: the authors'). Every tensor must have its place."""
+PyTorch -> MindSpore: reads .pth, .pth.tar, .pt, .bin, lightning's .ckpt (with torch, weights only),
+.safetensors, .npz and the .index.json of weights in pieces, named as by timm or by the authors, and
+writes a .ckpt that train.py and eval.py take as --pretrained. MindSpore -> PyTorch (--to torch):
+reads a .ckpt and writes .safetensors with timm's names (CCT, CVT and ViT-Lite: the authors'). Every
+tensor of the network must have its place."""
 
 SUFFIXES = {"mindspore": ".ckpt", "torch": ".safetensors"}
 
@@ -36,12 +37,21 @@ def _parser() -> CommandParser:
     parser.add_argument(
         "--ema", action="store_true", help="take the averaged weights (default: the raw ones)"
     )
+    parser.add_argument("--key", help="entry of the file with the weights, where it has several")
+    parser.add_argument(
+        "--prefix", help="what the network's names begin with, where a file holds several networks"
+    )
     parser.add_argument(
         "--num_classes",
         type=int,
-        help="classes of the network; a classifier for another number is freshly initialised",
+        help="classes of the network (default: those of the weights); a classifier for another "
+        "number is freshly initialised",
     )
-    parser.add_argument("--image_size", type=int, help="side of the images, if not the arch's own")
+    parser.add_argument(
+        "--image_size",
+        type=int,
+        help="side of the images (default: that of the weights' positions)",
+    )
     return parser
 
 
@@ -74,12 +84,10 @@ def _to_mindspore(arguments: argparse.Namespace) -> None:
 
     from src.checkpoints.checkpoint import Checkpoint, save_checkpoint
     from src.checkpoints.pretrained import regenerate_sine_tables, reset_classifiers
-    from src.checkpoints.weight_conversion import read_weights, to_network_names
-    from src.models.registry import create_model, family_of
+    from src.models.registry import family_of
 
     arch, path = arguments.arch, arguments.input
-    network = create_model(arch, num_classes=arguments.num_classes, img_size=arguments.image_size)
-    arrays, naming = to_network_names(read_weights(path, ema=arguments.ema), network, arch=arch)
+    network, arrays, naming = _read(arguments)
     arrays = regenerate_sine_tables(arrays, network)
     if arguments.num_classes is not None:
         arrays = reset_classifiers(arrays, network)
@@ -97,9 +105,32 @@ def _to_mindspore(arguments: argparse.Namespace) -> None:
     _report(arguments, network, f"{family_of(arch).title}, named as by {naming.source}")
 
 
+def _read(arguments: argparse.Namespace) -> Tuple[Any, Dict[str, Any], Any]:
+    """A network as large as the weights say where the options do not, and the weights for it."""
+    from src.checkpoints.pretrained import find_sizes
+    from src.checkpoints.weight_conversion import to_network_names
+    from src.checkpoints.weight_files import read_weights
+    from src.models.registry import create_model, resolve
+
+    arch, path, ema = arguments.arch, arguments.input, arguments.ema
+    sizes = {"num_classes": arguments.num_classes, "img_size": arguments.image_size}
+    network = create_model(arch, **sizes)
+    arrays = read_weights(path, ema=ema, key=arguments.key)
+    arrays, naming = to_network_names(
+        arrays, network, arch=arch, source=path, ema=ema, prefix=arguments.prefix
+    )
+    found = find_sizes(arrays, network, img_size=resolve(arch, **sizes)[1]["img_size"])
+    free = {key: value for key, value in found.items() if sizes.get(key) is None}
+    if free:
+        arguments.image_size = free.get("img_size", arguments.image_size)
+        network = create_model(arch, **{**sizes, **free})
+    return network, arrays, naming
+
+
 def _to_torch(arguments: argparse.Namespace) -> None:
     from src.checkpoints.checkpoint import read_checkpoint
-    from src.checkpoints.weight_conversion import to_reference_names, write_safetensors
+    from src.checkpoints.weight_conversion import to_reference_names
+    from src.checkpoints.weight_files import write_safetensors
 
     checkpoint = read_checkpoint(arguments.input)
     if arguments.ema:

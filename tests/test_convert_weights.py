@@ -412,11 +412,12 @@ def test_num_classes_explains_another_classifier(
     assert "classifier.fc: 10 -> 7 classes, freshly initialised" in notes.text
     assert held(target).shape == (7, 128)
     assert read_checkpoint(target).meta["num_classes"] == 7
-    # Without the option the number is the architecture's, and nothing is replaced.
+    # Without the option the number is that of the weights, and nothing is replaced.
     seven = tmp_path / "seven.safetensors"
     assert convert(target, seven, ARCH, "--to", "torch") == 0
-    message = refusal(capsys, seven, ARCH)
-    assert "of another shape: classifier.fc.weight (7, 128) where (10, 128) is due" in message
+    assert convert(seven, tmp_path / "again.ckpt", ARCH) == 0
+    assert "num_classes 7: as in the weights" in notes.text
+    np.testing.assert_array_equal(held(tmp_path / "again.ckpt"), held(target))
     # A wider classifier is no head for other classes.
     odd = save({**tiny_state(), FC: torch.zeros(7, 64)}, tmp_path / "odd.pth")
     assert "(7, 64)" in refusal(capsys, odd, ARCH, "--num_classes", "7")

@@ -20,9 +20,9 @@ from ..errors import UserError, some_of
 from ..runtime.files import replacing
 from .finite import check_finite
 from .record import META, read_record
+from .weight_files import FOREIGN, is_torch_file
 
 STATE_PREFIX = "train."
-_FOREIGN = (".pth", ".pt", ".tar", ".bin", ".safetensors", ".npz")
 
 
 @dataclass(frozen=True)
@@ -114,7 +114,7 @@ def _check_file(path: Path) -> None:
     named = f"checkpoint {str(path)!r}"
     try:
         if path.is_dir():
-            raise UserError(f"{named}: a folder; give the path of a .ckpt file")
+            raise UserError(f"{named}: a folder; {_checkpoints_in(path)}")
         with path.open("rb") as file:
             is_empty = not file.read(1)
     except FileNotFoundError as error:
@@ -128,7 +128,7 @@ def _check_file(path: Path) -> None:
         ) from error
     if is_empty:
         raise UserError(f"{named}: an empty file; copy it again or give another one")
-    if path.suffix in _FOREIGN:
+    if path.suffix in FOREIGN or is_torch_file(path):
         raise UserError(
             f"{named}: no MindSpore checkpoint; scripts/convert_weights.py makes one of it"
         )
@@ -138,6 +138,15 @@ def _check_file(path: Path) -> None:
             if read_record(path) is not None:
                 remedy = "a checkpoint whose name must end in .ckpt; rename it"
         raise UserError(f"{named}: {remedy}")
+
+
+def _checkpoints_in(folder: Path) -> str:
+    """Which file of a folder to give: of a run the best one, or the last."""
+    names = [name for name in ("best.ckpt", "last.ckpt") if (folder / name).is_file()]
+    names += sorted(path.name for path in folder.glob("*.ckpt") if path.name not in names)
+    if names:
+        return f"give a file in it: {some_of([str(folder / name) for name in names])}"
+    return "there is no .ckpt in it; give the path of one"
 
 
 def load_parameters(

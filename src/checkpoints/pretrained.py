@@ -52,6 +52,28 @@ def start_from_weights(network: Classifier, checkpoint: Checkpoint, *, target: s
     _LOGGER.info("started from the weights of %s", checkpoint.describe())
 
 
+def find_sizes(arrays: Arrays, network: Classifier, *, img_size: int) -> Dict[str, int]:
+    """Sizes of the weights that differ from those of `network`: `num_classes`, `img_size`.
+
+    Args:
+        arrays: by the names of `network`. Sizes that cannot be read off them are left out.
+        img_size: of `network`.
+    """
+    found: Dict[str, int] = {}
+    weight = arrays.get(f"{network.classifier_layers[0]}.weight")
+    classes = [0] if weight is None else weight.shape[:1]
+    if weight is not None and weight.shape == (*classes, network.num_features):
+        found = {"num_classes": classes[0]} if classes[0] != network.num_classes else {}
+    due, held = _parameters(network).get(network.position_table), arrays.get(network.position_table)
+    if due is not None and held is not None:
+        new, old = _grid(held, network), _grid(due, network)
+        if new and old and new != old:
+            found["img_size"] = img_size * new[0] // old[0]
+    for key, value in found.items():
+        _LOGGER.info("%s %d: as in the weights", key, value)
+    return found
+
+
 def adapt_weights(arrays: Arrays, network: Classifier) -> Arrays:
     """Weights for another number of classes and another image size; each change is logged.
 
