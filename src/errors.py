@@ -39,6 +39,18 @@ class StoppedBySignal(Exception):
         self.exit_code = 128 + signal_number
 
 
+class EndedBySignal(KeyboardInterrupt):
+    """A signal has ended work that has nothing to save.
+
+    Attributes:
+        number: of the signal.
+    """
+
+    def __init__(self, number: int) -> None:
+        super().__init__(f"signal {number}")
+        self.number = number
+
+
 def on_one_line(said: object, limit: int = 200) -> str:
     """What another library's error says, up to `limit` characters; its type if it says nothing."""
     return " ".join(str(said).split())[:limit] or type(said).__name__

@@ -42,6 +42,8 @@ class Answer:
 class Batches:
     """Three batches of two images; the one at `bad` cannot be read."""
 
+    lost = None
+
     def __init__(self, bad: int = -1) -> None:
         self.bad = bad
 

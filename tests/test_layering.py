@@ -47,7 +47,10 @@ ALLOWED = {
     "src/models": ("src.errors", "src.overrides"),
     "src/data/augment": ("src.errors", "src.overrides"),
     "src/settings": ("src.configs",),
-    "src/launch": ("src.errors", "src.runtime.files", "src.runtime.npu_smi"),
+    "src/launch": (
+        "src.errors",
+        *(f"src.runtime.{name}" for name in "files npu_smi standard_streams stop_signal".split()),
+    ),
     "src/kernels": ("src.runtime.caches",),
 }
 

@@ -12,10 +12,11 @@ import numpy as np
 from ..args import Config
 from ..errors import UserError, some_of
 from .augment.random_erasing import BOX_COLUMNS
+from .rows import Fill, Rows, Shape
 from .sampler import Key
 from .samples import BadSample
 from .sources import Source
-from .workers import Fill, Rows, Shape, batches_of
+from .workers import batches_of
 
 _LOGGER = logging.getLogger(__name__)
 
@@ -50,6 +51,7 @@ class ImageDataset:
         class_names: the position is the label.
         keys: () -> iterator of the keys of the samples that `batches` yields, in order.
         file_name: how messages name the image of an index; evaluation goes by the indices.
+        lost: why worker processes are used no more, with the remedy; None: all is well.
     """
 
     def __init__(
@@ -70,6 +72,7 @@ class ImageDataset:
         self.num_classes = len(source.class_names)
         self.class_names: List[str] = source.class_names
         self.file_name: Callable[[int], str] = source.file_name
+        self.lost: Optional[str] = None
         self._batches_per_epoch = batches_per_epoch
         self._first_batch = first_batch
         self._num_workers = config.data.num_parallel_workers
@@ -97,6 +100,7 @@ class ImageDataset:
         try:
             for number, (rows, mix) in enumerate(zip(stream, self._mixes()), self._first_batch + 1):
                 bad.add(rows.bad)
+                self.lost = self.lost or rows.lost
                 if number % self._batches_per_epoch == 0:
                     bad.report()
                 yield self._batch(rows, mix)

@@ -16,6 +16,9 @@ from pathlib import Path
 from types import FrameType
 from typing import Dict, List, Mapping, Optional, Sequence
 
+from ..runtime.standard_streams import drop_output, leave_terminal
+from ..runtime.stop_signal import ENDING, MOMENT_S, held_signals
+
 _POLL_S = 0.2
 _TAIL_LINES = 30
 # Seconds for others to end by themselves, before they are asked to.
@@ -36,7 +39,7 @@ class Process:
         environ: variables it gets besides the inherited ones.
         log: file of its standard output and error.
         is_helper: the launch is over without it, and it is ended then.
-        starts_ranks: it is a launcher itself; a signal goes to what it has started, not to it.
+        starts_ranks: it is a launcher itself; signals go to what it has started, not to it.
         shown: the log to repeat on the screen, when another than its own.
     """
 
@@ -52,7 +55,10 @@ class Process:
 class _Running:
     def __init__(self, process: Process, environ: Dict[str, str]) -> None:
         self.process = process
-        with process.log.open("w", encoding="utf-8") as log:
+        # Slurm signals all of a step's processes: these must outlive the ranks, which save.
+        is_deaf = process.is_helper or process.starts_ranks
+        held = held_signals() if is_deaf else contextlib.nullcontext()
+        with process.log.open("w", encoding="utf-8") as log, held:
             # A session of its own: a signal to its group reaches whatever it starts, and Ctrl-C on
             # the terminal does not reach it behind our back.
             self.popen = subprocess.Popen(
@@ -145,8 +151,11 @@ class _Follower(threading.Thread):
                     log.seek(position)
                     text = log.read()
                 position += len(text)
-                sys.stdout.write(text.decode("utf-8", "replace"))
-                sys.stdout.flush()
+                try:
+                    sys.stdout.write(text.decode("utf-8", "replace"))
+                    sys.stdout.flush()
+                except OSError:  # `| head` has seen enough; the ranks go on
+                    drop_output(sys.stdout)
             if is_last:
                 return
             self._is_over.wait(_POLL_S)
@@ -157,20 +166,32 @@ class _Follower(threading.Thread):
 
 
 class _Signals:
-    """The first SIGTERM or Ctrl-C goes to every rank; the second one kills them."""
+    """The first signal goes to every rank; one after `MOMENT_S` kills them all."""
 
     def __init__(self, running: List[_Running]) -> None:
-        self.received: List[int] = []
+        self.received: Optional[int] = None
+        self._received_at = 0.0
         self._running = running
-        for number in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(number, self._handle)
+        for number in ENDING:
+            if signal.getsignal(number) != signal.SIG_IGN:  # as nohup leaves SIGHUP
+                signal.signal(number, self._handle)
 
     def _handle(self, number: int, _frame: Optional[FrameType]) -> None:
-        self.received.append(number)
-        is_first = len(self.received) == 1
-        for each in self._running:
-            if not (is_first and each.process.is_helper):
-                each.send(number if is_first else signal.SIGKILL)
+        if number == signal.SIGHUP:
+            leave_terminal()
+        now = time.monotonic()
+        if self.received is None:
+            self.received, self._received_at = number, now
+            for each in self._running:
+                self.pass_on(each)
+        elif now - self._received_at >= MOMENT_S:
+            for each in self._running:
+                each.send(signal.SIGKILL)
+
+    def pass_on(self, running: _Running) -> None:
+        """Tells a rank of the signal that has come, if one has."""
+        if self.received is not None and not running.process.is_helper:
+            running.send(self.received)
 
 
 def supervise(processes: Sequence[Process], environ: Dict[str, str], *, grace_s: float) -> int:
@@ -185,7 +206,7 @@ def supervise(processes: Sequence[Process], environ: Dict[str, str], *, grace_s:
     """
     for process in processes:
         process.log.parent.mkdir(parents=True, exist_ok=True)
-    # The processes inherit what is blocked here, and Ctrl-C must reach them.
+    # The ranks inherit what is blocked here, and Ctrl-C must reach them.
     signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
     # What a launcher below leaves behind becomes our child, so it can be found and ended.
     ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
@@ -197,8 +218,9 @@ def supervise(processes: Sequence[Process], environ: Dict[str, str], *, grace_s:
     follower = _Follower(shown)
     try:
         for process in processes:
-            if not signals.received:
+            if signals.received is None:
                 running.append(_Running(process, environ))
+                signals.pass_on(running[-1])  # it may have come meanwhile
         follower.start()
         failed = _wait(running)
         if failed is not None:
@@ -212,7 +234,10 @@ def supervise(processes: Sequence[Process], environ: Dict[str, str], *, grace_s:
             _send(pid, signal.SIGKILL)
         if follower.is_alive():
             follower.finish()
-    return _report(failed, signals)
+    if failed is None:
+        was_stopped = signals.received is not None and len(running) < len(processes)
+        return 128 + (signals.received or 0) if was_stopped else 0
+    return _report(failed, signals.received)
 
 
 def _wait(running: List[_Running]) -> Optional[_Running]:
@@ -231,7 +256,7 @@ def _end_others(
     running: List[_Running], failed: _Running, grace_s: float, signals: _Signals
 ) -> None:
     others = [each for each in running if each is not failed and not each.process.is_helper]
-    if signals.received:  # they know already, and save
+    if signals.received is not None:  # they know already, and save
         _wait_for(others, _SAVE_S)
         return
     settle_s = min(_SETTLE_S, grace_s / 4)
@@ -256,17 +281,31 @@ def _rank_code(failed: _Running) -> Optional[int]:
     return int(found.group(1)) if found else None
 
 
-def _report(failed: Optional[_Running], signals: _Signals) -> int:
-    if failed is None:
-        return 0
-    code = exit_code(_rank_code(failed) or failed.popen.returncode)
-    if signals.received and code == 128 + signals.received[0]:
-        print(f"all ranks have ended after signal {signals.received[0]}", file=sys.stderr)
+def _report(failed: _Running, received: Optional[int]) -> int:
+    """Says which process failed and how, after which signal; returns the exit code."""
+    returncode = _rank_code(failed) or failed.popen.returncode
+    code = exit_code(returncode)
+    if received is not None and code == 128 + received:
+        _print(f"all ranks have ended after signal {received}")
         return code
-    name, log = failed.process.name, failed.process.log
-    print(
-        f"{name} ended with exit code {code}; the others have been ended. "
-        f"The last {_TAIL_LINES} lines of {log}:\n{tail(log)}",
-        file=sys.stderr,
+    process = failed.process
+    how = f"ended with exit code {code}"
+    if code > 128:
+        how = f"was killed by signal {code - 128}"
+        if code - 128 == signal.SIGKILL:
+            how += " (the system, for want of memory?)"
+    advice = ""
+    if returncode < 0 and any(Path(word).name == "train.py" for word in process.command):
+        advice = "; continue with --resume auto"
+    last = tail(process.log) or "(nothing)"
+    _print(
+        f"{process.name} {how}; the others have been ended{advice}. "
+        f"The last {_TAIL_LINES} lines of {process.log}:\n{last}"
     )
     return code
+
+
+def _print(text: str) -> None:
+    # The screen may be gone.
+    with contextlib.suppress(OSError):
+        print(text, file=sys.stderr)

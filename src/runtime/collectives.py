@@ -91,7 +91,7 @@ def check_equal_over_ranks(what: str, value: float, world: World, *, remedy: str
 
 
 class StopVote:
-    """Lets all processes end after the same step, whichever of them a signal reached.
+    """Lets all processes end after the same step, whichever of them has a reason to.
 
     The vote of one step is read in the next, so the host does not wait for the device.
     """
@@ -101,10 +101,10 @@ class StopVote:
         self._sent: Optional[Tensor] = None
 
     def agreed(self, received: Optional[int]) -> Optional[int]:
-        """Number of the signal that ends the run now; None: none does.
+        """The reason that ends the run now; None: there is none.
 
         Args:
-            received: number of the signal this process has got.
+            received: number of the signal this process has got, or another reason, above 0.
         """
         if self._world.size == 1:
             return received

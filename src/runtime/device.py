@@ -18,6 +18,7 @@ from .caches import use_cache_folders
 from .log import FrameworkLog, log_problems_only
 from .npu_smi import FIRST_910, generation, list_cards
 from .ranks import RankEnvironment, World, read_rank_environment
+from .stop_signal import ignore_signals
 
 _LOGGER = logging.getLogger(__name__)
 
@@ -36,6 +37,8 @@ def setup_device(run: RunConfig, *, seed: int, has_run_log: bool = False) -> Wor
             not find each other, or `cpu_kernels` native cannot be compiled.
     """
     environment = read_rank_environment(os.environ)
+    if os.environ.get("MS_ROLE") == "MS_SCHED":
+        ignore_signals()  # the ranks save, and need it meanwhile
     device_id = _device_id(run, environment)
     _prepare_import(run, environment, has_run_log=has_run_log)
     import mindspore as ms

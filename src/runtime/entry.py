@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import logging
 import re
 import signal
@@ -23,7 +24,8 @@ from typing import (
 
 from ..errors import StoppedBySignal, TrainingFailed, UserError, suggestion
 from .caches import use_cache_folders
-from .stop_signal import interrupts_reach_python
+from .standard_streams import drop_output, has_no_reader, open_standard_streams
+from .stop_signal import ended_by, signals_end_this
 from .text import escape_on_screen
 
 if TYPE_CHECKING:
@@ -43,6 +45,7 @@ def run_entry_point(
     Args:
         config_type: what `work` takes; None: `Config`.
     """
+    open_standard_streams()
     # A command without a recipe starts on a Python that has no package but its own.
     from ..args import Config, parse_args
 
@@ -64,6 +67,7 @@ class CommandParser(argparse.ArgumentParser):
     """Arguments of a command that has no recipe: one line and exit code 2 for a wrong one."""
 
     def __init__(self, prog: str, description: str = "") -> None:
+        open_standard_streams()
         super().__init__(
             prog=prog,
             description=description,
@@ -143,17 +147,40 @@ def _run(work: Callable[[], Any], *, debug: bool, origins: Mapping[str, str]) ->
     escape_on_screen()
     use_cache_folders()
     try:
-        with interrupts_reach_python():
-            return work() or 0
-    except (UserError, TrainingFailed, OSError) as error:
-        if debug:
-            raise
-        print(f"error: {_placed(str(error), origins)}", file=sys.stderr)
-        return 1 if isinstance(error, TrainingFailed) else 2
+        with signals_end_this():
+            code = work() or 0
+            sys.stdout.flush()
+            return code
     except StoppedBySignal as stopped:
         return stopped.exit_code
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, Exception) as error:
         if debug:
             raise
-        print("error: interrupted", file=sys.stderr)
-        return 128 + signal.SIGINT
+        code = _say(error, origins)
+        if code is None:
+            raise
+        return code
+
+
+def _say(error: BaseException, origins: Mapping[str, str]) -> Optional[int]:
+    """Prints why the program ends, in one line; returns its exit code, None for a bug."""
+    number = ended_by()
+    # What a signal interrupts may make another error of it.
+    if number is not None or isinstance(error, KeyboardInterrupt):
+        number = number or int(signal.SIGINT)
+        _print_error(f"interrupted by signal {number}")
+        return 128 + number
+    if isinstance(error, BrokenPipeError) and has_no_reader(sys.stdout):
+        # `| head` has seen enough: quiet, with the code of SIGPIPE, as other programs end.
+        drop_output(sys.stdout)
+        return 128 + int(signal.SIGPIPE)
+    if isinstance(error, (UserError, TrainingFailed, OSError)):
+        _print_error(_placed(str(error), origins))
+        return 1 if isinstance(error, TrainingFailed) else 2
+    return None
+
+
+def _print_error(said: object) -> None:
+    # The screen may be what has failed.
+    with contextlib.suppress(OSError):
+        print(f"error: {said}", file=sys.stderr)

@@ -1,34 +1,94 @@
-"""SIGTERM and Ctrl-C: finish the step, save, then end."""
+"""Signals that ask a program to end: what is trained is saved first, and repeats count once."""
 
 from __future__ import annotations
 
 import contextlib
+import os
+import select
 import signal
 import threading
+import time
 from types import FrameType
 from typing import Any, Dict, Iterator, Optional
 
+from ..errors import EndedBySignal
+from .standard_streams import leave_terminal
+
+# scancel and Kubernetes; Ctrl-C; a terminal that is gone; Slurm's --signal=USR1@120.
+ENDING = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1)
+# Seconds in which further ones count as the first: a launcher hands on what Slurm, or a terminal,
+# has sent to each process already.
+MOMENT_S = 2.0
+# Seconds that work with nothing to save may take to end, before it is ended.
+_PATIENCE_S = 5.0
 # Stands in for SIGINT where MindSpore has taken that over; nobody else uses it.
 _INTERRUPT = signal.SIGRTMAX
+_OVER = b"\0"
+
+
+class _Arrived:
+    """When handlers saw the first signal of this program, and which."""
+
+    at: Optional[float] = None
+    number: Optional[int] = None
+
+    @classmethod
+    def is_repeat(cls, number: int) -> bool:
+        """Notes a signal; whether it comes within a moment of the first."""
+        if cls.at is None:
+            cls.at, cls.number = time.monotonic(), number
+            return False
+        return time.monotonic() - cls.at < MOMENT_S
+
+
+def ended_by() -> Optional[int]:
+    """The signal that has asked this program to end, if one has."""
+    return _Arrived.number
 
 
 @contextlib.contextmanager
-def interrupts_reach_python() -> Iterator[None]:
-    """While entered, a SIGINT calls the handler that Python knows, whatever MindSpore installs.
+def held_signals() -> Iterator[None]:
+    """While entered, this thread starts processes that hear none of `ENDING` in all their life.
 
-    MindSpore takes SIGINT over with every graph call, and its handler sends SIGTERM in its place.
-    So all threads started within block SIGINT, and one waits for it and passes it on. Enter before
-    MindSpore is imported: threads that run already go on receiving it.
+    What the library behind `multiprocessing` does to this thread's mask meanwhile is undone.
+    """
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, ENDING)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+
+
+@contextlib.contextmanager
+def signals_end_this() -> Iterator[None]:
+    """While entered, a signal raises EndedBySignal where no `StopSignal` takes it.
+
+    A second one, after a moment, ends the process at once; so does the first when nothing has come
+    of it for some seconds: handlers run between two lines of Python, and MindSpore may compile for
+    minutes. MindSpore takes SIGINT over with every graph call, and its handler sends SIGTERM in its
+    place. So all threads started within block SIGINT, and one waits for it and passes it on. Enter
+    before MindSpore is imported: threads that run already go on receiving it.
     """
     # Handlers run in the main thread alone.
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    handler = signal.signal(_INTERRUPT, _call_handler)
+    _Arrived.at = _Arrived.number = None
+    before = {_INTERRUPT: signal.signal(_INTERRUPT, _call_handler)}
+    for number in ENDING:
+        if not _is_ignored_for_good(number):
+            before[number] = signal.signal(number, _end)
     mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    # A launcher may have held them for itself.
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {*ENDING} - {signal.SIGINT})
+    reader, writer = os.pipe()
+    os.set_blocking(writer, False)
+    wakeup = signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
     is_over = threading.Event()
     waiting = threading.Thread(target=_pass_on, args=(is_over,), daemon=True)
+    watching = threading.Thread(target=_watch, args=(reader,), daemon=True)
     waiting.start()
+    watching.start()
     try:
         yield
     finally:
@@ -36,8 +96,26 @@ def interrupts_reach_python() -> Iterator[None]:
         assert waiting.ident is not None
         signal.pthread_kill(waiting.ident, signal.SIGINT)
         waiting.join()
+        os.write(writer, _OVER)
+        watching.join()
+        signal.set_wakeup_fd(wakeup)
+        os.close(reader)
+        os.close(writer)
         signal.pthread_sigmask(signal.SIG_SETMASK, mask)
-        signal.signal(_INTERRUPT, handler)
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def ignore_signals() -> None:
+    """From now on this process hears none of `ENDING`: others need it until they have ended."""
+    for number in ENDING:
+        signal.signal(number, signal.SIG_IGN)
+
+
+def _is_ignored_for_good(number: int) -> bool:
+    """As `nohup` leaves SIGHUP; a handler that is not Python's could not be put back."""
+    handler = signal.getsignal(number)
+    return handler is None or (number == signal.SIGHUP and handler == signal.SIG_IGN)
 
 
 def _pass_on(is_over: threading.Event) -> None:
@@ -57,8 +135,48 @@ def _call_handler(_number: int, frame: Optional[FrameType]) -> None:
         handler(signal.SIGINT, frame)
 
 
+def _end(number: int, _frame: Optional[FrameType]) -> None:
+    if number == signal.SIGHUP:
+        leave_terminal()
+    if not _Arrived.is_repeat(number):
+        raise EndedBySignal(number)
+
+
+def _watch(reader: int) -> None:
+    """Ends the process where the main thread does not come to it."""
+    first: Optional[float] = None
+    deadline: Optional[float] = None
+    ending = int(signal.SIGTERM)
+    while True:
+        left = None if deadline is None else max(0.0, deadline - time.monotonic())
+        if not select.select([reader], [], [], left)[0]:
+            _exit_now(ending)
+        for number in os.read(reader, 256):
+            if number == _OVER[0]:
+                return
+            number = int(signal.SIGINT) if number == _INTERRUPT else number
+            handler = signal.getsignal(number)
+            saves = isinstance(getattr(handler, "__self__", None), StopSignal)
+            if number not in ENDING or not (saves or handler is _end):
+                continue  # somebody else's business, such as a launcher's
+            now = time.monotonic()
+            if first is None:
+                first, ending = now, number
+                deadline = None if saves else now + _PATIENCE_S
+            elif now - first >= MOMENT_S:
+                _exit_now(number)
+
+
+def _exit_now(number: int) -> None:
+    with contextlib.suppress(OSError):
+        os.write(2, f"error: ended at once by signal {number}\n".encode())
+    os._exit(128 + number)
+
+
 class StopSignal:
-    """While entered, the first SIGTERM or SIGINT is only noted; a second one acts as usual.
+    """While entered, the first signal of `ENDING` is only noted, and repeats within a moment.
+
+    A later one acts as it did before.
 
     Attributes:
         received: number of the signal; None so far.
@@ -71,8 +189,9 @@ class StopSignal:
     def __enter__(self) -> StopSignal:
         # Python lets only the main thread set handlers.
         if threading.current_thread() is threading.main_thread():
-            for number in (signal.SIGTERM, signal.SIGINT):
-                self._before[number] = signal.signal(number, self._note)
+            for number in ENDING:
+                if not _is_ignored_for_good(number):
+                    self._before[number] = signal.signal(number, self._note)
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -81,5 +200,11 @@ class StopSignal:
         self._before.clear()
 
     def _note(self, number: int, _frame: Optional[FrameType]) -> None:
-        self.received = number
-        self.__exit__()
+        if number == signal.SIGHUP:
+            leave_terminal()
+        is_repeat = _Arrived.is_repeat(number)
+        if self.received is None:
+            self.received = number
+        elif not is_repeat:
+            self.__exit__()
+            os.kill(os.getpid(), number)

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import logging
 import zlib
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,14 +24,17 @@ from tqdm import tqdm
 from ..args import PreprocessRun
 from ..data import sampler
 from ..data.dataset import BadImages, clamp_workers
+from ..data.rows import Rows, Shape
 from ..data.samples import EvalSample
 from ..data.sources import Source, open_source
 from ..data.transforms_factory import create_eval_transform
-from ..data.workers import Rows, Shape, batches_of
+from ..data.workers import batches_of
 from ..errors import UserError
 from ..runtime.files import write_whole
 from .export_record import transform_of
 from .input_format import as_input, image_shape, takes_pixels
+
+_LOGGER = logging.getLogger(__name__)
 
 MANIFEST, LABELS, SETTINGS = "manifest.tsv", "label.json", "settings.json"
 _VERSION = 1
@@ -73,12 +77,15 @@ class InputWriter:
         self._claim(names)
         files = list(self._finished())
         with tqdm(total=len(self._source), unit="image", initial=self._images(files)) as bar:
-            bad = BadImages(len(self._source))
+            bad, lost = BadImages(len(self._source)), None
             for number, rows in enumerate(self._rows(len(files)), len(files)):
                 bad.add(rows.bad)
                 files.append(self._write_file(number, rows))
                 bar.update(files[-1].images)
+                lost = rows.lost
             bad.report()
+        if lost:
+            _LOGGER.warning("%s; went on without", lost)
         labels = {
             "dataset_name": self._config.data.set,
             "num_classes": self._config.model.num_classes,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from typing import TYPE_CHECKING, Callable, Iterator, Optional, Tuple
 
 import mindspore as ms
@@ -16,6 +17,8 @@ from .metrics import EvalResult, EvalTotals
 if TYPE_CHECKING:
     # Inference alone needs no pipeline, whose compiler takes 60 MB.
     from ..data.dataset import Batch, ImageDataset
+
+_LOGGER = logging.getLogger(__name__)
 
 Watch = Callable[[np.ndarray, np.ndarray, np.ndarray], None]
 
@@ -55,6 +58,8 @@ def evaluate(
         totals.update(logits, batch.label)
         if watch is not None:
             watch(logits, batch.label, batch.image)
+    if dataset.lost:
+        _LOGGER.warning("%s; evaluated without", dataset.lost)
     totals.overflows = int(_has_overflowed(float_status))
     return totals.summed(lambda sums: sum_over_ranks(sums, world)).result()
 

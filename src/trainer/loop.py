@@ -30,6 +30,8 @@ from .step_outputs import OutputBuffer, StepOutputs
 from .train_one_step import TrainOneStep
 
 _LOGGER = logging.getLogger(__name__)
+# A reason to stop beside the numbers of signals.
+_LOST_WORKERS = 255
 
 
 class Trainer:
@@ -66,6 +68,7 @@ class Trainer:
         self.pace = Pace()
         self._outputs = OutputBuffer()
         self._last_batches: List[Batch] = []
+        self._has_trained = False
 
     def announce(self) -> None:
         """Says what is about to run."""
@@ -107,7 +110,8 @@ class Trainer:
 
         Raises:
             StoppedBySignal: a signal came; `last.ckpt` holds the step it came in.
-            TrainingFailed: too many overflows in a row, or a loss that is not finite.
+            TrainingFailed: too many overflows in a row, a loss that is not finite, or worker
+                processes that have died; in the last case `last.ckpt` is as of a signal.
         """
         with self.display, StopSignal() as stop:
             try:
@@ -123,7 +127,7 @@ class Trainer:
         self.clock.restart()
         for _ in range(self.state.step, len(self.lr_schedule)):
             self.one_step(batches)
-            stopped_by, step = vote.agreed(stop.received), self.state.step
+            stopped_by, step = vote.agreed(self._reason_to_stop(stop)), self.state.step
             is_epoch_end = step % self.train_set.steps_per_epoch == 0
             is_saved = is_epoch_end or stopped_by or (save_steps and step % save_steps == 0)
             # A run that goes on from what is saved writes the rows this one would have written.
@@ -134,17 +138,34 @@ class Trainer:
             self._check_overflows()
             if is_epoch_end:
                 self._end_epoch(step // self.train_set.steps_per_epoch)
-                stopped_by = stopped_by or vote.agreed(stop.received)
+                stopped_by = stopped_by or vote.agreed(self._reason_to_stop(stop))
             elif is_saved:
                 self.save(epoch=None, is_best=False)
             if stopped_by:
-                self.display.message(
-                    f"signal {stopped_by}: saved {self.checkpoints.last} at step {step}; continue "
-                    "with --resume auto"
-                )
-                # Launchers end all ranks when one has ended: none may before rank 0 has saved.
-                gather_from_ranks(np.zeros(()), self.world)
-                raise StoppedBySignal(stopped_by)
+                self._stop(stopped_by)
+
+    def _reason_to_stop(self, stop: StopSignal) -> Optional[int]:
+        return stop.received or (_LOST_WORKERS if self._lost_workers() else None)
+
+    def _lost_workers(self) -> Optional[str]:
+        return self.train_set.lost or self.val_set.lost
+
+    def _stop(self, reason: int) -> None:
+        """Ends the run, which has been saved.
+
+        Raises:
+            StoppedBySignal, TrainingFailed: as of `run`.
+        """
+        saved = (
+            f"saved {self.checkpoints.last} at step {self.state.step}; continue with --resume auto"
+        )
+        if reason != _LOST_WORKERS:
+            self.display.message(f"signal {reason}: {saved}")
+        # Launchers end all ranks when one has ended: none may before rank 0 has saved.
+        gather_from_ranks(np.zeros(()), self.world)
+        if reason != _LOST_WORKERS:
+            raise StoppedBySignal(reason)
+        raise TrainingFailed(f"{self._lost_workers() or 'another rank has lost a worker'}; {saved}")
 
     def one_step(self, batches: Iterator[Batch]) -> None:
         """Takes the batches of one step and runs it; nothing is read from the device."""
@@ -156,6 +177,7 @@ class Trainer:
             outputs.append(StepOutputs(*self.train_step(*tensors, lr)))
         # Reading them here would make the host wait for the device at every step.
         self._outputs.add(outputs)
+        self._has_trained = True
         self.state.step += 1
         self.display.step()
 
@@ -174,6 +196,8 @@ class Trainer:
         start = time.perf_counter()
         batch = next(batches)
         self.clock.add_wait(time.perf_counter() - start)
+        if self.train_set.lost and not self._has_trained:
+            raise TrainingFailed(self.train_set.lost)  # before the graph is compiled
         return batch
 
     def log(self) -> None:

@@ -1,0 +1,66 @@
+"""The samples of a batch, one after the other, and the buffer that holds them."""
+
+from __future__ import annotations
+
+from typing import Any, Callable, List, NamedTuple, Optional, Sequence
+
+import numpy as np
+
+from .sampler import Key
+from .samples import BadSample
+
+
+class Rows(NamedTuple):
+    """Samples of one batch, one after the other.
+
+    Attributes:
+        image: (B, H, W, 3) uint8.
+        label: (B,) int32.
+        boxes: (B, R * 7) float32 of random erasing.
+        bad: samples that could not be read.
+        lost: what became of a worker process that has died; the samples are made without it.
+    """
+
+    image: np.ndarray
+    label: np.ndarray
+    boxes: np.ndarray
+    bad: Sequence[BadSample] = ()
+    lost: Optional[str] = None
+
+
+# (key, row, image, label, boxes): writes one sample into that row of the batch.
+Fill = Callable[[Key, int, np.ndarray, np.ndarray, np.ndarray], Optional[BadSample]]
+
+
+class Shape(NamedTuple):
+    """Of a batch: B, H = W, and R * 7."""
+
+    batch_size: int
+    image_size: int
+    box_columns: int
+
+    @property
+    def num_bytes(self) -> int:
+        """Of all its arrays."""
+        return self.batch_size * (self.image_size**2 * 3 + 4 + 4 * self.box_columns)
+
+    def split(self, buffer: Any) -> Rows:
+        """The arrays in a buffer of `num_bytes`."""
+        count, side, columns = self
+        boxes_at = 4 * count
+        image_at = boxes_at + 4 * count * columns
+        flat = np.frombuffer(buffer, np.uint8)
+        return Rows(
+            flat[image_at : self.num_bytes].reshape(count, side, side, 3),
+            flat[:boxes_at].view(np.int32),
+            flat[boxes_at:image_at].view(np.float32).reshape(count, columns),
+        )
+
+
+def fill_rows(fill: Fill, rows: Rows, start: int, keys: Sequence[Key]) -> List[BadSample]:
+    """Writes consecutive samples from row `start` on."""
+    found = [
+        fill(key, row, rows.image[row], rows.label[row : row + 1], rows.boxes[row])
+        for row, key in enumerate(keys, start)
+    ]
+    return [bad for bad in found if bad is not None]

@@ -1,0 +1,125 @@
+"""Signals to whole jobs: saved, said in one line, and the exit code of the signal."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import List, Tuple
+
+import pytest
+from signals_matrix import ALL, MOMENTS, ROOT, Combination, try_once, write_job
+
+from src.runtime import stop_signal
+from src.runtime.stop_signal import MOMENT_S, StopSignal
+
+# Where the faults were: workers that a group's signal reaches, and what a launcher hands on.
+QUICK = [
+    Combination("processes", "one process", "group", signal.SIGINT),
+    Combination("threads", "launcher", "both", signal.SIGTERM),
+]
+
+
+@pytest.fixture(scope="module")
+def job(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("job")
+    write_job(folder)
+    return folder
+
+
+@pytest.mark.parametrize("combination", QUICK, ids=str)
+def test_a_job_that_is_signalled_saves(combination: Combination, job: Path, tmp_path: Path) -> None:
+    assert try_once(combination, job, tmp_path / "run", seed=1) is None
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("moment", MOMENTS)
+@pytest.mark.parametrize("combination", ALL, ids=str)
+def test_every_job_and_signal(
+    combination: Combination, moment: str, job: Path, tmp_path: Path
+) -> None:
+    assert try_once(combination, job, tmp_path / "run", seed=2, moment=moment) is None
+
+
+@pytest.mark.parametrize("number", [signal.SIGHUP, signal.SIGUSR1])
+def test_repeats_within_a_moment_count_once(
+    number: signal.Signals, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A lost terminal and Slurm's --signal=USR1, too."""
+    monkeypatch.setattr(stop_signal._Arrived, "at", None)
+    monkeypatch.setattr(stop_signal._Arrived, "number", None)
+    monkeypatch.setattr(stop_signal, "leave_terminal", lambda: None)
+    heard: List[int] = []
+    before = signal.signal(number, lambda *_: heard.append(number))
+    try:
+        with StopSignal() as stop:
+            for _ in range(3):
+                os.kill(os.getpid(), number)
+            assert (stop.received, heard) == (number, [])
+            stop_signal._Arrived.at -= MOMENT_S
+            os.kill(os.getpid(), number)
+            assert heard == [number]
+    finally:
+        signal.signal(number, before)
+
+
+# A program that has nothing to save, and is busy in Python, in C, or deaf.
+BUSY = """
+import ctypes, sys, time
+sys.path.insert(0, {root!r})
+from src.runtime.entry import CommandParser, run_command
+def work(arguments):
+    mutex, lock = ctypes.create_string_buffer(64), ctypes.CDLL(None).pthread_mutex_lock
+    lock(mutex)
+    try:
+        print("busy", flush=True)
+        if arguments.how == "C":
+            lock(mutex)  # waits for ever, whatever signals come
+        time.sleep(60)
+    except BaseException:
+        if arguments.how == "another error":
+            raise RuntimeError("a compiler that was interrupted") from None
+        raise
+parser = CommandParser("busy")
+parser.add_argument("how")
+sys.exit(run_command(work, parser, None))
+"""
+
+
+@pytest.mark.parametrize("how", ["Python", "another error"])
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGUSR1])
+def test_what_has_nothing_to_save_ends_with_one_line(number: signal.Signals, how: str) -> None:
+    code, said = _end(how, [number])
+    assert (code, said) == (128 + number, f"error: interrupted by signal {number:d}\n")
+
+
+@pytest.mark.parametrize("seconds", [MOMENT_S, 60.0])
+def test_what_does_not_come_to_python_ends_all_the_same(seconds: float) -> None:
+    """By a second signal after a moment, or without one."""
+    start = time.monotonic()
+    code, said = _end("C", [signal.SIGTERM, signal.SIGTERM], apart=seconds)
+    assert (code, said) == (143, "error: ended at once by signal 15\n")
+    assert time.monotonic() - start < 30
+
+
+def _end(how: str, numbers: List[signal.Signals], *, apart: float = 0.0) -> Tuple[int, str]:
+    program = BUSY.format(root=str(ROOT))
+    process = subprocess.Popen(
+        [sys.executable, "-c", program, how],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stdout is not None
+    assert process.stdout.readline() == "busy\n"
+    time.sleep(0.2)
+    for number in numbers:
+        process.send_signal(number)
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(apart)
+    said = process.communicate(timeout=30)[1]
+    return process.returncode, said
