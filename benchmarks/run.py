@@ -31,6 +31,7 @@ sys.path.insert(0, str(ROOT))
 
 from src.args import Config, parse_args
 from src.errors import UserError
+from src.run_length import schedule_epochs
 from src.runtime.entry import CommandParser, run_parsed
 from src.runtime.files import check_output, write_json
 
@@ -300,6 +301,8 @@ def report(arguments: argparse.Namespace, config: Config, keys: List[str]) -> No
     """Measures, prints the table, writes the JSON."""
     if min(arguments.steps, arguments.rounds) < 1:
         raise UserError(f"steps {arguments.steps}, rounds {arguments.rounds}: expected 1 or more")
+    if not schedule_epochs(config.optim, config.train.epochs):
+        raise UserError("epochs 0: a run without steps has no batches; give --epochs 1 or more")
     if arguments.json:
         check_output("json", arguments.json)
     if arguments.compare:

@@ -117,6 +117,28 @@ def test_repeated_augmentation_visits_what_timm_visits(monkeypatch, num_samples,
         np.testing.assert_array_equal(keys[:, 1], theirs[: len(keys)])
 
 
+@pytest.mark.parametrize("num_samples", [256, 257, 511, 512, 1000, 1437])
+def test_an_epoch_has_the_steps_of_timms_loader(num_samples: int) -> None:
+    from torch_oracle import timm, torch
+
+    sampler_type = timm.data.distributed_sampler.RepeatAugSampler
+    for world_size, repeats, batch_size in itertools.product((1, 2, 3, 4), (2, 3, 4), (1, 7, 64)):
+        sampler = sampler_type(range(num_samples), world_size, 0, num_repeats=repeats)
+        loader = torch.utils.data.DataLoader(
+            range(num_samples), batch_size, sampler=sampler, drop_last=True
+        )
+        if len(loader) == 0:
+            with pytest.raises(UserError, match="one step needs"):
+                count_train_steps(
+                    num_samples, batch_size=batch_size, world_size=world_size, repeats=repeats
+                )
+            continue
+        found = count_train_steps(
+            num_samples, batch_size=batch_size, world_size=world_size, repeats=repeats
+        )
+        assert found == len(loader), (world_size, repeats, batch_size)
+
+
 def test_repeats_of_an_image_have_their_own_generators():
     keys = run_keys(batch_size=3, repeats=3)
     assert len({tuple(key) for key in keys}) == len(keys) == 3 * 21

@@ -113,6 +113,21 @@ class ImageDataset:
         return Batch(rows.image, rows.label, np.concatenate([mix, rows.boxes], axis=1))
 
 
+def first_batch(dataset: ImageDataset) -> Batch:
+    """The first of what is left of it; its workers end.
+
+    Raises:
+        UserError: nothing is left, or an image cannot be read.
+    """
+    batches = dataset.batches()
+    try:
+        for batch in batches:
+            return batch
+    finally:
+        batches.close()  # type: ignore[attr-defined]
+    raise UserError("epochs: no step is left of the run, so there is no batch; give more --epochs")
+
+
 class BadImages:
     """Counts the images of an epoch that were skipped.
 

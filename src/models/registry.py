@@ -35,7 +35,8 @@ def family_of(name: str) -> Family:
         UserError: unknown name (near ones are listed).
     """
     _find(name)
-    return next(family for family in FAMILIES.values() if name in family.variants)
+    (family,) = [family for family in FAMILIES.values() if name in family.variants]
+    return family
 
 
 def list_models(filter: str = "") -> List[str]:

@@ -17,7 +17,7 @@ from mindspore import Tensor
 
 from ..args import Config
 from ..checkpoints.checkpoint import load_parameters, read_checkpoint
-from ..data.dataset import ImageDataset
+from ..data.dataset import ImageDataset, first_batch
 from ..errors import TrainingFailed, UserError
 from ..runs.folder import CheckpointFolder, run_folder
 from ..runtime.device import peak_memory_gib, trace_steps
@@ -65,7 +65,7 @@ def check_writable(folder: Path) -> None:
     Raises:
         UserError: as said.
     """
-    existing = next(path for path in (folder, *folder.absolute().parents) if path.exists())
+    existing, *_ = [path for path in (folder, *folder.absolute().parents) if path.exists()]
     if not existing.is_dir() or not os.access(existing, os.W_OK | os.X_OK):
         raise UserError(
             f"train_url {str(folder)!r}: {existing} cannot be written; give another --train_url"
@@ -156,10 +156,9 @@ def _one_step(trainer: Trainer, batches: Any) -> None:
 
 
 def _evaluate_batch(trainer: Trainer) -> None:
-    batches = trainer.val_set.batches()
+    batch = first_batch(trainer.val_set)
     trainer.eval_net.set_train(False)
-    logits = trainer.eval_net(Tensor(next(batches).image)).asnumpy()
-    batches.close()
+    logits = trainer.eval_net(Tensor(batch.image)).asnumpy()
     trainer.train_step.set_train(True)
     if not np.isfinite(logits).all():
         raise TrainingFailed("evaluation: the logits are not finite")

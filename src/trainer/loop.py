@@ -194,10 +194,15 @@ class Trainer:
 
     def _next_batch(self, batches: Iterator[Batch]) -> Batch:
         start = time.perf_counter()
-        batch = next(batches)
+        batch = next(batches, None)
         self.clock.add_wait(time.perf_counter() - start)
         if self.train_set.lost and not self._has_trained:
             raise TrainingFailed(self.train_set.lost)  # before the graph is compiled
+        if batch is None:
+            raise TrainingFailed(
+                f"step {self.state.step + 1}: the images ended before the schedule's "
+                f"{len(self.lr_schedule)} steps"
+            )
         return batch
 
     def log(self) -> None:
