@@ -73,7 +73,7 @@ def python_messages(text: str, name: str, sayers: FrozenSet[str]) -> List[Messag
     left_out = _docstrings(tree, keeps_own=not name.startswith("src/")) | _split_into_words(tree)
     found = []
     for node in _strings(tree, left_out):
-        said = _text_of(node)
+        said = _text_of(node, name)
         if _WORDS.search(said) and not _is_code(said):
             found.append(Message(f"{name}:{getattr(node, 'lineno', 0)}", said, sayers))
     return found
@@ -127,33 +127,45 @@ def _is_sum(node: ast.BinOp) -> bool:
     return isinstance(node.op, ast.Add) and (_is_string(node.left) or _is_string(node.right))
 
 
-def _text_of(node: ast.AST) -> str:
+def _text_of(node: ast.AST, module: str) -> str:
     if isinstance(node, ast.Constant):
         return str(node.value)
     if isinstance(node, ast.JoinedStr):
-        return "".join(_text_of(part) for part in node.values)
+        return "".join(_text_of(part, module) for part in node.values)
     if isinstance(node, ast.FormattedValue):
         value = node.value
         name = getattr(value, "id", getattr(value, "attr", ""))
-        return _constants().get(name, HOLE)
+        return {**_public_constants(), **_constants(module)}.get(name, HOLE)
     if isinstance(node, ast.BinOp) and isinstance(node.op, ast.Add):
-        return _text_of(node.left) + _text_of(node.right)
-    return _text_of(node.left) if isinstance(node, ast.BinOp) else HOLE
+        return _text_of(node.left, module) + _text_of(node.right, module)
+    return _text_of(node.left, module) if isinstance(node, ast.BinOp) else HOLE
 
 
 @functools.cache
-def _constants() -> Dict[str, str]:
+def _constants(module: str) -> Dict[str, str]:
     """Name -> text of every string constant of a module, such as `PIP`."""
     found: Dict[str, str] = {}
-    for name in [*programs(), *_modules()]:
-        for node in ast.parse((ROOT / name).read_text("utf-8")).body:
-            if isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name):
-                constant = node.targets[0].id
-                if constant.isupper() and isinstance(node.value, (ast.Constant, ast.JoinedStr)):
-                    text = ast.unparse(node.value) if isinstance(node.value, ast.JoinedStr) else ""
-                    plain = re.sub(r"\{[^}]*\}", HOLE, text[2:-1])
-                    found[constant] = plain or str(ast.literal_eval(node.value))
+    path = ROOT / module
+    for node in ast.parse(path.read_text("utf-8")).body if path.is_file() else []:
+        if isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name):
+            constant = node.targets[0].id
+            if constant.isupper() and isinstance(node.value, (ast.Constant, ast.JoinedStr)):
+                text = ast.unparse(node.value) if isinstance(node.value, ast.JoinedStr) else ""
+                plain = re.sub(r"\{[^}]*\}", HOLE, text[2:-1])
+                found[constant] = plain or str(ast.literal_eval(node.value))
     return found
+
+
+@functools.cache
+def _public_constants() -> Dict[str, str]:
+    """Those of all modules that others may import."""
+    modules = [*programs(), *_modules()]
+    return {
+        constant: text
+        for module in modules
+        for constant, text in _constants(module).items()
+        if not constant.startswith("_")
+    }
 
 
 # --- which program says what a module says ----------------------------------------------------

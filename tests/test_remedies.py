@@ -53,7 +53,7 @@ FOREIGN_VARIABLES = {
 NOT_OURS = {"program.py", "config.yaml", "set_env.sh", "README.md"}
 RECIPE_RUNS = (Config, EvalRun, ExportRun, PreprocessRun)
 
-_OPTION = re.compile(r"(?<![\w-])(--[A-Za-z]\w*)(?:[ =]([^\s,;)`]+))?")
+_OPTION = re.compile(r"(?<![\w-])(--[A-Za-z]\w*)(?![\w-])(?:[ =]([^\s,;)`]+))?")
 _FILE = re.compile(r"(?<![\w.*}/-])(?:[\w.-]+/)*[\w-]+\.(?:py|sh|md)\b|requirements[\w-]*\.txt")
 _PIP = re.compile(r"pip install ((?:--[\w-]+\s|-r\s)*)([^;,)\n&`]+)")
 _VARIABLE = re.compile(r"(?:^|\s)([A-Z][A-Z0-9]*_[A-Z0-9_]+)\b")
@@ -124,7 +124,7 @@ def _allows(program: str, option: str, value: str) -> bool:
 
 def _follows(word: str) -> bool:
     """Whether it goes on with the sentence rather than with the command."""
-    return word in "or out on and to is of must are names made they".split()
+    return word in "or if out on and to is of must are names made they".split()
 
 
 def wrong_keys(message: Message) -> Iterator[str]:

@@ -296,7 +296,7 @@ def _report(failed: _Running, received: Optional[int]) -> int:
             how += " (the system, for want of memory?)"
     advice = ""
     if returncode < 0 and any(Path(word).name == "train.py" for word in process.command):
-        advice = "; continue with --resume auto"
+        advice = "; start it again, with train.py --resume auto"
     last = tail(process.log) or "(nothing)"
     _print(
         f"{process.name} {how}; the others have been ended{advice}. "
