@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import logging
 import os
 from pathlib import Path
@@ -36,8 +37,7 @@ def test_a_full_disk_ends_the_records_with_one_line(
 ) -> None:
     records = Records(tmp_path / "metrics.csv", first_step=0)
     records._file.close()
-    records._file = open("/dev/full", "a")  # noqa: SIM115
-    records._writer.writer = __import__("csv").writer(records._file)
+    records._file = open("/dev/full", "ab", buffering=0)  # noqa: SIM115
     with pytest.raises(TrainingFailed, match=r"step 4: /dev/full cannot be written .*No space"):
         records.write(step=4, loss=1.0)
     records.close()
@@ -49,6 +49,54 @@ def test_a_full_disk_ends_the_records_with_one_line(
     logging.getLogger("test").warning("two")
     assert not [h for h in logging.getLogger().handlers if isinstance(h, logging.FileHandler)]
     assert "Traceback" not in capsys.readouterr().err
+
+
+class Locked:
+    """A file that takes half a row, as one that another program has locked."""
+
+    name = "metrics.csv"
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def write(self, data: bytes) -> int:
+        with self.path.open("ab") as file:
+            file.write(data[:5])
+        raise OSError(errno.EACCES, os.strerror(errno.EACCES))
+
+    def close(self) -> None:
+        raise OSError(errno.ESTALE, os.strerror(errno.ESTALE))
+
+
+def test_rows_wait_while_a_spreadsheet_has_the_file(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = tmp_path / "metrics.csv"
+    records = Records(path, first_step=0)
+    records.write(step=1, loss=1.0)
+    records._file.close()
+    records._file = Locked(path)  # type: ignore[assignment]
+    records.write(step=2, loss=2.0)
+    assert [row["step"] for row in read_records(path)] == ["1"]
+    assert caplog.text.count("Permission denied; its rows wait") == 1
+    records.write(step=3, loss=3.0)
+    records.write(step=4, loss=4.0)
+    records.close()
+    assert [(r["step"], r["loss"]) for r in read_records(path)] == [
+        (str(step), f"{step}.0") for step in (1, 2, 3, 4)
+    ]
+
+
+def test_rows_wait_no_longer_than_the_file_is_ours(tmp_path: Path) -> None:
+    path = tmp_path / "metrics.csv"
+    records = Records(path, first_step=0)
+    records._file.close()
+    records._file = Locked(path)  # type: ignore[assignment]
+    records.write(step=1, loss=1.0)
+    path.write_text("of another run\n")
+    records.write(step=2, loss=2.0)
+    records.close()
+    assert path.read_text() == "of another run\n"
 
 
 def test_the_estimate_comes_once_and_leaves_the_first_interval_out() -> None:

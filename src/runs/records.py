@@ -4,13 +4,19 @@ from __future__ import annotations
 
 import contextlib
 import csv
+import errno
+import io
+import logging
+import os
 from pathlib import Path
-from typing import Any, Dict, List, Mapping, Optional, TextIO, Tuple
+from typing import Any, BinaryIO, Dict, List, Mapping, Optional, Tuple
 
 from ..errors import TrainingFailed
-from ..runtime.files import replacing
+from ..runtime.files import replacing, what_helps
 from ..runtime.text import without_surrogates
 from .tensorboard_events import TensorBoardEvents
+
+_LOGGER = logging.getLogger(__name__)
 
 COLUMNS = (
     "step",  # steps done, from 1
@@ -28,6 +34,9 @@ COLUMNS = (
     "ema_top1",
     "ema_top5",
 )
+
+# May pass: somebody has the file open and locked, or a network disk has come back.
+_PASSING = (errno.EACCES, errno.EPERM, errno.EBUSY, errno.EAGAIN, errno.ETXTBSY, errno.ESTALE)
 
 # Of the legend below the curves of several runs.
 _LEGEND_COLUMNS = 5
@@ -50,29 +59,62 @@ class Records:
             writer = csv.DictWriter(file, COLUMNS)
             writer.writeheader()
             writer.writerows(rows)
-        self._file: TextIO = path.open("a", newline="", encoding="utf-8")
-        self._writer = csv.DictWriter(self._file, COLUMNS)
+        self._path = path
+        self._file: BinaryIO = path.open("ab", buffering=0)
+        self._size = path.stat().st_size  # of what is whole
+        self._waiting = b""
         self._events = events
 
     def write(self, **values: Any) -> None:
         """One row; columns not given stay empty.
 
+        Where the file is locked, as a spreadsheet locks what it shows, rows wait for the next call.
+
         Raises:
             TrainingFailed: the disk is full.
         """
+        is_first = not self._waiting
+        text = io.StringIO(newline="")
+        csv.DictWriter(text, COLUMNS).writerow(values)
+        self._waiting += text.getvalue().encode()
         try:
-            self._writer.writerow(values)
-            self._file.flush()
+            self._append() if is_first else self._append_anew()
             if self._events is not None:
                 self._events.write(values)
         except OSError as error:
-            raise TrainingFailed(
-                f"step {values.get('step')}: {self._file.name} cannot be written ({error}); the "
-                "last checkpoint is whole: make room, then continue with --resume auto"
-            ) from error
+            if error.errno not in _PASSING:
+                raise TrainingFailed(
+                    f"step {values.get('step')}: {self._file.name} cannot be written ({error}); "
+                    f"the last checkpoint is whole: {what_helps(error)}, then continue with "
+                    "--resume auto"
+                ) from error
+            if is_first:
+                _LOGGER.warning("%s: %s; its rows wait", self._path, error.strerror)
+
+    def _append(self) -> None:
+        rest = self._waiting
+        while rest:
+            rest = rest[self._file.write(rest) or 0 :]
+        self._size += len(self._waiting)
+        self._waiting = b""
+
+    def _append_anew(self) -> None:
+        """The same by a new handle, over what a write that failed has left of a row."""
+        with contextlib.suppress(OSError):
+            self._file.close()
+        self._file = self._path.open("r+b", buffering=0)
+        size = os.fstat(self._file.fileno()).st_size
+        if not self._size <= size <= self._size + len(self._waiting):
+            return  # somebody else has written
+        self._file.truncate(self._size)
+        self._file.seek(self._size)
+        self._append()
 
     def close(self) -> None:
         """What could not be written before is lost."""
+        with contextlib.suppress(OSError, ValueError):
+            if self._waiting:
+                self._append_anew()
         with contextlib.suppress(OSError):
             self._file.close()
             if self._events is not None:

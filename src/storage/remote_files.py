@@ -46,8 +46,12 @@ class RemoteFile(NamedTuple):
         if not path.is_file():
             return False
         state = path.stat()
-        is_same_time = self.modified is None or abs(state.st_mtime - self.modified) < 1e-3
-        return state.st_size == self.size and is_same_time
+        if self.modified is None or state.st_size != self.size:
+            return state.st_size == self.size
+        # Some file systems keep whole or even seconds only, and round down.
+        seconds = state.st_mtime
+        tick = 2.0 if seconds % 2 == 0 else 1.0 if seconds % 1 == 0 else 1e-3
+        return -1e-3 < self.modified - seconds < tick
 
 
 # Path below the root -> file; of a URL that is a file, that one under the name ''.

@@ -1,0 +1,110 @@
+/* Makes system calls fail as file systems make them fail. FAIL="link=1 chmod=1 fsync_folder=22":
+ * the call and the errno; read at every call, so a process can change it; with FAIL_ONCE for one
+ * call only. Only paths that hold FAIL_UNDER are touched. */
+#define _GNU_SOURCE
+#include <dlfcn.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <limits.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#define NEXT(name) ((__typeof__(&name))dlsym(RTLD_NEXT, #name))
+
+static int fails(const char *call, const char *path) {
+    const char *under = getenv("FAIL_UNDER"), *plan = getenv("FAIL");
+    if (!under || !plan || (path && !strstr(path, under))) return 0;
+    char wanted[64];
+    snprintf(wanted, sizeof wanted, " %s=", call);
+    char padded[512];
+    snprintf(padded, sizeof padded, " %s", plan);
+    const char *found = strstr(padded, wanted);
+    if (!found) return 0;
+    int number = atoi(found + strlen(wanted));
+    if (getenv("FAIL_ONCE")) unsetenv("FAIL");
+    errno = number;
+    return 1;
+}
+
+static const char *path_of(int fd, char *buffer) {
+    char link[64];
+    snprintf(link, sizeof link, "/proc/self/fd/%d", fd);
+    ssize_t length = readlink(link, buffer, PATH_MAX - 1);
+    buffer[length < 0 ? 0 : length] = 0;
+    return buffer;
+}
+
+static int exists(const char *path) {
+    struct stat state;
+    return lstat(path, &state) == 0;
+}
+
+int fsync(int fd) {
+    struct stat state;
+    char path[PATH_MAX];
+    const char *call = fstat(fd, &state) == 0 && S_ISDIR(state.st_mode) ? "fsync_folder" : "fsync";
+    return fails(call, path_of(fd, path)) ? -1 : NEXT(fsync)(fd);
+}
+
+int link(const char *from, const char *to) { return fails("link", to) ? -1 : NEXT(link)(from, to); }
+int linkat(int a, const char *from, int b, const char *to, int flags) {
+    return fails("link", to) ? -1 : NEXT(linkat)(a, from, b, to, flags);
+}
+int symlink(const char *from, const char *to) {
+    return fails("symlink", to) ? -1 : NEXT(symlink)(from, to);
+}
+
+static int refuses_rename(const char *to) {
+    return fails("rename", to) || (exists(to) && fails("rename_over", to));
+}
+int rename(const char *from, const char *to) {
+    return refuses_rename(to) ? -1 : NEXT(rename)(from, to);
+}
+int renameat(int a, const char *from, int b, const char *to) {
+    return refuses_rename(to) ? -1 : NEXT(renameat)(a, from, b, to);
+}
+
+int chmod(const char *path, mode_t mode) {
+    return fails("chmod", path) ? -1 : NEXT(chmod)(path, mode);
+}
+int fchmod(int fd, mode_t mode) {
+    char path[PATH_MAX];
+    return fails("chmod", path_of(fd, path)) ? -1 : NEXT(fchmod)(fd, mode);
+}
+int fchmodat(int dir, const char *path, mode_t mode, int flags) {
+    return fails("chmod", path) ? -1 : NEXT(fchmodat)(dir, path, mode, flags);
+}
+
+ssize_t write(int fd, const void *data, size_t size) {
+    char path[PATH_MAX];
+    return fails("write", path_of(fd, path)) ? -1 : NEXT(write)(fd, data, size);
+}
+
+void *mmap(void *at, size_t size, int protection, int flags, int fd, off_t offset) {
+    char path[PATH_MAX];
+    if (fd >= 0 && fails("mmap", path_of(fd, path))) return MAP_FAILED;
+    return NEXT(mmap)(at, size, protection, flags, fd, offset);
+}
+
+static int refuses_open(const char *path, int flags) {
+    return fails("open", path) || ((flags & O_ACCMODE) != O_RDONLY && fails("open_write", path));
+}
+int open64(const char *path, int flags, ...) {
+    va_list rest;
+    va_start(rest, flags);
+    mode_t mode = flags & (O_CREAT | O_TMPFILE) ? va_arg(rest, mode_t) : 0;
+    va_end(rest);
+    return refuses_open(path, flags) ? -1 : NEXT(open64)(path, flags, mode);
+}
+int open(const char *path, int flags, ...) {
+    va_list rest;
+    va_start(rest, flags);
+    mode_t mode = flags & (O_CREAT | O_TMPFILE) ? va_arg(rest, mode_t) : 0;
+    va_end(rest);
+    return refuses_open(path, flags) ? -1 : NEXT(open)(path, flags, mode);
+}

@@ -1,0 +1,154 @@
+"""What a run does on file systems that lack an operation or fail: docs/troubleshooting.md.
+
+The calls fail inside the C library (`failing_calls.c`, preloaded), as they do on such mounts, so
+what MindSpore and Python do themselves is met as well.
+"""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any, Dict
+
+import pytest
+
+from src.runs.lock import LOCK, held
+from src.storage.remote_files import RemoteFile
+
+ROOT = Path(__file__).resolve().parent.parent
+
+# The row of the documentation -> calls that fail, and their errors. A run goes on.
+WITHOUT = {
+    "flushing a folder": f"fsync_folder={errno.EINVAL}",
+    "flushing a file": f"fsync={errno.ENOSYS} fsync_folder={errno.ENOTSUP}",
+    "hard links": f"link={errno.EPERM}",
+    "renaming over a file": f"rename_over={errno.EEXIST}",
+    "modes": f"chmod={errno.EPERM}",
+    "symbolic links, mmap": f"symlink={errno.EPERM} mmap={errno.ENODEV}",
+    "all of these": (
+        f"fsync={errno.EINVAL} fsync_folder={errno.EINVAL} link={errno.ENOTSUP} "
+        f"rename_over={errno.EEXIST} chmod={errno.EPERM} symlink={errno.EPERM} mmap={errno.ENODEV}"
+    ),
+}
+# A run ends, and says what helps; the last checkpoint is whole.
+BROKEN = {
+    "a full disk": (f"write={errno.ENOSPC}", "make room"),
+    "a quota": (f"write={errno.EDQUOT}", "your quota is used up: make room, or ask for more"),
+    "read-only now": (f"open_write={errno.EROFS}", "the file system has failed"),
+    "a failing disk": (f"fsync={errno.EIO}", "the file system has failed"),
+    "stale handles": (f"open_write={errno.ESTALE}", "the file system has failed"),
+    "no rights": (f"open_write={errno.EACCES}", "give yourself the right to write there"),
+}
+
+SAVES = """
+import json, os, sys
+from pathlib import Path
+from mindspore import Parameter, Tensor
+import numpy as np
+from src.checkpoints.checkpoint import read_checkpoint
+from src.runs.folder import CheckpointFolder
+from src.runs.lock import held
+
+def row(folder, plan, once):
+    def save(epoch):
+        parameters = [Parameter(Tensor(np.full(9, epoch, np.float32)), name="weight")]
+        checkpoints.save(parameters, {"step": epoch}, epoch=epoch, is_best=epoch == 2)
+    checkpoints = CheckpointFolder(folder, save_every=1, keep_max=1)
+    said = "-"
+    with held(folder):
+        save(1)
+        os.environ["FAIL"] = plan
+        if once:
+            os.environ["FAIL_ONCE"] = "1"
+        try:
+            save(2)
+            save(3)
+        except Exception as error:
+            said = f"{type(error).__name__}: {error}"
+        os.environ["FAIL"] = ""
+    left = {p.name: read_checkpoint(p).meta["step"] for p in sorted(folder.glob("*.ckpt"))}
+    hidden = [p.name for p in folder.glob(".*") if p.name != ".run.lock"]
+    return {"said": said, "left": left, "hidden": hidden}
+
+root, rows = Path(sys.argv[1]), json.loads(sys.argv[2])
+outcomes = {name: row(root / name.replace(" ", "_"), *plan) for name, plan in rows.items()}
+(root / "outcomes.json").write_text(json.dumps(outcomes))
+"""
+
+
+@pytest.fixture(scope="module")
+def failing_calls(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    compiler = shutil.which("cc") or shutil.which("gcc")
+    if compiler is None or sys.platform != "linux":
+        pytest.skip("needs a C compiler, on Linux")
+    library = tmp_path_factory.mktemp("preloaded") / "failing_calls.so"
+    source = ROOT / "tests" / "failing_calls.c"
+    options = ["-shared", "-fPIC", "-O1", "-Wall", "-Werror"]
+    subprocess.run([compiler, *options, "-o", str(library), str(source), "-ldl"], check=True)
+    return library
+
+
+@pytest.fixture(scope="module")
+def outcomes(failing_calls: Path, tmp_path_factory: pytest.TempPathFactory) -> Dict[str, Any]:
+    """Row -> what three saves said and left, with the calls failing from the second on."""
+    root = tmp_path_factory.mktemp("mount")
+    rows = {name: (plan, False) for name, plan in WITHOUT.items()}
+    rows.update({name: (plan, False) for name, (plan, _) in BROKEN.items()})
+    rows["a stale handle, once"] = (f"open_write={errno.ESTALE}", True)
+    environment = {**os.environ, "LD_PRELOAD": str(failing_calls), "FAIL_UNDER": str(root)}
+    command = [sys.executable, "-c", SAVES, str(root), json.dumps(rows)]
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    found: Dict[str, Any] = json.loads((root / "outcomes.json").read_text())
+    return found
+
+
+@pytest.mark.parametrize("row", [*WITHOUT, "a stale handle, once"])
+def test_without_it_a_run_goes_on(row: str, outcomes: Dict[str, Any]) -> None:
+    saved = {"best.ckpt": 2, "epoch_003.ckpt": 3, "last.ckpt": 3}
+    assert outcomes[row] == {"said": "-", "left": saved, "hidden": []}
+
+
+@pytest.mark.parametrize("row", BROKEN)
+def test_what_fails_ends_the_run_with_the_last_checkpoint_whole(
+    row: str, outcomes: Dict[str, Any]
+) -> None:
+    said = outcomes[row]["said"]
+    assert said.startswith("TrainingFailed: step 2: ")
+    assert "the previous one is whole" in said
+    assert f"{BROKEN[row][1]}" in said
+    assert said.endswith("then continue with --resume auto")
+    assert outcomes[row]["left"] == {"epoch_001.ckpt": 1, "last.ckpt": 1}
+    assert outcomes[row]["hidden"] == []
+
+
+def test_times_of_two_seconds_are_enough(tmp_path: Path) -> None:
+    """As FAT keeps them: of a staged copy, and of the lock."""
+    path = tmp_path / "a"
+    path.write_bytes(b"12")
+    remote = RemoteFile(2, 1_700_000_001.75)
+    os.utime(path, (0, 1_700_000_000.0))
+    assert remote.is_at(path)
+    assert not remote._replace(modified=1_700_000_002.25).is_at(path)
+    os.utime(path, (0, 1_700_000_001.25))
+    assert not remote.is_at(path)
+    with held(tmp_path) as lock:
+        os.utime(tmp_path / LOCK, (0, 1_700_000_000.0))
+        assert lock.confirm()
+
+
+def test_the_documentation_lists_them_all() -> None:
+    text = (ROOT / "docs" / "troubleshooting.md").read_text(encoding="utf-8")
+    rows = {line.split("|")[1].strip() for line in text.splitlines() if line.startswith("| ")}
+    assert {*WITHOUT, *BROKEN} - {"all of these"} <= rows
+
+
+def test_no_two_names_of_a_run_differ_in_capitals_only(outcomes: Dict[str, Any]) -> None:
+    names = [name for outcome in outcomes.values() for name in outcome["left"]]
+    names += ["config.yaml", "metrics.csv", "curves.png", "train.log", LOCK]
+    assert all(name == name.lower() for name in names)
