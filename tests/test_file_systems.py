@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import errno
 import json
+import logging
 import os
 import shutil
 import subprocess
@@ -18,6 +19,7 @@ from typing import Any, Dict
 import pytest
 
 from src.runs.lock import LOCK, held
+from src.runtime.entry import CommandParser, run_command
 from src.storage.remote_files import RemoteFile
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -140,6 +142,26 @@ def test_times_of_two_seconds_are_enough(tmp_path: Path) -> None:
     with held(tmp_path) as lock:
         os.utime(tmp_path / LOCK, (0, 1_700_000_000.0))
         assert lock.confirm()
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full here")
+def test_a_log_that_the_disk_does_not_take_prints_no_traceback(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """MindSpore's own, in the folder for temporary files."""
+    monkeypatch.setattr(logging, "raiseExceptions", True)
+    handler = logging.FileHandler("/dev/full")
+
+    def work(_: object) -> None:
+        logging.getLogger("framework").warning("deprecated")
+
+    logging.getLogger("framework").addHandler(handler)
+    try:
+        assert run_command(work, CommandParser("test"), []) == 0
+    finally:
+        logging.getLogger("framework").removeHandler(handler)
+        handler.stream = None
+    assert "Traceback" not in capsys.readouterr().err
 
 
 def test_the_documentation_lists_them_all() -> None:

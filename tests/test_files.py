@@ -21,6 +21,7 @@ from src.runtime.files import (
     check_output,
     file_sha256,
     finish_renames,
+    give_mode_of_new_file,
     remove_unfinished,
     replacing,
     write_whole,
@@ -116,10 +117,12 @@ def test_the_umask_counts(umask: int, tmp_path: Path) -> None:
         write_whole(tmp_path / "a.json", b"{}")
         parameter = Parameter(Tensor(np.zeros(2, np.float32)), name="weight")
         save_checkpoint(tmp_path / "b.ckpt", [parameter], {})
+        (tmp_path / "of_a_library").touch(0o400)
+        give_mode_of_new_file(tmp_path / "of_a_library")
     finally:
         os.umask(before)
     modes = {path.name: path.stat().st_mode & 0o777 for path in tmp_path.iterdir()}
-    assert modes == {"a.json": 0o666 & ~umask, "b.ckpt": 0o666 & ~umask}
+    assert modes == dict.fromkeys(("a.json", "b.ckpt", "of_a_library"), 0o666 & ~umask)
 
 
 def test_a_name_of_any_allowed_length_can_be_written(tmp_path: Path) -> None:

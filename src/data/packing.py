@@ -21,7 +21,7 @@ from PIL import Image
 from tqdm import tqdm
 
 from ..errors import UserError
-from ..runtime.files import file_sha256, write_json
+from ..runtime.files import file_sha256, give_mode_of_new_file, write_json
 from .augment.resampling import resize_box
 from .decode import BadImageError
 from .image_folder import ImageFolder, paths_of
@@ -178,7 +178,7 @@ class _ShardWriter:
         }
         for finished in (draft, draft.with_suffix(".mindrecord.db"), index_file(draft)):
             # MindRecord makes files that nobody but their owner can read.
-            finished.chmod(0o644)
+            give_mode_of_new_file(finished)
             os.replace(finished, self._shard.parent / finished.name)
         write_json(_entry_file(self._shard), entry)
         shutil.rmtree(staging)

@@ -144,6 +144,8 @@ def _run(work: Callable[[], Any], *, debug: bool, origins: Mapping[str, str]) ->
     logging.basicConfig(format="%(message)s", stream=sys.stderr)
     # Apart, because with handlers that are there already `basicConfig` does nothing.
     logging.getLogger().setLevel(logging.INFO)
+    # A line that a full disk does not take is no reason for a traceback on the screen.
+    logging.raiseExceptions = False
     escape_on_screen()
     use_cache_folders()
     try:

@@ -63,6 +63,15 @@ def _draft_of(path: Path) -> Path:
     return path.with_name(f".{stem}.{uuid.uuid4().hex[:8]}.tmp{path.suffix}")
 
 
+def give_mode_of_new_file(path: Path) -> None:
+    """To a file that a library has made: what the umask leaves of 0666."""
+    probe = _draft_of(path)
+    probe.touch()
+    mode = stat.S_IMODE(probe.stat().st_mode)
+    probe.unlink()
+    _give_mode(path, mode)
+
+
 def _give_mode(path: Path, mode: int) -> None:
     with contextlib.suppress(PermissionError, NotImplementedError):  # there may be no modes
         if stat.S_IMODE(path.stat().st_mode) != mode:
