@@ -88,7 +88,7 @@ def _wait_for(lock: OwnerFile, folder: Path, *, take_over: bool) -> None:
         if seen not in (None, (owner, sign)) or (owner and owner.is_here()):
             raise UserError(
                 f"train_url {str(folder)!r}: another run writes there: {owner or 'unknown'} "
-                f"({LOCK}); end it, or give another --train_url; --take_over if it is no more"
+                f"({LOCK}); end it, or give another --train_url; if it is no more, give --take_over"
             )
         if seen is None and sign:
             seen = owner, sign
