@@ -12,6 +12,9 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Optional, Sequence
 
+# Which `python -P` does not do.
+sys.path.insert(0, str(Path(__file__).resolve().parent))
+
 from src.args import EvalRun
 from src.errors import UserError
 from src.runtime.device import setup_device

@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import sys
+from pathlib import Path
 from typing import Optional, Sequence
+
+# Which `python -P` does not do.
+sys.path.insert(0, str(Path(__file__).resolve().parent))
 
 from src.args import ExportRun
 from src.errors import UserError

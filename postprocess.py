@@ -8,6 +8,9 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Optional, Sequence
 
+# Which `python -P` does not do.
+sys.path.insert(0, str(Path(__file__).resolve().parent))
+
 from src.errors import UserError
 from src.runtime.entry import CommandParser, run_command
 from src.runtime.files import write_json

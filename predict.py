@@ -10,6 +10,9 @@ from typing import Any, List, Optional, Sequence, Tuple
 
 from tqdm import tqdm
 
+# Which `python -P` does not do.
+sys.path.insert(0, str(Path(__file__).resolve().parent))
+
 from src.args import PredictRun, help_of_keys, parse_args
 from src.errors import UserError
 from src.report.image_files import ImageStream, find_images

@@ -9,6 +9,9 @@ import sys
 from pathlib import Path
 from typing import Optional, Sequence, Tuple
 
+# Which `python -P` does not do.
+sys.path.insert(0, str(Path(__file__).resolve().parent))
+
 from src.args import PreprocessRun, replace
 from src.runtime.entry import run_entry_point
 from src.settings.programs import DATASET_NAMES

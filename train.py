@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import sys
+from pathlib import Path
 from typing import Callable, Optional, Sequence
+
+# Which `python -P` does not do.
+sys.path.insert(0, str(Path(__file__).resolve().parent))
 
 from src.args import Config
 from src.runtime.device import setup_device

@@ -72,6 +72,13 @@ def refusal(ended: subprocess.CompletedProcess) -> str:
     return lines[0]
 
 
+@pytest.mark.parametrize("program", [name for name in PROGRAMS if "/" not in name] + SCRIPTS[-2:])
+def test_started_from_elsewhere_by_a_python_that_is_safe(program: str, tmp_path: Path) -> None:
+    """`-I` includes what `-P` does from Python 3.11 on: the program's folder is not on the path."""
+    ended = run(program, "--help", flags="-I", cwd=tmp_path)
+    assert ended.returncode == 0, ended.stderr
+
+
 @pytest.mark.parametrize("program", PROGRAMS)
 def test_an_option_that_nobody_knows(program: str) -> None:
     words = [*NEEDED.get(program, []), "--nonsense"]

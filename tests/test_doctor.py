@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import subprocess
 from pathlib import Path
 from typing import Any, Dict, List, Optional, Tuple
 
@@ -17,6 +18,7 @@ CUDA = [
     *("libcusolver.so.11", "libcufft.so.10", "libcusparse.so.11", "libnvrtc.so.11.2"),
     "libcuda.so.1",
 ]
+ROOT = Path(__file__).resolve().parent.parent
 # Facts of a machine that can train on a GPU.
 GPU: Dict[str, Any] = {
     "gpus": ["A100, 535.1"],
@@ -41,6 +43,7 @@ class Simulated(Machine):
             "libraries": [],
             "chips": [],
             "gpus": [],
+            "repository": ROOT,
             "compiler": "g++ (Debian 12.2.0-14) 12.2.0",
             "capabilities": [],
             "nvcc": None,
@@ -75,6 +78,9 @@ class Simulated(Machine):
 
     def gpus(self) -> List[str]:
         return self.facts["gpus"]
+
+    def repository(self) -> Path:
+        return self.facts["repository"]
 
     def compiler(self) -> Optional[str]:
         return self.facts["compiler"]
@@ -184,6 +190,27 @@ def test_a_gpu_machine(changes: Dict[str, Any], subject: str, verdict: str, said
     finding = examined("GPU", **{**GPU, **changes})[subject]
     assert finding.verdict == verdict
     assert said in f"{finding.found}, {finding.cure}"
+
+
+def test_scripts_with_the_line_endings_of_windows(tmp_path: Path) -> None:
+    script = tmp_path / "scripts" / "train.sh"
+    script.parent.mkdir()
+    script.write_bytes(b"set -euo pipefail\r\necho works\r\n")
+    finding = examined(repository=tmp_path)["scripts"]
+    assert (finding.verdict, finding.found[:16]) == ("broken", "scripts/train.sh")
+    subprocess.run(["bash", "-c", finding.cure], check=True)
+    assert subprocess.run(["bash", script], capture_output=True).stdout == b"works\n"
+    assert "scripts" not in examined(repository=tmp_path)
+
+
+def test_a_clone_has_them_not_whatever_git_is_set_to(tmp_path: Path) -> None:
+    if not (ROOT / ".git").exists():
+        pytest.skip("not a clone")
+    git = ["git", "-c", "core.autocrlf=true"]
+    subprocess.run([*git, "clone", "-q", "--shared", ROOT, tmp_path / "clone"], check=True)
+    assert "scripts" not in examined(repository=tmp_path / "clone")
+    digits = (tmp_path / "clone/src/data/digits.npz").read_bytes()
+    assert digits == (ROOT / "src/data/digits.npz").read_bytes()
 
 
 def test_nvidias_tools_are_read(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

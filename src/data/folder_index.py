@@ -77,7 +77,7 @@ def list_images(folder: str, extensions: Tuple[str, ...]) -> List[bytes]:
             for e in entries
             if e.name.lower().endswith(extensions) and not e.name.startswith(".") and not e.is_dir()
         )
-    return [name.encode("utf-8", "surrogateescape") for name in names]
+    return [os.fsencode(name) for name in names]
 
 
 def to_listing(class_names: Sequence[str], images: Sequence[Sequence[bytes]]) -> Listing:
@@ -153,7 +153,7 @@ def _read_cache(path: Path) -> Optional[Tuple[Listing, _Stamps]]:
         with np.load(path, allow_pickle=False) as arrays:
             if int(arrays["format"]) != _FORMAT:
                 return None
-            text = arrays["class_names"].tobytes().decode("utf-8", "surrogateescape")
+            text = os.fsdecode(arrays["class_names"].tobytes())
             columns = (arrays[name] for name in ("counts", "lengths", "names"))
             listing, stamps = Listing(text.split("\0"), *columns), arrays["stamps"]
     except (OSError, KeyError, ValueError, EOFError, zipfile.BadZipFile):
@@ -167,7 +167,7 @@ def _read_cache(path: Path) -> Optional[Tuple[Listing, _Stamps]]:
 
 
 def _write_cache(places: Sequence[Path], listing: Listing, stamps: _Stamps) -> None:
-    text = "\0".join(listing.class_names).encode("utf-8", "surrogateescape")
+    text = os.fsencode("\0".join(listing.class_names))
     columns = {name: getattr(listing, name) for name in ("counts", "lengths", "names")}
     columns["class_names"] = np.frombuffer(text, np.uint8)
     # Neither place is worth an error: the images can be listed without a cache.

@@ -5,6 +5,7 @@ Or `root/<class>/<image>` alone, of which a share is set aside for validation.
 
 from __future__ import annotations
 
+import os
 import zlib
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -56,7 +57,7 @@ class ImageFolder:
         """`<class>/<image>`."""
         start = int(self.ends[index - 1]) if index else 0
         name = self.names[start : int(self.ends[index])].tobytes()
-        return f"{self.class_names[self.labels[index]]}/{name.decode('utf-8', 'surrogateescape')}"
+        return f"{self.class_names[self.labels[index]]}/{os.fsdecode(name)}"
 
     def read_bytes(self, index: int) -> bytes:
         """The file as it is.

@@ -29,6 +29,7 @@ def diagnose(machine: Machine, *, target: Optional[str], probe: bool, root: Path
         host.check_avx512,
         host.check_shared_memory,
         host.check_open_files,
+        host.check_line_endings,
         host.check_compiler,
         host.check_rank_table,
     ]

@@ -7,6 +7,7 @@ import re
 from pathlib import Path
 from typing import Optional
 
+from ..errors import some_of
 from .machine import PIP, Finding, Machine
 
 _GIB = 1024**3
@@ -90,6 +91,18 @@ def check_compiler(machine: Machine) -> Finding:
         cure = "apt-get install g++-9 && export CXX=g++-9 (CentOS 7: devtoolset-9)"
         return Finding("C++ compiler", "note", found, cure)
     return Finding("C++ compiler", "ok", said)
+
+
+def check_line_endings(machine: Machine) -> Optional[Finding]:
+    root = machine.repository()
+    scripts = [
+        path for glob in ("scripts/*.sh", "*/build.sh", ".ci/run") for path in root.glob(glob)
+    ]
+    wrong = [str(path.relative_to(root)) for path in scripts if b"\r\n" in path.read_bytes()]
+    if not wrong:
+        return None
+    found = f"{some_of(wrong)}: lines end as on Windows, at which bash stumbles (set: pipefail)"
+    return Finding("scripts", "broken", found, f"cd {root} && sed -i 's/\\r$//' {' '.join(wrong)}")
 
 
 def check_open_files(machine: Machine) -> Finding:

@@ -146,6 +146,10 @@ class Machine:
         path = Path("/proc/cpuinfo")
         return path.read_text(encoding="utf-8") if path.exists() else ""
 
+    def repository(self) -> Path:
+        """The folder of the programs and scripts."""
+        return Path(__file__).resolve().parents[2]
+
     def cores(self) -> int:
         return os.cpu_count() or 1
 
@@ -160,9 +164,10 @@ class Machine:
     def train_three_steps(self, target: str) -> Tuple[bool, str]:
         """(whether it worked, the last line) of a process of its own, which may crash."""
         command = [sys.executable, "-c", _PROBE.format(package=_PACKAGE, target=target)]
-        root = Path(__file__).resolve().parents[2]
         try:
-            done = subprocess.run(command, cwd=root, capture_output=True, text=True, timeout=300)
+            done = subprocess.run(
+                command, cwd=self.repository(), capture_output=True, text=True, timeout=300
+            )
         except subprocess.TimeoutExpired:
             return False, "no answer in 300 s"
         lines = (done.stdout if done.returncode == 0 else done.stderr).strip().splitlines()

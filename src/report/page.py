@@ -11,8 +11,9 @@ from typing import Any, Dict, List, Optional, Sequence, Tuple
 import numpy as np
 
 from ..errors import UserError
+from ..runs.fonts import Fonts, create_figure
 from ..runtime.files import write_json, write_whole
-from ..runtime.text import to_utf8, without_surrogates
+from ..runtime.text import to_utf8
 from .outcomes import Collector, Outcomes, real_accuracy, summary, write_outcomes
 from .pictures import Tile, contact_sheet
 
@@ -144,15 +145,6 @@ def _picture(pictures: Dict[str, bytes], name: str) -> str:
     return f'<img alt="{name}" src="data:image/png;base64,{data}">'
 
 
-def _figure(width: float, height: float) -> Tuple[Any, Any]:
-    import matplotlib
-
-    matplotlib.use("Agg")
-    from matplotlib import pyplot
-
-    return pyplot.subplots(figsize=(width, height), layout="constrained")
-
-
 def _png(figure: Any) -> bytes:
     from matplotlib import pyplot
 
@@ -164,7 +156,7 @@ def _png(figure: Any) -> bytes:
 
 def _reliability(outcomes: Outcomes) -> bytes:
     calibration = outcomes.calibration()
-    figure, axes = _figure(6, 5)
+    figure, axes = create_figure(figsize=(6, 5))
     used = calibration.images > 0
     share = calibration.images[used] / max(1, calibration.images.sum())
     axes.plot([0, 1], [0, 1], "--", color="grey", label="calibrated")
@@ -182,11 +174,12 @@ def _confusion(outcomes: Outcomes) -> bytes:
     matrix = outcomes.confusion()
     classes = len(matrix)
     side = min(11.0, 3.5 + 0.25 * classes)
-    figure, axes = _figure(side, side * 0.9)
+    figure, axes = create_figure(figsize=(side, side * 0.9), texts=outcomes.class_names)
     shares = matrix / np.maximum(matrix.sum(axis=1, keepdims=True), 1)
     picture = axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
     size = 9 if classes <= 30 else 5
-    names = [without_surrogates(name[:20]) for name in outcomes.class_names]
+    fonts = Fonts(outcomes.class_names)
+    names = [fonts.drawable(name)[:20] for name in outcomes.class_names]
     axes.set_xticks(range(classes), names, rotation=90, fontsize=size)
     axes.set_yticks(range(classes), names, fontsize=size)
     axes.set(xlabel="predicted", ylabel="true")

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple, Optional, Sequence
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from ..runtime.text import without_surrogates
+from ..runs.fonts import Fonts
 
 TILE = 176  # side of an image on the sheet, pixels
 _LINE, _GAP, _FONT_SIZE = 15, 8, 12
@@ -36,7 +36,7 @@ def contact_sheet(tiles: Sequence[Tile], *, columns: int = 5) -> Image.Image:
     rows = -(-len(tiles) // columns)
     sheet = Image.new("RGB", (columns * width + _GAP, rows * height + _GAP), _PAPER)
     draw = ImageDraw.Draw(sheet)
-    font = _font()
+    pen = _Pen(draw, [text for tile in tiles for text in tile.caption])
     for index, tile in enumerate(tiles):
         left, top = _GAP + index % columns * width, _GAP + index // columns * height
         sheet.paste(_fitting_image(tile.image), (left, top))
@@ -44,16 +44,35 @@ def contact_sheet(tiles: Sequence[Tile], *, columns: int = 5) -> Image.Image:
             colour = (30, 140, 60) if tile.good else (200, 40, 40)
             draw.rectangle((left - 2, top - 2, left + TILE + 1, top + TILE + 1), None, colour, 2)
         for number, text in enumerate(tile.caption):
-            line = top + TILE + 3 + number * _LINE
-            draw.text((left, line), _fitting_text(text, font), fill=_INK, font=font)
+            pen.write(left, top + TILE + 3 + number * _LINE, text)
     return sheet
 
 
-def _font() -> Any:
-    try:
-        return ImageFont.load_default(_FONT_SIZE)
-    except TypeError:  # Pillow 9, which goes with MindSpore 2.0, has one size
-        return ImageFont.load_default()
+class _Pen:
+    """Writes lines of a tile's width, each character in a font that has it."""
+
+    def __init__(self, draw: Any, texts: Sequence[str]) -> None:
+        self._draw = draw
+        self._fonts = Fonts(texts)
+        faces = self._fonts.faces
+        self._faces = {face.path: ImageFont.truetype(face.path, _FONT_SIZE) for face in faces}
+
+    def write(self, left: float, top: int, text: str) -> None:
+        for path, part in self._fonts.runs(self._fitting(text.replace("\n", " "))):
+            font = self._faces[path]
+            # On one base line, whatever the heights of the fonts.
+            self._draw.text((left, top + _FONT_SIZE), part, fill=_INK, font=font, anchor="ls")
+            left += font.getlength(part)
+
+    def _width(self, text: str) -> float:
+        return sum(self._faces[path].getlength(part) for path, part in self._fonts.runs(text))
+
+    def _fitting(self, text: str) -> str:
+        if self._width(text) <= TILE:
+            return text
+        while text and self._width(text + "...") > TILE:
+            text = text[:-1]
+        return text + "..."
 
 
 def _fitting_image(pixels: np.ndarray) -> Image.Image:
@@ -62,15 +81,6 @@ def _fitting_image(pixels: np.ndarray) -> Image.Image:
     scale = TILE / max(image.size)
     width, height = (max(1, round(side * scale)) for side in image.size)
     return image.resize((width, height), Image.Resampling.BICUBIC)
-
-
-def _fitting_text(text: str, font: Any) -> str:
-    text = without_surrogates(text).replace("\n", " ")
-    if font.getlength(text) <= TILE:
-        return text
-    while text and font.getlength(text + "...") > TILE:
-        text = text[:-1]
-    return text + "..."
 
 
 def overlay(image: np.ndarray, heat: np.ndarray) -> np.ndarray:

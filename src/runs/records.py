@@ -9,11 +9,12 @@ import io
 import logging
 import os
 from pathlib import Path
-from typing import Any, BinaryIO, Dict, List, Mapping, Optional, Tuple
+from typing import Any, BinaryIO, Dict, Iterable, List, Mapping, Optional, Tuple
 
 from ..errors import TrainingFailed
 from ..runtime.files import replacing, what_helps
 from ..runtime.text import without_surrogates
+from .fonts import Fonts, create_figure
 from .tensorboard_events import TensorBoardEvents
 
 _LOGGER = logging.getLogger(__name__)
@@ -160,7 +161,7 @@ def draw_runs(
     from matplotlib.lines import Line2D
 
     legend_rows = -(-len(runs) // _LEGEND_COLUMNS)
-    figure, panels = _panels(height=4 + 0.2 * legend_rows)
+    figure, panels = _panels(height=4 + 0.2 * legend_rows, texts=runs)
     for index, rows in enumerate(runs.values()):
         colour = f"C{index % 10}"
         lines = ((0, "loss", "-"), (0, "val_loss", "o--"), (1, "lr", "-"), (2, "top1", "o-"))
@@ -170,7 +171,7 @@ def draw_runs(
     panels[1].set_title("learning rate", fontsize=10)
     panels[2].set_title("validation top-1 (dashed: averaged weights)", fontsize=10)
     keys = [Line2D([], [], color=f"C{index % 10}") for index in range(len(runs))]
-    names = [without_surrogates(name) for name in runs]
+    names = list(map(Fonts(runs).drawable, runs))
     figure.legend(keys, names, loc="outside lower center", ncol=_LEGEND_COLUMNS, fontsize=8)
     _save(figure, panels, picture, against=against)
 
@@ -181,13 +182,8 @@ def _points(
     return [(float(row[against]), float(row[key])) for row in rows if row.get(key)]
 
 
-def _panels(height: float = 4.0) -> Tuple[Any, Any]:
-    import matplotlib
-
-    matplotlib.use("Agg")
-    from matplotlib import pyplot
-
-    figure, panels = pyplot.subplots(1, 3, figsize=(13, height), layout="constrained")
+def _panels(height: float = 4.0, texts: Iterable[str] = ()) -> Tuple[Any, Any]:
+    figure, panels = create_figure(1, 3, texts=texts, figsize=(13, height))
     panels[0].set_ylabel("cross entropy")
     panels[2].set_ylabel("percent")
     return figure, panels

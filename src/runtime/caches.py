@@ -16,8 +16,11 @@ import tempfile
 from pathlib import Path
 from typing import Iterator, Mapping, Optional
 
+from ..errors import UserError
+
 _LOGGER = logging.getLogger(__name__)
 
+_IN_MEMORY = Path("/dev/shm")
 _NAME = "mindspore-vision-classifiers"
 
 
@@ -34,7 +37,11 @@ def use_cache_folders() -> None:
     """Tells numba, matplotlib and child processes where caches go, when it is not the usual place.
 
     Says so in one line. What the user has set stays.
+
+    Raises:
+        UserError: there is no folder for temporary files, without which Python does little.
     """
+    _provide_temporary_folder()
     users = _users_folder(os.environ)
     folder = users if users is not None and _is_writable(users) else _temporary_folder()
     if folder is None:
@@ -73,6 +80,19 @@ def _has_matplotlib_folder(environment: Mapping[str, str]) -> bool:
     home = _home(environment)
     settings = environment.get("XDG_CONFIG_HOME") or (home / ".config" if home else None)
     return settings is not None and _is_writable(Path(settings, "matplotlib"))
+
+
+def _provide_temporary_folder() -> None:
+    try:
+        tempfile.gettempdir()
+    except FileNotFoundError as error:
+        # Read-only containers have this one still.
+        if not _is_writable(_IN_MEMORY):
+            raise UserError(
+                "no folder for temporary files can be written (/tmp, /var/tmp); mount one, or set "
+                "TMPDIR to one"
+            ) from error
+        tempfile.tempdir = os.environ["TMPDIR"] = str(_IN_MEMORY)
 
 
 def _temporary_folder() -> Optional[Path]:

@@ -147,8 +147,8 @@ def _run(work: Callable[[], Any], *, debug: bool, origins: Mapping[str, str]) ->
     # A line that a full disk does not take is no reason for a traceback on the screen.
     logging.raiseExceptions = False
     escape_on_screen()
-    use_cache_folders()
     try:
+        use_cache_folders()
         with signals_end_this():
             code = work() or 0
             sys.stdout.flush()
