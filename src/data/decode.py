@@ -84,7 +84,7 @@ class Decoder:
                 image.load()
                 turned = ImageOps.exif_transpose(image) if self.turns else image
                 return _to_rgb(turned)
-        except BadImageError:
+        except (BadImageError, MemoryError):
             raise
         # Pillow's readers raise nearly anything on damaged bytes: OSError, SyntaxError,
         # ValueError, struct.error, zlib.error.

@@ -73,6 +73,14 @@ def max_device_memory() -> int:
     return int(runtime.max_memory_allocated())
 
 
+def device_memory() -> int:
+    """Bytes that the device has; 0 where the framework does not tell."""
+    hal = getattr(ms, "hal", None)
+    with contextlib.suppress(RuntimeError, ValueError, AttributeError):
+        return int(hal.get_device_properties(0).total_memory)  # type: ignore[union-attr]
+    return 0
+
+
 def start_profiler(folder: Path) -> Any:
     """MindSpore's profiler, running; `stop()` and `analyse()` end it."""
     return ms.Profiler(output_path=str(folder), start_profile=True)

@@ -24,6 +24,7 @@ from typing import (
 
 from ..errors import StoppedBySignal, TrainingFailed, UserError, suggestion
 from .caches import use_cache_folders
+from .memory import lack_explained
 from .standard_streams import drop_output, has_no_reader, open_standard_streams
 from .stop_signal import ended_by, signals_end_this
 from .text import escape_on_screen
@@ -50,7 +51,8 @@ def run_entry_point(
     from ..args import Config, parse_args
 
     config = parse_args(argv, config_type or Config)
-    return _run(lambda: work(config), debug=config.run.debug, origins=config.origins)
+    explained = lack_explained(config)(work)
+    return _run(lambda: explained(config), debug=config.run.debug, origins=config.origins)
 
 
 def _placed(message: str, origins: Mapping[str, str]) -> str:
@@ -137,7 +139,8 @@ def run_parsed(
 ) -> int:
     """The same for arguments that are parsed already, maybe beside a recipe."""
     debug = getattr(arguments, "debug", False)
-    return _run(lambda: work(arguments), debug=debug, origins=config.origins if config else {})
+    explained, origins = lack_explained(config)(work), config.origins if config else {}
+    return _run(lambda: explained(arguments), debug=debug, origins=origins)
 
 
 def _run(work: Callable[[], Any], *, debug: bool, origins: Mapping[str, str]) -> int:
