@@ -13,7 +13,6 @@ from typing import Any, BinaryIO, Dict, Iterable, List, Mapping, Optional, Tuple
 
 from ..errors import TrainingFailed
 from ..runtime.files import replacing, what_helps
-from ..runtime.text import without_surrogates
 from .fonts import Fonts, create_figure
 from .tensorboard_events import TensorBoardEvents
 
