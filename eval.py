@@ -1,6 +1,6 @@
-"""Evaluate a checkpoint: `python eval.py --config src/configs/NAME.yaml --pretrained FILE.ckpt`.
+"""Evaluate a checkpoint: `python eval.py --pretrained FILE.ckpt [--KEY VALUE ...]`.
 
-With `--mindir FILE.mindir` a file of export.py instead.
+With `--mindir FILE.mindir --data_url DIR` a file of export.py instead.
 """
 
 from __future__ import annotations
@@ -10,60 +10,107 @@ import math
 import sys
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, Optional, Sequence
+from typing import Any, NamedTuple, Optional, Sequence
 
 # Which `python -P` does not do.
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 
-from src.args import EvalRun
+from src.args import EvalRun, replace
+from src.configs.parser import COMMAND_LINE
+from src.data.classes import TrainedClasses
 from src.errors import UserError
 from src.runtime.device import setup_device
 from src.runtime.entry import run_entry_point
-from src.runtime.files import write_json
 from src.storage.staging import localize_output, stage_inputs, uploads
 
 
 def evaluate_network(config: EvalRun) -> None:
-    """Prints one line of scores over the validation set and writes report.json."""
+    """Prints one line of scores over the validation set, and writes them beside the weights."""
     if bool(config.model.pretrained) == bool(config.evaluation.mindir):
         raise UserError("eval.py needs --pretrained FILE.ckpt or --mindir FILE.mindir, one of them")
-    train_url = config.train.train_url
-    config = localize_output(stage_inputs(config), continues=False)
+    given = _with_own_folder(config)
+    config = localize_output(stage_inputs(given), continues=False)
     world = setup_device(config.run, seed=config.train.seed)
     from src.data.imagenet import create_dataset
     from src.runtime.float_status import create_float_status
-    from src.serving.exported_network import open_mindir
-    from src.trainer.build import build_eval_net
     from src.trainer.evaluate import evaluate
-    from src.trainer.open_checkpoint import open_checkpoint
 
-    checkpoint = None
-    if config.evaluation.mindir:
-        net, config = open_mindir(config)
-    else:
-        network, config, checkpoint = open_checkpoint(config)
-        net = build_eval_net(config, network)
-    dataset = create_dataset(config, False, world.rank, world.size)
+    weights = _open(config)
+    net, config = weights.net, weights.config
+    _check_data(config)
+    dataset = create_dataset(config, False, world.rank, world.size, trained=weights.trained)
     if config.evaluation.report:
         if world.size > 1:
             raise UserError(
                 f"report {config.evaluation.report!r}: is made by one process, not several"
             )
-        result = _write_report(config, checkpoint, net, dataset)
+        result = _write_report(config, weights.checkpoint, net, dataset)
     else:
         status = create_float_status(config.run)
         result = evaluate(net, dataset, world, float_status=status)
     if world.is_main:
-        with uploads(train_url, config, is_main=True):
-            _write_result(config, result)
+        with uploads(given.train.train_url, config, is_main=True):
+            _write_result(config, result, is_local=_source(given) == _source(config))
+
+
+class _Weights(NamedTuple):
+    """What is evaluated: a network behind the normalisation, and what its file says."""
+
+    net: Any
+    config: EvalRun
+    checkpoint: Any  # None: an exported file
+    trained: TrainedClasses
+
+
+def _open(config: EvalRun) -> _Weights:
+    from src.serving.exported_network import open_mindir
+    from src.trainer.build import build_eval_net
+    from src.trainer.open_checkpoint import open_checkpoint
+
+    if config.evaluation.mindir:
+        net, config, record = open_mindir(config)
+        trained = record.trained_classes(f"mindir {config.evaluation.mindir!r}")
+        return _Weights(net, config, None, trained)
+    network, config, checkpoint = open_checkpoint(config)
+    net = build_eval_net(config, network)
+    return _Weights(net, config, checkpoint, checkpoint.trained_classes())
+
+
+def _with_own_folder(config: EvalRun) -> EvalRun:
+    """A train_url is where scores go only when it is given for this evaluation: that of a recipe
+    is the folder of a run, maybe another than the weights are of."""
+    if config.origins["train_url"] == COMMAND_LINE:
+        return config
+    return replace(config, train_url=None)
+
+
+def _check_data(config: EvalRun) -> None:
+    """Says what is evaluated on, where the weights say it themselves.
+
+    Raises:
+        UserError: they were trained on data that is not here.
+    """
+    url, origin = config.data.data_url, config.origins["data_url"]
+    if origin != _source(config):
+        return
+    if config.data.set != "Digits" and not Path(url).exists():
+        raise UserError(
+            f"data_url {url!r}: {origin} was trained on it, but it is not here; give --data_url"
+        )
+    logging.getLogger(__name__).info("data of the weights: %s %s", config.data.set, url)
 
 
 def _source(config: EvalRun) -> str:
     return str(config.evaluation.mindir or config.model.pretrained)
 
 
-def _write_result(config: EvalRun, result: Any) -> None:
-    from src.runs.folder import run_folder
+def _write_result(config: EvalRun, result: Any, *, is_local: bool) -> None:
+    """Prints the scores, and writes them into train_url or else beside the weights.
+
+    Args:
+        is_local: the weights were not brought here from a URL.
+    """
+    from src.report.evaluation_file import evaluation_name, write_evaluation
 
     source = _source(config)
     if not math.isfinite(result.loss):
@@ -76,18 +123,28 @@ def _write_result(config: EvalRun, result: Any) -> None:
         f"top-1 {result.top1:.3f} %  top-5 {result.top5:.3f} %  loss {result.loss:.4f}  "
         f"images {result.images}  {config.model.arch}  {source}"
     )
-    folder = run_folder(config)
-    folder.mkdir(parents=True, exist_ok=True)
-    report = {
+    logger = logging.getLogger(__name__)
+    given = config.train.train_url
+    if given is None and not is_local:
+        logger.info("the weights are at a URL: give --train_url for a file of the scores")
+        return
+    content = {
         "arch": config.model.arch,
         "checkpoint": source,
         "weights": "ema" if config.train.ema else "raw",
+        "set": config.data.set,
         "data_url": config.data.data_url,
         **asdict(result),
     }
-    path = folder / "report.json"
-    write_json(path, report)
-    logging.getLogger(__name__).info("wrote %s", path)
+    name = evaluation_name(Path(source), weights=content["weights"], data_url=config.data.data_url)
+    try:
+        path = write_evaluation(Path(given or Path(source).parent), name, content)
+    except OSError as error:
+        if given is not None:
+            raise UserError(f"train_url {given!r}: cannot be written ({error})") from error
+        logger.warning("no file of the scores (%s); --train_url gives it a folder", error)
+        return
+    logger.info("wrote %s", path)
 
 
 def _write_report(config: EvalRun, checkpoint: Any, eval_net: Any, dataset: Any) -> Any:
@@ -128,8 +185,15 @@ def _write_report(config: EvalRun, checkpoint: Any, eval_net: Any, dataset: Any)
     return passes[0][0].result
 
 
+def completed(config: EvalRun) -> EvalRun:
+    """The recipe with what the file of weights says."""
+    from src.serving.complete_config import complete_by_file
+
+    return complete_by_file(config)
+
+
 def main(argv: Optional[Sequence[str]] = None) -> int:
-    return run_entry_point(evaluate_network, argv, EvalRun)
+    return run_entry_point(evaluate_network, argv, EvalRun, complete=completed)
 
 
 if __name__ == "__main__":

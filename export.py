@@ -28,8 +28,15 @@ def export(config: ExportRun) -> None:
     export_checkpoint(config)
 
 
+def completed(config: ExportRun) -> ExportRun:
+    """The recipe with what the checkpoint says."""
+    from src.serving.complete_config import complete_by_file
+
+    return complete_by_file(config)
+
+
 def main(argv: Optional[Sequence[str]] = None) -> int:
-    return run_entry_point(export, argv, ExportRun)
+    return run_entry_point(export, argv, ExportRun, complete=completed)
 
 
 if __name__ == "__main__":

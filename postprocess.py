@@ -17,6 +17,8 @@ from src.runtime.files import write_json
 from src.serving.result_files import read_labels, score_results
 from src.settings.programs import DATASET_NAMES
 
+SCORES = "inference_scores.json"
+
 
 def create_parser() -> CommandParser:
     """The options."""
@@ -39,7 +41,7 @@ def create_parser() -> CommandParser:
 
 
 def postprocess(options: argparse.Namespace) -> None:
-    """Prints the two scores and writes report.json beside the results."""
+    """Prints the two scores and writes inference_scores.json beside the results."""
     labels = read_labels(options.label_file)
     asked = DATASET_NAMES[options.dataset_name]
     if labels.dataset_name != asked:
@@ -48,9 +50,16 @@ def postprocess(options: argparse.Namespace) -> None:
             f"{labels.dataset_name}; give --dataset_name {labels.dataset_name.lower()}"
         )
     result = score_results(options.result_dir, labels)
-    report = {"result_dir": str(options.result_dir), "dataset_name": asked, **asdict(result)}
-    path = options.result_dir / "report.json"
-    write_json(path, report)
+    write_json(
+        options.result_dir / SCORES,
+        {
+            "kind": "inference",
+            "version": 1,
+            "result_dir": str(options.result_dir),
+            "dataset_name": asked,
+            **asdict(result),
+        },
+    )
     print(f"Top1 acc: {result.top1 / 100:.5f}")
     print(f"Top5 acc: {result.top5 / 100:.5f}")
 

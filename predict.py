@@ -124,11 +124,18 @@ def create_parser() -> CommandParser:
     return parser
 
 
+def completed(config: PredictRun) -> PredictRun:
+    """The recipe with what the file of weights says."""
+    from src.serving.complete_config import complete_by_file
+
+    return complete_by_file(config)
+
+
 def main(argv: Optional[Sequence[str]] = None) -> int:
     parser = create_parser()
     # What is no option of this program is a key of the recipe, and is checked there.
     arguments, keys = parser.parse_with_keys(argv)
-    config = parse_args(keys, PredictRun)
+    config = parse_args(keys, PredictRun, complete=completed)
     return run_parsed(lambda arguments: predict(arguments, config), arguments, config)
 
 

@@ -13,26 +13,30 @@ from typing import Optional, Sequence, Tuple
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 
 from src.args import PreprocessRun, replace
+from src.data.classes import TrainedClasses
 from src.runtime.entry import run_entry_point
 from src.settings.programs import DATASET_NAMES
 
 
-def inputs_recipe(config: PreprocessRun) -> Tuple[PreprocessRun, int]:
-    """The recipe of the inputs, and how many images each file has."""
+def inputs_recipe(
+    config: PreprocessRun,
+) -> Tuple[PreprocessRun, int, Optional[TrainedClasses]]:
+    """The recipe of the inputs, how many images each file has, and the network's classes."""
     from src.serving.export_record import read_record
 
     batch_size = config.serving_batch()
     options = config.preprocess
-    values = {}
+    values, trained = {}, None
     if options.for_mindir:
         record = read_record(Path(options.for_mindir))
         values = record.settings()
+        trained = record.trained_classes(f"for_mindir {options.for_mindir!r}")
         batch_size = record.batch_size or batch_size
     if options.dataset_name:
         values["set"] = DATASET_NAMES[options.dataset_name.lower()]
     if options.data_path:
         values["data_url"] = options.data_path
-    return replace(config, **values), batch_size
+    return replace(config, **values), batch_size, trained
 
 
 def preprocess(config: PreprocessRun) -> None:
@@ -40,13 +44,13 @@ def preprocess(config: PreprocessRun) -> None:
     from src.serving.input_files import write_inputs
     from src.storage.staging import stage_inputs
 
-    config, batch_size = inputs_recipe(config)
+    config, batch_size, trained = inputs_recipe(config)
     config = stage_inputs(config)
     if not (config.model.num_classes and config.model.image_size):
         from src.checkpoints.complete_config import complete_by_data
 
         config = complete_by_data(config)
-    count = write_inputs(config, batch_size=batch_size)
+    count = write_inputs(config, batch_size=batch_size, trained=trained)
     print(f"wrote {count} inputs of {batch_size} to {config.preprocess.result_path}")
 
 

@@ -40,11 +40,16 @@ def _train(
 ) -> None:
     from src.data.imagenet import create_dataset
     from src.trainer.dry_run import dry_run, profile
+    from src.trainer.resuming import check_same_data
     from src.trainer.run import build_run, build_trainer
 
     run = build_run(config, world)
     rank, size = world.rank, world.size
-    train_set = create_dataset(config, True, rank, size, start_step=run.state.step)
+    trained = run.resumed.trained_classes("resume") if run.resumed else None
+    start = run.state.step
+    train_set = create_dataset(config, True, rank, size, start_step=start, trained=trained)
+    if run.resumed:
+        check_same_data(config, run.resumed, train_set, world)
     val_set = create_dataset(config, False, rank, size)
     if config.train.dry_run:
         return dry_run(config, run, (train_set, val_set))

@@ -14,6 +14,7 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from src.data.classes import describe_difference
 from src.errors import UserError
 from src.runtime.entry import CommandParser, run_command
 from src.runtime.files import check_output
@@ -25,7 +26,7 @@ averages and its counters are left out."""
 Arrays = Dict[str, np.ndarray]
 
 # What a checkpoint says of its network, as opposed to the state of a run.
-NETWORK_META = ("arch", "num_classes", "img_size", "config")
+NETWORK_META = ("arch", "num_classes", "img_size", "config", "naming", "class_names", "class_order")
 
 
 def average(arguments: argparse.Namespace) -> None:
@@ -84,6 +85,13 @@ def _average(paths: Sequence[Path], output: Path, *, ema: bool) -> None:
 
 def _check_same_network(first: Any, other: Any, due: Arrays, held: Arrays) -> None:
     shapes = [{name: array.shape for name, array in arrays.items()} for arrays in (due, held)]
+    names = [checkpoint.meta.get("class_names") for checkpoint in (first, other)]
+    difference = describe_difference(*names) if all(names) else None
+    if difference:
+        raise UserError(
+            f"checkpoint {str(other.path)!r}: its classes (here) differ from those of {first.path} "
+            f"(there): {difference}; average checkpoints of one data set"
+        )
     archs = [checkpoint.meta.get("arch") for checkpoint in (first, other)]
     if shapes[0] == shapes[1] and archs[0] == archs[1]:
         return

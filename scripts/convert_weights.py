@@ -14,6 +14,8 @@ from typing import Any, Dict, Optional, Sequence, Tuple
 # A script's own folder is on the path, the repository is not.
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from src.data.classes import CLASS_ORDERS, sort_classes
+from src.errors import UserError
 from src.runtime.entry import CommandParser, run_command
 
 DESCRIPTION = """\
@@ -21,7 +23,10 @@ PyTorch -> MindSpore: reads .pth, .pth.tar, .pt, .bin, lightning's .ckpt (with t
 .safetensors, .npz and the .index.json of weights in pieces, named as by timm or by the authors, and
 writes a .ckpt that train.py and eval.py take as --pretrained. MindSpore -> PyTorch (--to torch):
 reads a .ckpt and writes .safetensors with timm's names (CCT, CVT and ViT-Lite: the authors'). Every
-tensor of the network must have its place."""
+tensor of the network must have its place.
+
+Weights that learnt your own classes: --data_url or --class_names records what they are called,
+which eval.py and train.py compare with their data."""
 
 SUFFIXES = {"mindspore": ".ckpt", "torch": ".safetensors"}
 
@@ -52,6 +57,20 @@ def _parser() -> CommandParser:
         type=int,
         help="side of the images (default: that of the weights' positions)",
     )
+    classes = parser.add_mutually_exclusive_group()
+    classes.add_argument(
+        "--class_names", type=Path, help="names of the classes by label: one a line, or JSON"
+    )
+    classes.add_argument(
+        "--data_url", type=Path, help="folder of class folders that the weights learnt"
+    )
+    parser.add_argument(
+        "--class_order",
+        choices=CLASS_ORDERS,
+        default="natural",
+        help="how the weights' trainer sorted the folders of data_url: timm naturally, torchvision "
+        "by code points (default: %(default)s)",
+    )
     return parser
 
 
@@ -63,7 +82,6 @@ def main(argv: Optional[Sequence[str]] = None) -> int:
 def convert(arguments: argparse.Namespace) -> None:
     """One direction or the other, after checks that cost nothing."""
     from src.args import RunConfig
-    from src.errors import UserError
     from src.runtime.device import setup_device
     from src.runtime.files import check_output
 
@@ -72,6 +90,10 @@ def convert(arguments: argparse.Namespace) -> None:
         value = getattr(arguments, option)
         if value is not None and value < 1:
             raise UserError(f"{option} {value}: expected 1 or more")
+    if arguments.to == "torch" and (arguments.class_names or arguments.data_url):
+        raise UserError(
+            "class_names, data_url: are recorded in a .ckpt; leave them out with --to torch"
+        )
     setup_device(RunConfig(), seed=1)
     if arguments.to == "torch":
         _to_torch(arguments)
@@ -100,6 +122,7 @@ def _to_mindspore(arguments: argparse.Namespace) -> None:
         "source": path.name,
         "naming": naming.source,
         "ema": arguments.ema,
+        **_classes_of(arguments, network.num_classes),
     }
     save_checkpoint(arguments.output, network.get_parameters(), meta)
     _report(arguments, network, f"{family_of(arch).title}, named as by {naming.source}")
@@ -127,10 +150,32 @@ def _read(arguments: argparse.Namespace) -> Tuple[Any, Dict[str, Any], Any]:
     return network, arrays, naming
 
 
+def _classes_of(arguments: argparse.Namespace, num_classes: int) -> Dict[str, Any]:
+    """What the checkpoint says of its classes: their names, and which order of folders that is."""
+    from src.data.image_folder import list_classes
+    from src.report.class_names import read_labels
+
+    if arguments.class_names:
+        source, names = arguments.class_names, read_labels(arguments.class_names, "class_names")
+    elif arguments.data_url:
+        source, names = arguments.data_url, list_classes(arguments.data_url)
+        names = sort_classes(names, arguments.class_order)
+    else:
+        return {}
+    if len(names) != num_classes:
+        raise UserError(
+            f"{source}: {len(names)} classes, but the network has {num_classes}; give the data or "
+            f"the names that the weights learnt, or --num_classes {len(names)}"
+        )
+    orders = [order for order in CLASS_ORDERS if sort_classes(names, order) == names]
+    return {"class_names": names, **({"class_order": orders[0]} if orders else {})}
+
+
 def _to_torch(arguments: argparse.Namespace) -> None:
     from src.checkpoints.checkpoint import read_checkpoint
     from src.checkpoints.weight_conversion import to_reference_names
     from src.checkpoints.weight_files import write_safetensors
+    from src.runtime.files import write_whole
 
     checkpoint = read_checkpoint(arguments.input)
     if arguments.ema:
@@ -142,12 +187,16 @@ def _to_torch(arguments: argparse.Namespace) -> None:
         to_reference_names(arrays, network), arguments.output, {"arch": arguments.arch}
     )
     _report(arguments, network, "a MindSpore checkpoint")
+    names = checkpoint.meta.get("class_names")
+    if names and names != sort_classes(names, "natural"):
+        path = arguments.output.with_suffix(".classes.txt")
+        write_whole(path, "".join(f"{name}\n" for name in names).encode("utf-8", "surrogateescape"))
+        print(f"{path}: timm sorts folders of these classes otherwise; give it --class-map {path}")
 
 
 def _network_of(meta: Dict[str, Any], arguments: argparse.Namespace) -> Any:
     """The network a checkpoint says it holds; options go before what it says."""
     from src.args import ModelConfig, from_yaml_text
-    from src.errors import UserError
     from src.models.registry import create_model
 
     arch, path = arguments.arch, str(arguments.input)

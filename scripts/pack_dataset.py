@@ -17,6 +17,7 @@ from typing import Optional, Sequence
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from src.data.classes import CLASS_ORDERS
 from src.errors import UserError
 from src.runtime.entry import CommandParser, run_command
 from src.runtime.files import file_sha256
@@ -48,7 +49,11 @@ def pack(arguments: argparse.Namespace) -> None:
     )
     for split in _SPLITS:
         source = scan_image_folder(
-            arguments.data_url, split, val_share=arguments.val_share, decoder=Decoder()
+            arguments.data_url,
+            split,
+            val_share=arguments.val_share,
+            class_order=arguments.class_order,
+            decoder=Decoder(),
         )
         manifest = pack_split(
             source, arguments.output / split, settings, num_workers=arguments.num_workers
@@ -114,6 +119,12 @@ def main(argv: Optional[Sequence[str]] = None) -> int:
         help="images of a file (default: %(default)s)",
     )
     parser.add_argument("--val_share", type=float, default=0.0, help="as in a recipe")
+    parser.add_argument(
+        "--class_order",
+        choices=CLASS_ORDERS,
+        default="code_point",
+        help="as in a recipe (default: %(default)s)",
+    )
     parser.add_argument(
         "--on_bad_image",
         choices=("raise", "skip"),

@@ -14,14 +14,14 @@ run=outputs/quickstart
 
 install_requirements requirements.txt
 "$PYTHON" train.py --config "$config" --train_url "$run" --resume auto
-"$PYTHON" eval.py --config "$config" --train_url "$run" --pretrained "$run/best.ckpt"
+"$PYTHON" eval.py --pretrained "$run/best.ckpt"
 cat <<EOF
 
 Everything is in $run:
   best.ckpt, last.ckpt   checkpoints (best and newest)
   metrics.csv            loss, learning rate and accuracy of every interval
   curves.png             the same as a picture
-  report.json            what eval.py measured on best.ckpt
+  eval_best_digits_val.json   what eval.py measured on best.ckpt
   config.yaml            the resolved recipe, with the origin of every value
 The images are in data/digits. A second call continues or evaluates again; remove $run to start anew.
 EOF

@@ -7,7 +7,19 @@ from __future__ import annotations
 
 import sys
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, Dict, List, NoReturn, Optional, Sequence, Type, TypeVar
+from typing import (
+    Any,
+    Callable,
+    ClassVar,
+    Dict,
+    List,
+    Mapping,
+    NoReturn,
+    Optional,
+    Sequence,
+    Type,
+    TypeVar,
+)
 
 from .configs import parser
 from .configs.parser import Entry, FieldError
@@ -23,6 +35,7 @@ from .settings.train import RunConfig, TrainConfig
 _CONFIG, _PRINT_CONFIG, _HELP = "config", "print_config", "help"
 # Spellings of the model zoo and customary ones; those of a key stand where it is declared.
 _ALIASES = {"--cct_config": _CONFIG, "-h": _HELP}
+_PROGRAM = "program"
 _RUN_MODELARTS = "run_modelarts"
 _HELP_HEAD = """\
 usage: PROGRAM [--config FILE] [--KEY VALUE ...]
@@ -52,7 +65,7 @@ class Config:
     optim: OptimConfig = field(default_factory=OptimConfig)
     train: TrainConfig = field(default_factory=TrainConfig)
     run: RunConfig = field(default_factory=RunConfig)
-    # key -> "default", "FILE:LINE", "command line", or "program" (`replace`)
+    # key -> "default", "FILE:LINE", "command line", a file of weights, or "program" (`replace`)
     origins: Dict[str, str] = field(default_factory=dict, compare=False)
 
     def __post_init__(self) -> None:
@@ -118,13 +131,23 @@ class PredictRun(Config):
     TRAINS: ClassVar[bool] = False
 
 
-def parse_args(argv: Optional[Sequence[str]] = None, config_type: Type[Config] = Config) -> Any:
+# What settles values that nobody has given, by the file of weights for instance.
+Completion = Callable[[Any], Any]
+
+
+def parse_args(
+    argv: Optional[Sequence[str]] = None,
+    config_type: Type[Config] = Config,
+    *,
+    complete: Optional[Completion] = None,
+) -> Any:
     """The configuration of a program: the defaults, under `--config FILE`, under the command line.
 
     Args:
         argv: the words after the program's name; None: those of `sys.argv`.
         config_type: Config, or a program's extension of it by sections of its own, which recipes
             may not have keys of.
+        complete: what else the program asks for values, so that `--print_config` shows them.
 
     Returns:
         A `config_type`.
@@ -136,7 +159,7 @@ def parse_args(argv: Optional[Sequence[str]] = None, config_type: Type[Config] =
     """
     arguments = list(sys.argv[1:] if argv is None else argv)
     try:
-        return _config_of(arguments, config_type)
+        return _config_of(arguments, config_type, complete)
     except UserError as error:
         if "--debug" in arguments:
             raise
@@ -150,8 +173,13 @@ def replace(config: AnyConfig, **values: Any) -> AnyConfig:
     Raises:
         UserError: an unknown key, or a value that is not allowed.
     """
+    return with_values(config, values, origin=_PROGRAM)
+
+
+def with_values(config: AnyConfig, values: Mapping[str, Any], *, origin: str) -> AnyConfig:
+    """The same; `origin` says where the values came from, in messages and `--print_config`."""
     entries = {key: Entry(value, config.origins[key]) for key, value in config.flat().items()}
-    entries.update({key: Entry(value, "program") for key, value in values.items()})
+    entries.update({key: Entry(value, origin) for key, value in values.items()})
     return parser.build(type(config), entries)
 
 
@@ -176,7 +204,9 @@ def from_yaml_text(text: str, name: str) -> Config:
     return parser.read_text(Config, text, name)
 
 
-def _config_of(arguments: List[str], config_type: Type[Config]) -> Config:
+def _config_of(
+    arguments: List[str], config_type: Type[Config], complete: Optional[Completion]
+) -> Config:
     options = _options(config_type)
     known, ignored = parser.split_known(arguments, options)
     words = parser.split_command_line(known, options)
@@ -196,6 +226,7 @@ def _config_of(arguments: List[str], config_type: Type[Config]) -> Config:
     if ignored:
         print(f"run_modelarts: ignored {' '.join(ignored)}", file=sys.stderr)
     if is_printed:
+        config = complete(config) if complete else config
         _print_and_exit(to_yaml(config, with_origins=True))
     return config
 

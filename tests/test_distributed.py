@@ -33,7 +33,7 @@ from src.errors import UserError
 from src.models.layers.random_draws import SeededUniform
 from src.runtime.collectives import StopVote, check_equal_over_ranks, gather_from_ranks
 from src.runtime.ranks import ALONE, RankEnvironment, World, read_rank_environment
-from src.trainer.run import check_same_recipe
+from src.trainer.resuming import check_same_recipe
 
 # Python reads this file when it starts. What each rank holds, and which cells it has compiled a
 # graph of, is written when its trainer concludes.

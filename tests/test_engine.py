@@ -294,7 +294,8 @@ def test_eval_of_the_averages_equals_what_training_logged(
     def evaluate(*more: str) -> dict:
         arguments = ["--pretrained", str(straight / "last.ckpt"), *more]
         assert eval_program.main(words(digits, tmp_path, *arguments)) == 0
-        return json.loads((tmp_path / "report.json").read_text())
+        name = "eval_last_ema" if "--ema" in more else "eval_last"
+        return json.loads((tmp_path / f"{name}_digits_val.json").read_text())
 
     last = [row for row in rows(straight) if row["top1"]][-1]
     raw, averaged = evaluate(), evaluate("--ema")

@@ -150,7 +150,8 @@ def test_eval_scores_the_file_as_the_checkpoint(
     reports = []
     for source in (weights, ["--mindir", str(path)]):
         assert eval_program.main([*words(arch), *data, *source]) == 0
-        reports.append(json.loads((tmp_path / "run" / "report.json").read_text()))
+        name = checkpoints[arch].stem if source is weights else path.name
+        reports.append(json.loads((tmp_path / "run" / f"eval_{name}_digits_val.json").read_text()))
     assert reports[0]["images"] == 360
     assert all(reports[0][key] == reports[1][key] for key in ("images", "top1", "top5"))
     capsys.readouterr()

@@ -63,7 +63,10 @@ def export_words(arch: str, checkpoint: Path) -> List[str]:
 def evaluate(arch: str, folder: Path, *source: str) -> Dict[str, float]:
     paths = ["--data_url", str(folder / "digits"), "--train_url", str(folder / "run")]
     assert eval_program.main([*words(arch), *paths, "--batch_size", "45", *source]) == 0
-    return json.loads((folder / "run" / "report.json").read_text())
+    (path,) = (folder / "run").glob("eval_*.json")
+    content: Dict[str, float] = json.loads(path.read_text())
+    path.unlink()
+    return content
 
 
 def write_inputs(folder: Path, mindir: Path, inputs: Path) -> None:
@@ -110,7 +113,7 @@ def test_every_path_gives_the_scores_of_eval(
     options += ["--label_file", str(inputs / "label.json")]
     assert postprocess_program.main(options) == 0
     printed = capsys.readouterr().out.splitlines()
-    cpp = json.loads((results / "report.json").read_text())
+    cpp = json.loads((results / "inference_scores.json").read_text())
     assert printed[0] == f"Top1 acc: {expected['top1'] / 100:.5f}"
 
     theirs = onnx_logits(onnx, folder)
@@ -257,7 +260,7 @@ def test_the_script_runs_the_whole_chain(
     done = run_script(str(mindir), "digits", str(folder / "digits"), work=work)
     assert done.returncode == 0, done.stderr
     # test_every_path... compares these scores with eval.py's.
-    report = json.loads((work / "result_Files" / "report.json").read_text())
+    report = json.loads((work / "result_Files" / "inference_scores.json").read_text())
     top1, top5 = report["top1"] / 100, report["top5"] / 100
     lines = done.stdout.splitlines()
     assert lines[0].startswith("NN inference cost average time: ")

@@ -146,7 +146,7 @@ def test_scores_are_those_of_the_definition(
     hits = [label in chosen for chosen, label in zip(best, [*labels, *labels])]
     top1, top5 = sum(hits[:50]) / 50, sum(hits[50:]) / 50
     assert capsys.readouterr().out == f"Top1 acc: {top1:.5f}\nTop5 acc: {top5:.5f}\n"
-    report = json.loads((tmp_path / "out" / "report.json").read_text())
+    report = json.loads((tmp_path / "out" / "inference_scores.json").read_text())
     assert report["top1"] == pytest.approx(100 * top1)
 
     (tmp_path / "out" / "000002_0.bin").unlink()
@@ -186,7 +186,7 @@ def test_a_score_that_cannot_be_written_leaves_nothing(
 ) -> None:
     results = tmp_path / "out"
     write_results(results, np.zeros(4, int), batch=4, classes=8)
-    fill_disk(monkeypatch, results / "report.json")
+    fill_disk(monkeypatch, results / "inference_scores.json")
     options = ["--result_dir", str(results), "--dataset_name", "digits"]
     options += ["--label_file", str(tmp_path / "label.json")]
     assert "No space left" in failure(capsys, postprocess_program, options)

@@ -109,7 +109,8 @@ def report(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_the_report_says_what_eval_says(report: Path) -> None:
     content = json.loads((report / "report.json").read_text())
     raw, ema = content["results"]
-    beside = json.loads((report.parent / "run" / "report.json").read_text())
+    beside = json.loads((report.parent / "run" / "eval_last_digits_val.json").read_text())
+    assert (content["kind"], beside["kind"]) == ("report", "evaluation")
     assert (raw["weights"], ema["weights"]) == ("raw", "ema")
     assert raw["top1"] == beside["top1"]
     assert raw["top1"] != ema["top1"]

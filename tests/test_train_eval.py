@@ -56,7 +56,7 @@ def test_eval_reports_exactly_what_training_logged(
     assert line.count("\n") == 1
     assert f"top-1 {float(best['top1']):.3f} %" in line
     assert "images 360" in line
-    report = json.loads((trained / "report.json").read_text())
+    report = json.loads((trained / "eval_best_digits_val.json").read_text())
     assert (report["images"], report["top1"]) == (360, float(best["top1"]))
     assert report["top5"] == float(best["top5"])
     assert report["loss"] == pytest.approx(float(best["val_loss"]), rel=1e-5)

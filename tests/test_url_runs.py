@@ -86,7 +86,7 @@ def test_a_run_between_hosts(
 
     weights = ["--pretrained", f"{RUN}/best.ckpt", "--train_url", "s3://runs/scores"]
     assert eval_program.main(arguments(second, server.url, *weights)) == 0
-    report = json.loads(server.get("runs", "scores/")["scores/report.json"])
+    report = json.loads(server.get("runs", "scores/")["scores/eval_best_images_val.json"])
     assert report["images"] == VAL_IMAGES
 
 

@@ -16,6 +16,7 @@ import mindspore as ms
 import numpy as np
 from mindspore import Parameter, Tensor
 
+from ..data.classes import TrainedClasses
 from ..errors import UserError, some_of
 from ..runtime.files import replacing
 from .finite import check_finite
@@ -38,6 +39,12 @@ class Checkpoint:
         if "arch" not in self.meta:
             return str(self.path)
         return f"{self.path} ({self.meta['arch']}, {self.meta['num_classes']} classes)"
+
+    def trained_classes(self, key: str = "pretrained") -> TrainedClasses:
+        """What the file says of its classes; `key` gave it, for messages."""
+        return TrainedClasses(
+            f"{key} {str(self.path)!r}", self.meta.get("class_names"), "naming" in self.meta
+        )
 
     def averaged(self) -> Checkpoint:
         """The same with the averaged weights (`with_ema`) in place of the network's.

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import logging
 from pathlib import Path
-from typing import Any, Dict, Sequence
+from typing import Any, Dict, Optional, Sequence
 
-from ..args import AnyConfig, Config, from_yaml_text, replace
+from ..args import AnyConfig, Config, from_yaml_text, replace, with_values
 from ..configs import parser
+from ..data.packed import MANIFEST
 from ..data.sources import count_classes
 from ..errors import UserError
 from ..models.registry import default_image_size
@@ -17,8 +18,12 @@ _LOGGER = logging.getLogger(__name__)
 
 # How an image becomes what the network sees, and what the network is; not how it was trained.
 _NETWORK_KEYS = [*parser.keys_marked(Config, "network"), *parser.keys_marked(Config, "transform")]
-# Of a folder without splits the images that were set aside, no others, are evaluated.
-_EVALUATION_KEYS = [*_NETWORK_KEYS, "val_share"]
+# What was validated on, and how it was read: the images that were set aside, no others, of folders
+# whose order numbers the classes.
+_DATA_KEYS = ["set", "data_url", "val_share", "class_order", "exif_orientation"]
+_EVALUATION_KEYS = [*_NETWORK_KEYS, *_DATA_KEYS]
+# Key -> what converted weights, which have no recipe, call it.
+_OWN_KEYS = {"arch": "arch", "num_classes": "num_classes", "image_size": "img_size"}
 
 
 def complete_by_data(config: Config) -> Config:
@@ -79,12 +84,26 @@ def complete_by_checkpoint(
     if "config" in meta:
         trained = from_yaml_text(meta["config"], path).flat()
         known = {key: trained[key] for key in keys}
-    for key, name in (("arch", "arch"), ("num_classes", "num_classes"), ("image_size", "img_size")):
-        if meta.get(name) is not None:
-            known[key] = meta[name]
+    if "class_order" in keys and meta.get("class_order"):
+        known["class_order"] = meta["class_order"]
+    known.update({key: meta[n] for key, n in _OWN_KEYS.items() if meta.get(n) is not None})
+    if config.origins["data_url"] != parser.DEFAULT and not _is_set_of(config, known.get("set")):
+        known.pop("set", None)
     if config.origins["arch"] != parser.DEFAULT and config.model.arch != known.get("arch"):
         # The caller refuses weights of another architecture; nothing else of them counts.
         known = {"num_classes": known.get("num_classes", 0)}
-    free = {key for key in known if config.origins[key] == parser.DEFAULT}
-    config = replace(config, **{key: known[key] for key in free})
+    free = {key: value for key, value in known.items() if config.origins[key] == parser.DEFAULT}
+    config = with_values(config, free, origin=path)
     return complete_sizes(config, num_classes=config.model.num_classes)
+
+
+def _is_set_of(config: Config, name: Optional[str]) -> bool:
+    """Whether the folder that somebody gave may be of the kind that was trained on.
+
+    Images are packed to train faster, and the digits written where they are named: both may be
+    evaluated as a folder of images.
+    """
+    root = Path(config.data.data_url)
+    if name == "MindRecord":
+        return (root / "val" / MANIFEST).is_file()
+    return name != "Digits" or not root.exists()

@@ -8,11 +8,12 @@ from __future__ import annotations
 import dataclasses
 import logging
 from pathlib import Path
-from typing import Dict, Optional, Tuple, Union
+from typing import Dict, Optional, Sequence, Tuple, Union
 
 import numpy as np
 from mindspore import Parameter, Tensor
 
+from ..data.classes import describe_difference
 from ..errors import UserError
 from ..models.classifier import Classifier
 from ..models.layers.positions import resize_positions, sinusoidal_embedding
@@ -32,11 +33,18 @@ def start_from_file(network: Classifier, path: Path, *, target: str) -> None:
     start_from_weights(network, read_checkpoint(path), target=target)
 
 
-def start_from_weights(network: Classifier, checkpoint: Checkpoint, *, target: str) -> None:
+def start_from_weights(
+    network: Classifier,
+    checkpoint: Checkpoint,
+    *,
+    target: str,
+    class_names: Optional[Sequence[str]] = None,
+) -> None:
     """Sets the weights of `network` from a file, adapted by `adapt_weights`.
 
     Args:
         target: what `network` is, for the message.
+        class_names: of the data that `network` will learn; None: not compared with the file's.
 
     Raises:
         UserError: what does not fit and may not change; as of `load_parameters`.
@@ -46,7 +54,10 @@ def start_from_weights(network: Classifier, checkpoint: Checkpoint, *, target: s
         for name, tensor in checkpoint.tensors.items()
         if not name.startswith(STATE_PREFIX)
     }
-    tensors = {name: Tensor(value) for name, value in adapt_weights(arrays, network).items()}
+    adapted_arrays = adapt_weights(arrays, network)
+    if _learnt_others(checkpoint, class_names):
+        adapted_arrays = _with_fresh_classifiers(adapted_arrays, network)
+    tensors = {name: Tensor(value) for name, value in adapted_arrays.items()}
     adapted = dataclasses.replace(checkpoint, tensors=tensors)
     load_parameters(network.get_parameters(), adapted, target=target)
     _LOGGER.info("started from the weights of %s", checkpoint.describe())
@@ -72,6 +83,29 @@ def find_sizes(arrays: Arrays, network: Classifier, *, img_size: int) -> Dict[st
     for key, value in found.items():
         _LOGGER.info("%s %d: as in the weights", key, value)
     return found
+
+
+def _learnt_others(checkpoint: Checkpoint, class_names: Optional[Sequence[str]]) -> bool:
+    """Whether as many classes as here, but others, were learnt; said when it is so."""
+    learnt = checkpoint.meta.get("class_names")
+    if learnt is None or class_names is None or len(learnt) != len(class_names):
+        return False
+    difference = describe_difference(learnt, class_names)
+    if difference is None:
+        return False
+    _LOGGER.warning(
+        "pretrained %s: its classes differ from the data's: %s; the classifier is freshly "
+        "initialised (--allow_other_classes keeps it)",
+        checkpoint.path,
+        difference,
+    )
+    return True
+
+
+def _with_fresh_classifiers(arrays: Arrays, network: Classifier) -> Arrays:
+    fresh = _parameters(network)
+    ends = [f"{layer}.{part}" for layer in network.classifier_layers for part in ("weight", "bias")]
+    return {**arrays, **{name: fresh[name].asnumpy() for name in ends if name in arrays}}
 
 
 def adapt_weights(arrays: Arrays, network: Classifier) -> Arrays:

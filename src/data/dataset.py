@@ -49,6 +49,7 @@ class ImageDataset:
         num_samples: images of the split, all ranks together.
         num_classes: classes of the split.
         class_names: the position is the label.
+        images_per_class: by label, all ranks together.
         keys: () -> iterator of the keys of the samples that `batches` yields, in order.
         file_name: how messages name the image of an index; evaluation goes by the indices.
         lost: why worker processes are used no more, with the remedy; None: all is well.
@@ -71,6 +72,8 @@ class ImageDataset:
         self.num_samples = len(source)
         self.num_classes = len(source.class_names)
         self.class_names: List[str] = source.class_names
+        images = np.bincount(source.labels, minlength=self.num_classes)
+        self.images_per_class: List[int] = images.tolist()
         self.file_name: Callable[[int], str] = source.file_name
         self.lost: Optional[str] = None
         self._batches_per_epoch = batches_per_epoch

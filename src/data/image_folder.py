@@ -14,6 +14,7 @@ from typing import Iterator, List
 import numpy as np
 
 from ..errors import UserError, some_of
+from .classes import sort_classes
 from .decode import BadImageError, Decoder
 from .folder_index import (
     Listing,
@@ -36,7 +37,7 @@ class ImageFolder:
 
     Attributes:
         folder: the split's folder.
-        class_names: sorted; the position is the label.
+        class_names: in the order asked for; the position is the label.
         names: uint8, every file name, one after the other, UTF-8.
         ends: (N,) int64, end of each name in `names`.
         labels: (N,) int32.
@@ -82,7 +83,12 @@ class ImageFolder:
 
 
 def scan_image_folder(
-    root: Path, split: str, *, val_share: float = 0.0, decoder: Decoder | None = None
+    root: Path,
+    split: str,
+    *,
+    val_share: float = 0.0,
+    class_order: str = "code_point",
+    decoder: Decoder | None = None,
 ) -> ImageFolder:
     """List one split, `train` or `val`, of the dataset at `root`. Hidden files are left out.
 
@@ -90,6 +96,7 @@ def scan_image_folder(
         root: of the dataset.
         split: `train` or `val`.
         val_share: where `root` holds class folders only, the share of each class that is `val`.
+        class_order: of `classes.CLASS_ORDERS`.
         decoder: reads the files; None: with the defaults.
 
     Raises:
@@ -110,7 +117,7 @@ def scan_image_folder(
     if is_split and (split == "train" or (root / "train").is_dir()):
         _check_same_classes(root)
     folder = root / split if is_split else root
-    listing = _scan(folder, is_split)
+    listing = _scan(folder, is_split, class_order)
     if not is_split:
         listing = _share_of(listing, split, val_share)
     return ImageFolder(
@@ -123,8 +130,8 @@ def scan_image_folder(
     )
 
 
-def _scan(folder: Path, is_split: bool) -> Listing:
-    listing = scan_classes(folder, _list_classes(folder), EXTENSIONS)
+def _scan(folder: Path, is_split: bool, class_order: str) -> Listing:
+    listing = scan_classes(folder, sort_classes(_list_classes(folder), class_order), EXTENSIONS)
     empty = np.flatnonzero(listing.counts == 0)
     if len(empty):
         raise UserError(

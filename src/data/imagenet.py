@@ -7,7 +7,7 @@ A batch goes through the files in this order: sources (images), sampler (keys of
 from __future__ import annotations
 
 import itertools
-from typing import Iterator
+from typing import Iterator, Optional
 
 import numpy as np
 
@@ -15,6 +15,7 @@ from ..args import Config
 from ..run_length import run_length
 from . import sampler
 from .augment.mixup import draw_mix
+from .classes import TrainedClasses
 from .dataset import ImageDataset
 from .samples import EvalSample, TrainSample
 from .sources import Source, open_source
@@ -27,7 +28,13 @@ from .transforms_factory import (
 
 
 def create_dataset(
-    config: Config, training: bool, rank: int = 0, world_size: int = 1, start_step: int = 0
+    config: Config,
+    training: bool,
+    rank: int = 0,
+    world_size: int = 1,
+    start_step: int = 0,
+    *,
+    trained: Optional[TrainedClasses] = None,
 ) -> ImageDataset:
     """Open the split that training or evaluation reads.
 
@@ -37,11 +44,12 @@ def create_dataset(
         rank: of this process, in [0, world_size).
         world_size: processes that share the split.
         start_step: training goes on after this many steps of the run; they are not decoded.
+        trained: what the weights that meet this data know of their classes.
 
     Raises:
-        UserError: the data, its number of classes, its size or a setting does not fit.
+        UserError: the data, its classes, its size or a setting does not fit.
     """
-    source = open_source(config, training)
+    source = open_source(config, training, trained)
     if training:
         return _create_train_dataset(config, source, rank, world_size, start_step)
     return _create_eval_dataset(config, source, rank, world_size)

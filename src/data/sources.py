@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import List, Protocol
+from typing import List, Optional, Protocol
 
 import numpy as np
 
 from ..args import Config
-from ..errors import UserError
+from ..configs import parser
+from ..errors import UserError, some_of
 from .cifar import NUM_CLASSES, open_cifar
+from .classes import TrainedClasses, sort_classes
 from .decode import Decoder
 from .digits import prepare_digits
 from .image_folder import list_classes, scan_image_folder
@@ -41,11 +43,15 @@ def create_decoder(config: Config) -> Decoder:
     return Decoder(config.data.max_image_pixels, config.data.exif_orientation)
 
 
-def open_source(config: Config, training: bool) -> Source:
+def open_source(config: Config, training: bool, trained: Optional[TrainedClasses] = None) -> Source:
     """The images that `set` and `data_url` name; `set: Digits` writes its folder first.
 
+    Args:
+        training: the split to train on, else the one to evaluate on.
+        trained: what the weights that meet these images know of their classes.
+
     Raises:
-        UserError: they are not there, damaged, or have another number of classes.
+        UserError: they are not there, damaged, or of other classes than the weights or the recipe.
     """
     data = config.data
     root = Path(data.data_url)
@@ -58,14 +64,53 @@ def open_source(config: Config, training: bool) -> Source:
         source = open_cifar(root, data.set, split)
     elif data.set == "MindRecord":
         source = open_packed(root / split, decoder)
+        _check_packed_order(config, source.class_names)
     else:
-        source = scan_image_folder(root, split, val_share=data.val_share, decoder=decoder)
+        source = scan_image_folder(
+            root,
+            split,
+            val_share=data.val_share,
+            class_order=data.class_order,
+            decoder=decoder,
+        )
+    if trained is not None:
+        check_classes(config, trained, source.class_names)
+    if not training and len(source.class_names) != config.model.num_classes:
+        raise UserError(
+            f"data_url {data.data_url!r}: has {len(source.class_names)} classes, and the network "
+            f"{config.model.num_classes}; give the --data_url it was trained on"
+        )
     if len(source.class_names) != config.model.num_classes:
         raise UserError(
             f"num_classes {config.model.num_classes}: {root} has {len(source.class_names)} "
             f"classes; set num_classes: {len(source.class_names)}"
         )
     return source
+
+
+def _check_packed_order(config: Config, names: List[str]) -> None:
+    order = config.data.class_order
+    is_given = config.origins["class_order"] == parser.COMMAND_LINE
+    if is_given and names != sort_classes(names, order):
+        raise UserError(
+            f"class_order {order!r}: the classes of {config.data.data_url} were packed in another "
+            f"order ({some_of(names, 3)}); pack them with scripts/pack_dataset.py --class_order "
+            f"{order}, or leave class_order out"
+        )
+
+
+def check_classes(config: Config, trained: TrainedClasses, names: List[str]) -> None:
+    """Refuses weights whose classes are called otherwise than those of the recipe's data.
+
+    Raises:
+        UserError: as of `TrainedClasses.check`.
+    """
+    trained.check(
+        names,
+        config.data.data_url,
+        knows_order=config.origins["class_order"] != parser.DEFAULT,
+        allows_other=config.data.allow_other_classes,
+    )
 
 
 def count_classes(config: Config) -> int:

@@ -18,8 +18,11 @@ def imagenet_names() -> Dict[str, str]:
     return {pair[0]: pair[1] for pair in pairs}
 
 
-def read_labels(path: Path) -> List[str]:
+def read_labels(path: Path, key: str = "labels") -> List[str]:
     """Names from a text file, one a line in label order, or JSON: a list, or number -> name.
+
+    Args:
+        key: what named the file, for messages.
 
     Raises:
         UserError: no such file, or another content.
@@ -30,7 +33,7 @@ def read_labels(path: Path) -> List[str]:
     except (OSError, ValueError, KeyError, TypeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "not of this form"
         raise UserError(
-            f"labels {str(path)!r}: {reason}; expected a text file with one name a line, or JSON "
+            f"{key} {str(path)!r}: {reason}; expected a text file with one name a line, or JSON "
             "with a list of names or numbers from 0 -> names"
         ) from error
     return [name.strip() for name in names if name.strip()]

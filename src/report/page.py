@@ -17,6 +17,8 @@ from ..runtime.text import to_utf8
 from .outcomes import Collector, Outcomes, real_accuracy, summary, write_outcomes
 from .pictures import Tile, contact_sheet
 
+# Of report.json.
+KIND, VERSION = "report", 1
 MISTAKES = 25
 _MATRIX_CLASSES = 100
 _PAIRS, _CLASS_ROWS = 20, 1000
@@ -65,7 +67,7 @@ def write_report(
     summaries = [summary(outcomes, real) for (outcomes, _), real in zip(passes, reals)]
     outcomes, collector = passes[0]
     write_outcomes(outcomes, folder / "images.csv")
-    content = {**facts, "results": summaries}
+    content = {"kind": KIND, "version": VERSION, **facts, "results": summaries}
     write_json(folder / "report.json", content)
     pictures = {"reliability.png": _reliability(outcomes)}
     if len(outcomes.class_names) <= _MATRIX_CLASSES:

@@ -37,6 +37,8 @@ def run_entry_point(
     work: Callable[[Any], None],
     argv: Optional[Sequence[str]],
     config_type: Optional[Type[Config]] = None,
+    *,
+    complete: Optional[Callable[[Any], Any]] = None,
 ) -> int:
     """Parses `argv`, runs `work` and returns the exit code.
 
@@ -45,12 +47,13 @@ def run_entry_point(
 
     Args:
         config_type: what `work` takes; None: `Config`.
+        complete: as of `parse_args`.
     """
     open_standard_streams()
     # A command without a recipe starts on a Python that has no package but its own.
     from ..args import Config, parse_args
 
-    config = parse_args(argv, config_type or Config)
+    config = parse_args(argv, config_type or Config, complete=complete)
     explained = lack_explained(config)(work)
     return _run(lambda: explained(config), debug=config.run.debug, origins=config.origins)
 

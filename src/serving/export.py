@@ -8,7 +8,7 @@ import shutil
 import tempfile
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, Callable, List, Optional
+from typing import Any, Callable
 
 import mindspore as ms
 import numpy as np
@@ -16,6 +16,7 @@ from mindspore import Tensor, nn
 from PIL import Image
 
 from ..args import ExportRun, replace
+from ..data.classes import TrainedClasses
 from ..data.digits import read_digits
 from ..errors import UserError, on_one_line
 from ..overrides import without_overrides
@@ -93,7 +94,7 @@ def export_checkpoint(config: ExportRun) -> None:
     try:
         with tempfile.TemporaryDirectory(prefix=".export-", dir=path.parent) as beside:
             draft = _write_draft(config, cell, path, Path(beside))
-            write_record(draft, _record_of(config, draft, checkpoint.meta.get("class_names")))
+            write_record(draft, _record_of(config, draft, checkpoint.trained_classes()))
             record_path(path).unlink(missing_ok=True)  # it may be of an older file
             for file in (draft, record_path(draft)):
                 os.replace(file, path.with_name(file.name))
@@ -203,7 +204,7 @@ def _export_air(config: ExportRun, cell: nn.Cell, images: np.ndarray, draft: Pat
 _EXPORTERS = {"MINDIR": _export_mindir, "ONNX": _export_onnx, "AIR": _export_air}
 
 
-def _record_of(config: ExportRun, path: Path, class_names: Optional[List[str]]) -> ExportRecord:
+def _record_of(config: ExportRun, path: Path, trained: TrainedClasses) -> ExportRecord:
     return ExportRecord(
         arch=config.model.arch,
         num_classes=config.model.num_classes,
@@ -213,5 +214,6 @@ def _record_of(config: ExportRun, path: Path, class_names: Optional[List[str]]) 
         transform=transform_of(config),
         sha256=file_sha256(path),
         mindspore=compat.version(),
-        class_names=class_names,
+        class_names=trained.names,
+        is_converted=trained.is_converted,
     )

@@ -9,6 +9,7 @@ from typing import Any, Dict, List, Optional
 
 from ..args import Config
 from ..configs.parser import keys_marked
+from ..data.classes import TrainedClasses
 from ..errors import UserError
 from ..runtime.files import file_sha256, write_json
 
@@ -24,6 +25,7 @@ class ExportRecord:
         sha256: of the file.
         mindspore: version that wrote it.
         class_names: of the training data, when the checkpoint says them.
+        is_converted: the weights were trained by another library.
     """
 
     arch: str
@@ -35,6 +37,11 @@ class ExportRecord:
     sha256: str
     mindspore: str
     class_names: Optional[List[str]] = None
+    is_converted: bool = False
+
+    def trained_classes(self, source: str) -> TrainedClasses:
+        """What the file says of its classes; `source` names it in messages."""
+        return TrainedClasses(source, self.class_names, self.is_converted)
 
     def settings(self) -> Dict[str, Any]:
         """Values of flat keys that a recipe for this network's inputs has."""

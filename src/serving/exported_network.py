@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Tuple
+from typing import Any, Dict, Tuple
 
 import mindspore as ms
 from mindspore import Tensor, nn
 
-from ..args import AnyConfig, EvalRun, replace
+from ..args import AnyConfig, EvalRun, with_values
 from ..configs import parser
 from ..errors import UserError, on_one_line
 from ..runtime import compat
@@ -57,8 +57,8 @@ def complete_by_record(config: AnyConfig, record: ExportRecord, path: Path) -> A
     """
     sizes = {"image_size": record.image_size, "num_classes": record.num_classes}
     found = {**sizes, **record.transform}
-    free = {key for key in found if config.origins[key] == parser.DEFAULT}
-    config = replace(config, **{key: found[key] for key in free})
+    free = {key: value for key, value in found.items() if config.origins[key] == parser.DEFAULT}
+    config = with_values(config, free, origin=str(path))
     for key, there in sizes.items():
         here = config.flat()[key]
         if here != there:
@@ -66,13 +66,15 @@ def complete_by_record(config: AnyConfig, record: ExportRecord, path: Path) -> A
                 f"{path.suffix[1:]} {str(path)!r}: {key} is {there} in the file and {here} "
                 f"here; give --{key} {there} or another file"
             )
-    batch_size = record.batch_size or config.data.batch_size
-    return replace(config, batch_size=batch_size, arch=record.arch)
+    settled: Dict[str, Any] = {"arch": record.arch}
+    if record.batch_size:
+        settled["batch_size"] = record.batch_size
+    return with_values(config, settled, origin=str(path))
 
 
-def open_mindir(config: EvalRun) -> Tuple[ExportedNet, EvalRun]:
-    """The network of `mindir`, and the recipe to evaluate it with."""
+def open_mindir(config: EvalRun) -> Tuple[ExportedNet, EvalRun, ExportRecord]:
+    """The network of `mindir`, the recipe to evaluate it with, and what is said of the file."""
     path = Path(config.evaluation.mindir or "")
     record = read_record(path)
     config = complete_by_record(config, record, path)
-    return ExportedNet(normalize_before(record.input, config), load_mindir(path)), config
+    return ExportedNet(normalize_before(record.input, config), load_mindir(path)), config, record

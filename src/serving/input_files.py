@@ -16,13 +16,14 @@ import logging
 import zlib
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Dict, Iterator, List, Tuple
+from typing import Any, Dict, Iterator, List, Optional, Tuple
 
 import numpy as np
 from tqdm import tqdm
 
 from ..args import PreprocessRun
 from ..data import sampler
+from ..data.classes import TrainedClasses
 from ..data.dataset import BadImages, clamp_workers
 from ..data.rows import Rows, Shape
 from ..data.samples import EvalSample
@@ -183,14 +184,19 @@ class InputWriter:
         return "\n".join([*lines, f"end\t{len(files)}"]) + "\n"
 
 
-def write_inputs(config: PreprocessRun, *, batch_size: int) -> int:
+def write_inputs(
+    config: PreprocessRun, *, batch_size: int, trained: Optional[TrainedClasses] = None
+) -> int:
     """Writes the files of `result_path`, and returns how many inputs there are.
+
+    Args:
+        trained: what the network they are for knows of its classes.
 
     Raises:
         UserError: as of `InputWriter.write` and `open_source`, or the folder cannot be written.
     """
     folder = Path(config.preprocess.result_path)
-    source = open_source(config, False)
+    source = open_source(config, False, trained)
     try:
         return InputWriter(config, source, folder, batch_size).write()
     except OSError as error:

@@ -31,6 +31,20 @@ class DataConfig(Section):
         special="0: refuse such a folder",
         range="[0, 1)",
     )
+    class_order: str = key(
+        "code_point",
+        "how class folders are sorted, which numbers the classes",
+        choices={
+            "code_point": "10 before 2, as torchvision",
+            "natural": "2 before 10, as timm",
+        },
+    )
+    allow_other_classes: bool = key(
+        False,
+        "go on although the classes of the data are called otherwise than those of the weights "
+        "that are evaluated, resumed or taught by; pretrained: keep their classifier too",
+        free=True,
+    )
     batch_size: int = key(128, "images per device and step", range=">= 1", also="-b")
     num_parallel_workers: int = key(
         8,

@@ -6,7 +6,7 @@ import contextlib
 import logging
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
-from typing import Any, Callable, Dict, Iterator, List, Optional
+from typing import Any, Callable, Dict, Iterator, List, Optional, Sequence
 
 from ..args import AnyConfig, Config, replace
 from ..configs.parser import keys_marked
@@ -29,14 +29,17 @@ def cache_folder(config: Config) -> Path:
     return Path(config.run.cache_dir or default)
 
 
-def stage_inputs(config: AnyConfig) -> AnyConfig:
+def stage_inputs(config: AnyConfig, keys: Optional[Sequence[str]] = None) -> AnyConfig:
     """The same recipe with local paths; copies what is not there yet.
+
+    Args:
+        keys: those to look at; None: all that may be URLs.
 
     Raises:
         UserError: as of `stage`.
     """
     local: Dict[str, Any] = {}
-    for key in keys_marked(type(config), "input_url"):
+    for key in keys_marked(type(config), "input_url") if keys is None else keys:
         url = config.flat()[key]
         if url is not None and is_url(url):
             path = stage(url, cache=cache_folder(config), endpoint=config.run.obs_endpoint)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from pathlib import Path
-from typing import Any, Optional
+from typing import Any, List, Optional
 
 import mindspore as ms
 from mindspore import Parameter, Tensor, nn
@@ -12,6 +12,7 @@ from mindspore import Parameter, Tensor, nn
 from ..args import Config
 from ..checkpoints.checkpoint import load_parameters, read_checkpoint
 from ..data.augment.batch_transform import BatchTransform, EraseBoxes, ImageNormalize
+from ..data.sources import check_classes
 from ..models.layers.drop_path import seed_drop_paths
 from ..models.layers.dropout import ArithmeticDropout, SeededDropout, seed_dropouts
 from ..models.registry import create_model
@@ -82,8 +83,18 @@ def build_batch_transform(config: Config) -> BatchTransform:
     )
 
 
-def build_train_step(config: Config, network: nn.Cell, world: World = ALONE) -> TrainOneStep:
-    """Transform, network, loss, optimizer, loss scale and averages as one cell."""
+def build_train_step(
+    config: Config,
+    network: nn.Cell,
+    world: World = ALONE,
+    *,
+    class_names: Optional[List[str]] = None,
+) -> TrainOneStep:
+    """Transform, network, loss, optimizer, loss scale and averages as one cell.
+
+    Args:
+        class_names: of the data; None: a teacher's are not compared with them.
+    """
     train, data = config.train, config.data
     calls = Parameter(Tensor(0, ms.int32), name="train.calls", requires_grad=False)
     place = {"batch_size": data.batch_size, "rank": world.rank, "world_size": world.size}
@@ -95,7 +106,7 @@ def build_train_step(config: Config, network: nn.Cell, world: World = ALONE) -> 
     if train.with_ema:
         ema = Ema(list(network.get_parameters()), decay=train.ema_decay, warmup=train.ema_warmup)
     return TrainOneStep(
-        build_net_with_loss(config, build_batch_transform(config), network),
+        build_net_with_loss(config, build_batch_transform(config), network, class_names),
         create_optimizer(config.optim, network),
         build_loss_scale(config),
         calls=calls,
@@ -107,7 +118,12 @@ def build_train_step(config: Config, network: nn.Cell, world: World = ALONE) -> 
     )
 
 
-def build_net_with_loss(config: Config, transform: nn.Cell, network: nn.Cell) -> AnyNetWithLoss:
+def build_net_with_loss(
+    config: Config,
+    transform: nn.Cell,
+    network: nn.Cell,
+    class_names: Optional[List[str]] = None,
+) -> AnyNetWithLoss:
     """Network and loss, with the recipe's teacher when it distils.
 
     Raises:
@@ -121,6 +137,8 @@ def build_net_with_loss(config: Config, transform: nn.Cell, network: nn.Cell) ->
     assert optim.teacher_pretrained is not None
     teacher = _under_precision(config, optim.teacher_arch, drop_path_rate=0.0)
     weights = read_checkpoint(Path(optim.teacher_pretrained))
+    if class_names is not None:
+        check_classes(config, weights.trained_classes("teacher_pretrained"), class_names)
     target = f"teacher_arch {optim.teacher_arch} with num_classes {config.model.num_classes}"
     load_parameters(teacher.get_parameters(), weights, target=target)
     distillation = DistillationLoss(

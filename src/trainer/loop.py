@@ -25,6 +25,7 @@ from . import forensics
 from .announcement import describe_run
 from .evaluate import EvalNet, evaluate
 from .metrics import EvalResult
+from .resuming import describe_data
 from .run_state import RunState
 from .step_outputs import OutputBuffer, StepOutputs
 from .train_one_step import TrainOneStep
@@ -339,7 +340,7 @@ class Trainer:
             self.train_step.saved_parameters(),
             {
                 **self.state.as_meta(self.config, self.world),
-                "class_names": self.train_set.class_names,
+                **describe_data(self.train_set),
             },
             epoch=epoch,
             is_best=is_best,

@@ -5,14 +5,15 @@ from __future__ import annotations
 import logging
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Optional
+from typing import List, Optional
 
-from ..args import Config, from_yaml_text, to_yaml
-from ..checkpoints.checkpoint import Checkpoint, load_parameters
-from ..checkpoints.pretrained import start_from_file
-from ..configs.parser import keys_marked, to_flow
+from ..args import Config, to_yaml
+from ..checkpoints.checkpoint import Checkpoint, load_parameters, read_checkpoint
+from ..checkpoints.pretrained import start_from_weights
 from ..data.dataset import ImageDataset
+from ..data.sources import check_classes
 from ..errors import UserError
+from ..models.classifier import Classifier
 from ..optim.schedulers import create_lr_schedule
 from ..run_length import global_batch
 from ..runs.folder import CheckpointFolder, run_folder
@@ -25,39 +26,10 @@ from ..runtime.log import log_to_file
 from ..runtime.ranks import ALONE, World
 from .build import build_eval_net, build_network, build_train_step
 from .loop import Trainer
+from .resuming import check_same_recipe
 from .run_state import RunState
 
 _LOGGER = logging.getLogger(__name__)
-
-
-def check_same_recipe(config: Config, resumed: Checkpoint, world: World = ALONE) -> None:
-    """Refuses to continue a run under a recipe that would compute something else.
-
-    Another number of ranks is no other recipe while all ranks together have the same batch.
-
-    Raises:
-        UserError: listing every key that differs, with both values.
-    """
-    there = from_yaml_text(resumed.meta["config"], str(resumed.path)).flat()
-    batches = there["batch_size"] * resumed.meta.get("world_size", 1)
-    is_same_batch = batches == config.data.batch_size * world.size
-    if not is_same_batch and there["batch_size"] == config.data.batch_size:
-        raise UserError(
-            f"resume {str(resumed.path)!r}: batch_size {config.data.batch_size} on {world.size} "
-            f"rank(s) is another global batch than {batches}, the run's; give --batch_size "
-            f"{max(1, batches // world.size)}, or --allow_config_change"
-        )
-    free = keys_marked(Config, "free")
-    changed = [
-        f"{key} {to_flow(there[key])} -> {to_flow(here)}"
-        for key, here in config.flat().items()
-        if key not in free and there[key] != here and not (key == "batch_size" and is_same_batch)
-    ]
-    if changed:
-        raise UserError(
-            f"resume {str(resumed.path)!r}: the recipe has changed ({'; '.join(changed)}); give "
-            "the old values, or --allow_config_change"
-        )
 
 
 @dataclass(frozen=True)
@@ -81,7 +53,7 @@ def build_run(config: Config, world: World = ALONE) -> Run:
         run_folder(config), save_every=train.save_every, keep_max=train.keep_checkpoint_max
     )
     resumed = checkpoints.find_resumed(train.resume)
-    if resumed and not train.allow_config_change:
+    if resumed:
         check_same_recipe(config, resumed, world)
     state = RunState.from_meta(resumed.meta) if resumed else RunState()
     check_equal_over_ranks(
@@ -117,6 +89,25 @@ def open_folder(config: Config, run: Run) -> Records:
         ) from error
 
 
+def start_from_pretrained(config: Config, network: Classifier, class_names: List[str]) -> None:
+    """Weights of `pretrained`; the classifier stays fresh where it learnt other classes.
+
+    Raises:
+        UserError: weights that do not fit, or do not say which order of the classes they learnt.
+    """
+    checkpoint = read_checkpoint(Path(config.model.pretrained or ""))
+    trained = checkpoint.trained_classes()
+    keeps_classifier = checkpoint.meta.get("num_classes") == len(class_names)
+    if trained.names is None and keeps_classifier:
+        check_classes(config, trained, class_names)
+    start_from_weights(
+        network,
+        checkpoint,
+        target=f"arch {config.model.arch} with image_size {config.model.image_size}",
+        class_names=None if config.data.allow_other_classes else class_names,
+    )
+
+
 def build_trainer(
     config: Config, run: Run, *, train_set: ImageDataset, val_set: ImageDataset
 ) -> Trainer:
@@ -127,9 +118,8 @@ def build_trainer(
     """
     network = build_network(config)
     if config.model.pretrained and not run.resumed:
-        target = f"arch {config.model.arch} with image_size {config.model.image_size}"
-        start_from_file(network, Path(config.model.pretrained), target=target)
-    train_step = build_train_step(config, network, run.world)
+        start_from_pretrained(config, network, train_set.class_names)
+    train_step = build_train_step(config, network, run.world, class_names=train_set.class_names)
     if run.resumed:
         load_parameters(train_step.saved_parameters(), run.resumed, target="this recipe")
         _LOGGER.info("resumed from %s at step %d", run.resumed.path, run.state.step)
