@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from .runtime.device import setup_device
     from .trainer.build import build_eval_net, build_network, build_train_step
     from .trainer.evaluate import evaluate
+    from .trainer.open_checkpoint import open_checkpoint
 
 __version__ = "0.2.0"
 
@@ -33,6 +34,7 @@ __all__: List[str] = [
     "evaluate",
     "list_models",
     "list_recipes",
+    "open_checkpoint",
     "parse_args",
     "recipe",
     "setup_device",
@@ -50,6 +52,7 @@ _HOMES: Dict[str, str] = {
     "evaluate": ".trainer.evaluate",
     "list_models": ".models.registry",
     "list_recipes": ".configs.recipes",
+    "open_checkpoint": ".trainer.open_checkpoint",
     "parse_args": ".args",
     "recipe": ".configs.recipes",
     "setup_device": ".runtime.device",

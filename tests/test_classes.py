@@ -16,7 +16,7 @@ from PIL import Image
 import eval as eval_program
 import train as train_program
 from scripts import average_checkpoints, convert_weights, pack_dataset
-from src.args import parse_args
+from src.args import parse_args, replace
 from src.checkpoints.checkpoint import read_checkpoint, save_checkpoint
 from src.checkpoints.pretrained import start_from_weights
 from src.data.classes import TrainedClasses, describe_difference, natural_key, sort_classes
@@ -25,6 +25,7 @@ from src.data.imagenet import create_dataset
 from src.errors import UserError
 from src.models.registry import create_model
 from src.trainer.build import build_network
+from src.trainer.open_checkpoint import open_checkpoint
 from src.trainer.resuming import check_same_data, check_same_recipe
 from src.trainer.run import start_from_pretrained
 
@@ -237,6 +238,26 @@ def test_fine_tuning_takes_a_fresh_classifier_for_other_names(
     assert not np.allclose(classifier(["cat", "dog", "eel"]), held)
     assert "its classes differ from the data's: 3 of its 3 are missing" in caplog.text
     assert "the classifier is freshly initialised (--allow_other_classes keeps it)" in caplog.text
+
+
+def test_from_python_too(root: Path, caplog: pytest.LogCaptureFixture) -> None:
+    path = str(root / "run" / "last.ckpt")
+    network, config, checkpoint = open_checkpoint(parse_args(["--pretrained", path]))
+    trained = checkpoint.trained_classes()
+    assert create_dataset(config, False, trained=trained).class_names == NAMES
+    other = replace(config, data_url=str(root / renamed(root, "python", {"1": "one"})))
+    with pytest.raises(UserError, match="0 is '1' there and '10' here"):
+        create_dataset(other, False, trained=trained)
+
+    def classifier(class_names: List[str]) -> Any:
+        keywords = {"num_layers": 1, "n_conv_layers": 1, "num_classes": 3, "img_size": 16}
+        made = create_model(ARCH, pretrained=path, class_names=class_names, **keywords)
+        return made.classifier.fc.weight.asnumpy()
+
+    held = network.classifier.fc.weight.asnumpy()
+    np.testing.assert_array_equal(classifier(NAMES), held)
+    assert not np.allclose(classifier(["one", "10", "2"]), held)
+    assert "freshly initialised" in caplog.text
 
 
 def test_fine_tuning_compares_with_its_data(root: Path, caplog: pytest.LogCaptureFixture) -> None:

@@ -145,7 +145,20 @@ def reference(tmp_path_factory: pytest.TempPathFactory) -> Tuple[Any, Path]:
     np.savez(folder / "timm.npz", **weights)
     files = ["--input", str(folder / "timm.npz"), "--output", str(folder / "deit_tiny.ckpt")]
     assert script("convert_weights").main(["--arch", "deit_tiny_patch16_224", *files]) == 0
+    save_digits_checkpoint(folder / "best.ckpt")
     return network, folder
+
+
+def save_digits_checkpoint(path: Path) -> None:
+    """What train.py says with a checkpoint of the digits, around a fresh network."""
+    from src.args import parse_args, replace, to_yaml
+    from src.checkpoints.checkpoint import save_checkpoint
+    from src.trainer.build import build_network
+
+    config = replace(parse_args(["--arch", "cct_2_3x2_32"]), num_classes=10, image_size=16)
+    meta = {"num_classes": 10, "class_names": list("0123456789"), "config": to_yaml(config)}
+    parameters = list(build_network(config).get_parameters())
+    save_checkpoint(path, parameters, {"arch": "cct_2_3x2_32", **meta})
 
 
 def test_an_installed_package_computes_timms_logits(

@@ -24,13 +24,19 @@ _LOGGER = logging.getLogger(__name__)
 Arrays = Dict[str, np.ndarray]
 
 
-def start_from_file(network: Classifier, path: Path, *, target: str) -> None:
+def start_from_file(
+    network: Classifier,
+    path: Path,
+    *,
+    target: str,
+    class_names: Optional[Sequence[str]] = None,
+) -> None:
     """As `start_from_weights`, from a `.ckpt` file.
 
     Raises:
         UserError: missing or damaged file, besides.
     """
-    start_from_weights(network, read_checkpoint(path), target=target)
+    start_from_weights(network, read_checkpoint(path), target=target, class_names=class_names)
 
 
 def start_from_weights(

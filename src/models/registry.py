@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any, Dict, List, Optional, Type
+from typing import Any, Dict, List, Optional, Sequence, Type
 
 from ..errors import UserError, suggestion
 from . import cct, convmixer, convnext, deit, twins
@@ -48,6 +48,7 @@ def create_model(
     name: str,
     *,
     pretrained: Optional[str] = None,
+    class_names: Optional[Sequence[str]] = None,
     num_classes: Optional[int] = None,
     in_chans: Optional[int] = None,
     img_size: Optional[int] = None,
@@ -60,6 +61,8 @@ def create_model(
     Args:
         pretrained: checkpoint (.ckpt) whose weights it gets. Another number of classes resets the
             classifier, another image size resizes the positions; both are logged.
+        class_names: by label, of the data the network is for: a checkpoint of as many classes with
+            other names resets the classifier too. None: they are not compared.
         num_classes: 0: no classifier; the network gives the pooled features (B, num_features).
         keywords: further constructor keywords of the family's class.
 
@@ -84,7 +87,7 @@ def create_model(
         # Only here do models call tools, which know the models: at run time, and when asked.
         from ..checkpoints.pretrained import start_from_file
 
-        start_from_file(model, Path(pretrained), target=f"arch {name}")
+        start_from_file(model, Path(pretrained), target=f"arch {name}", class_names=class_names)
     return model
 
 
