@@ -514,3 +514,26 @@ def test_what_is_there_is_not_sent_again(server: Server, proxy: Proxy, tmp_path:
     assert puts() == []
     write(folder, {"train.log": b"23"})
     assert puts() == ["/again/run/train.log"]
+
+
+def test_of_two_runs_at_a_url_the_second_to_save_sends_nothing(
+    server: Server, tmp_path: Path
+) -> None:
+    server.put("both", {})
+    mirrors = {}
+    for host in "ab":
+        write(tmp_path / host, {"last.ckpt": host.encode(), "metrics.csv": host.encode()})
+        mirrors[host] = RunMirror(tmp_path / host, "s3://both/run", endpoint=server.url)
+        mirrors[host].watch()
+    for host in "ab":
+        mirrors[host].send()
+    assert mirrors["a"].failed == {}
+    assert mirrors["b"].failed == {
+        "last.ckpt": "FileExistsError: another run has written there meanwhile"
+    }
+    time.sleep(1.1)
+    write(tmp_path / "a", {"last.ckpt": b"a2"})
+    mirrors["a"].send()
+    mirrors["b"].send()
+    assert mirrors["a"].failed == {}
+    assert server.get("both", "run/") == {"run/last.ckpt": b"a2", "run/metrics.csv": b"a"}

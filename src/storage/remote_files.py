@@ -232,6 +232,14 @@ class Storage:
 
         return retried(remote, put)
 
+    def time_of(self, name: str) -> Optional[float]:
+        """When the file was written; None: it is not there, or the storage does not say."""
+        self.fs.invalidate_cache()
+        try:
+            return _modified(retried(self.url, lambda: self.fs.info(self._remote(name))))
+        except FileNotFoundError:
+            return None
+
     def is_missing_folder(self, error: Optional[BaseException]) -> bool:
         """Whether `list` failed only because nothing is at the URL, in a bucket that is there."""
         if not isinstance(error, FileNotFoundError):

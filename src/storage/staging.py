@@ -98,6 +98,7 @@ def uploads(url: Optional[str], local: Config, *, is_main: bool) -> Iterator[Cal
         return
     assert local.train.train_url is not None
     mirror = RunMirror(Path(local.train.train_url), url, endpoint=local.run.obs_endpoint)
+    mirror.watch()
     pending: List[Future[None]] = []
     pool = ThreadPoolExecutor(1)
 

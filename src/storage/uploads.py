@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 from pathlib import Path
@@ -35,13 +36,33 @@ class RunMirror:
         self._url = url.rstrip("/")
         self._moxing = real_moxing() if url.startswith("obs://") else None
         self._storage = None if self._moxing else Storage(url, endpoint=endpoint)
+        self._last_there: Optional[float] = None
+        self._is_watching = False
         self._sent: Dict[str, Dict[str, Any]] = {}
         record = folder / _RECORD
         if record.exists():
             self._sent = json.loads(record.read_text(encoding="utf-8"))
 
+    def watch(self) -> None:
+        """From now on nothing is sent any more once another run has written to the URL."""
+        with contextlib.suppress(Exception):  # the first upload says what is wrong
+            self._last_there = self._time_of_last()
+            self._is_watching = True
+
+    def _time_of_last(self) -> Optional[float]:
+        return self._storage.time_of(_LAST) if self._storage else None
+
+    def _has_other_run(self) -> bool:
+        try:
+            return self._is_watching and self._time_of_last() != self._last_there
+        except Exception:
+            return False
+
     def send(self) -> None:
         """Uploads what has changed since it was sent."""
+        if self._has_other_run():
+            self._note(_LAST, FileExistsError("another run has written there meanwhile"))
+            return
         for path in sorted(p for p in self._folder.rglob("*") if p.is_file()):
             name = path.relative_to(self._folder).as_posix()
             if any(part.startswith(".") for part in Path(name).parts):
@@ -58,6 +79,8 @@ class RunMirror:
                 self._note(name, error)
             else:
                 self._sent[name] = {"local": version, "there": there.modified}
+                if name == _LAST:
+                    self._last_there = there.modified
                 self.failed.pop(name, None)
                 self._write_record()
 
