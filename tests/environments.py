@@ -42,7 +42,9 @@ int fdatasync(int f) { errno = EINVAL; return -1; }
 int link(const char *a, const char *b) { errno = EPERM; return -1; }
 int linkat(int a, const char *b, int c, const char *d, int e) { errno = EPERM; return -1; }
 """
-AS_USER = f"setpriv --reuid {USER} --regid {USER} --clear-groups"
+# Python may lie where only root reads, in /root; so this user reads all, and writes nothing.
+READS = "+dac_read_search"
+AS_USER = f"setpriv --reuid {USER} --regid {USER} --clear-groups --inh-caps {READS} --ambient-caps {READS}"
 EVERYTHING_READ_ONLY = """
 mount --bind "$PLACE/out" "$PLACE/out"
 mount -o remount,bind,ro /
@@ -164,22 +166,21 @@ def prepare(place: Path) -> None:
     subprocess.run(command, cwd=place, check=True)
 
 
-def run(environment: Environment, place: Path, words: Sequence[str]) -> str:
-    """`ok`, or what went wrong; what it said is in `place`/log."""
+def started(environment: Environment, place: Path, words: Sequence[str]) -> int:
+    """The exit code of Python with these words; what it said is in `place`/log."""
     variables = dict(os.environ)
     for name, value in environment.variables.items():
         variables.pop(name, None)
         if value is not None:
             variables[name] = value.format(place=place)
-    more = environment.keys if words[0] == "train.py" else ()
-    python = [sys.executable, *shlex.split(environment.flags), str(ROOT / words[0])]
-    command = [*shlex.split(environment.prefix), *python, *words[1:], *more]
+    python = [sys.executable, *shlex.split(environment.flags)]
+    command = [*shlex.split(environment.prefix), *python, *words]
     if environment.mounts:
         script = f'set -e\n{environment.mounts}\nexec "$@"'
         command = ["unshare", "--mount", "sh", "-c", script, "sh", *command]
         variables["PLACE"] = str(place)
     with (place / "log").open("wb") as log:
-        code = subprocess.run(
+        return subprocess.run(
             command,
             stdout=log,
             stderr=subprocess.STDOUT,
@@ -187,25 +188,31 @@ def run(environment: Environment, place: Path, words: Sequence[str]) -> str:
             cwd=environment.cwd or ROOT,
             timeout=300,
         ).returncode
-    said = (place / "log").read_text(encoding="utf-8", errors="replace").splitlines()
-    if "Traceback (most recent call last):" in said:
-        code = code or 1
+
+
+def cell(environment: Environment, place: Path, words: Sequence[str]) -> str:
+    """`ok`, or what went wrong."""
+    more = environment.keys if words[0] == "train.py" else ()
+    code = started(environment, place, [str(ROOT / words[0]), *words[1:], *more])
+    said = (place / "log").read_text(encoding="utf-8", errors="replace").split("\n")
+    is_bug = "Traceback (most recent call last):" in said
     # What doctor.py finds broken is its answer.
-    if code == 0 or (words[0] == "scripts/doctor.py" and code == 1):
+    if not is_bug and (code == 0 or (words[0] == "scripts/doctor.py" and code == 1)):
         return "ok"
-    return f"{code}: {said[-1] if said else ''}"
+    return f"{code}: {next((line for line in reversed(said) if line.strip()), '')}"
 
 
-def row(name: str, only: Sequence[str], show: Callable[[str, str], None]) -> List[str]:
-    """The cells of one environment, in a place of its own."""
+def row(name: str, only: Sequence[str], show: Callable[[str, str], None]) -> Dict[str, str]:
+    """Program -> cell of one environment, in a place of its own; `-`: cannot be made here."""
+    cells: Dict[str, str] = {}
     with tempfile.TemporaryDirectory() as folder:
         place = Path(folder)
         prepare(place)
-        cells = []
+        can_be = started(ENVIRONMENTS[name], place, ["-c", ""]) == 0
         for program, words in programs(place).items():
             if not only or program in only:
-                cells.append(run(ENVIRONMENTS[name], place, words))
-                show(program, cells[-1])
+                cells[program] = cell(ENVIRONMENTS[name], place, words) if can_be else "-"
+                show(program, cells[program])
     return cells
 
 
@@ -215,19 +222,20 @@ def main() -> int:
     parser.add_argument("--programs", nargs="*", choices=list(programs(Path())), default=[])
     arguments = parser.parse_args()
     heads = arguments.programs or list(programs(Path()))
-    print("".join(word.ljust(18 if not i else 9) for i, word in enumerate(["", *heads])))
-    faults = []
+    print("".join(word.ljust(9 if i else 20) for i, word in enumerate(["", *heads])))
+    faults: List[str] = []
+
+    def show(program: str, found: str) -> None:
+        is_fault = found not in ("ok", "-")
+        print(("FAULT" if is_fault else found).ljust(9), end="", flush=True)
+        if is_fault:
+            faults.append(f"{program}: {found}")
+
     for name in arguments.only:
-
-        def show(program: str, cell: str, name: str = name) -> None:
-            print(("ok" if cell == "ok" else "FAULT").ljust(9), end="", flush=True)
-            if cell != "ok":
-                faults.append(f"{name}, {program}: {cell}")
-
-        print(name.ljust(18), end="", flush=True)
+        print(name.ljust(20), end="", flush=True)
+        before = len(faults)
         row(name, arguments.programs, show)
-        print()
-    print("\n".join(faults))
+        print("".join(f"\n    {fault}" for fault in faults[before:]), flush=True)
     return int(bool(faults))
 
 
