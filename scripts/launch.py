@@ -10,12 +10,12 @@ import os
 import shutil
 import sys
 from pathlib import Path
-from typing import Optional, Sequence
+from typing import Any, Optional, Sequence
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from src.errors import UserError
-from src.launch.plans import PLANS, check_cann, check_options, inherited
+from src.launch.plans import PLANS, check_host, check_options, inherited
 from src.launch.supervisor import supervise
 from src.runtime.entry import CommandParser, run_command
 
@@ -27,15 +27,31 @@ def launch(options: argparse.Namespace) -> int:
     if options.dry_run:
         print(plan.show())
         return 0
-    check_cann(options)
+    check_host(options, plan)
     if options.launcher == "mpirun" and shutil.which("mpirun") is None:
         raise UserError("mpirun: not found; install OpenMPI 4, or use --launcher cluster")
     plan.logs.mkdir(parents=True, exist_ok=True)
     return supervise(plan.processes, inherited(dict(os.environ)), grace_s=options.grace)
 
 
+class _Once(argparse.Action):
+    """Scripts give options, and LAUNCH_OPTIONS does: what two of them say must be the same."""
+
+    def __call__(
+        self, parser: Any, namespace: Any, values: Any, option_string: Optional[str] = None
+    ) -> None:
+        given = vars(namespace).setdefault("given", {})
+        if given.setdefault(self.dest, values) != values:
+            parser.error(
+                f"{option_string}: is given twice, as {given[self.dest]} and as {values} (by a "
+                "script and LAUNCH_OPTIONS?); leave one out"
+            )
+        setattr(namespace, self.dest, values)
+
+
 def _parser() -> CommandParser:
     parser = CommandParser("launch.py", (__doc__ or "").splitlines()[0])
+    parser.register("action", None, _Once)
     parser.add_argument(
         "--launcher",
         choices=sorted(PLANS),
@@ -45,14 +61,14 @@ def _parser() -> CommandParser:
     parser.add_argument(
         "--device", choices=("Ascend", "GPU", "CPU"), default="CPU", help="what they run on"
     )
-    parser.add_argument("--nproc", type=int, default=1, help="processes on this host")
+    parser.add_argument("--nproc", type=int, help="processes on this host (default 1)")
     parser.add_argument("--devices", help="their devices, such as 4,5,6,7")
-    parser.add_argument("--device_id", default="0", help="standalone: number of the device")
+    parser.add_argument("--device_id", help="standalone: number of the device (default 0)")
     parser.add_argument("--rank_table", help="rank table, or a folder with jobstart_hccl.json")
     parser.add_argument("--server_id", help="this host in the rank table, if it is not evident")
     parser.add_argument("--nnodes", type=int, default=1, help="hosts with --nproc processes each")
     parser.add_argument("--node_rank", type=int, default=0, help="number of this host, from 0")
-    parser.add_argument("--master_addr", default="127.0.0.1", help="IPv4 of host 0")
+    parser.add_argument("--master_addr", default="127.0.0.1", help="address or name of host 0")
     parser.add_argument("--master_port", help="default: a free one; with several hosts 8118")
     parser.add_argument("--logs", type=Path, default=Path("outputs/logs"), help="one log per rank")
     parser.add_argument("--timeout", type=int, default=600, help="s until all ranks have met")

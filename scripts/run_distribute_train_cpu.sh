@@ -5,5 +5,5 @@ set -euo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/common.sh"
 check_arguments 2 "run_distribute_train_cpu.sh [NPROC] [CONFIG_PATH]" "$@"
 need_file CONFIG_PATH "$2"
-launch --launcher cluster --device CPU --nproc "$1" -- \
+launch --device CPU --nproc "$1" -- \
     "$REPO/train.py" --config "$2" --device_target CPU "${@:3}"

@@ -5,5 +5,5 @@ set -euo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/common.sh"
 check_arguments 2 "run_distribute_train_gpu.sh [CUDA_VISIBLE_DEVICES] [CONFIG_PATH]" "$@"
 need_file CONFIG_PATH "$2"
-launch --launcher cluster --device GPU --devices "$1" -- \
+launch --device GPU --devices "$1" -- \
     "$REPO/train.py" --config "$2" --device_target GPU "${@:3}"

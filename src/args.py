@@ -5,6 +5,7 @@ A YAML recipe is flat: each field of a section is one key. `src/settings` declar
 
 from __future__ import annotations
 
+import contextlib
 import sys
 from dataclasses import dataclass, field
 from typing import (
@@ -271,7 +272,8 @@ def _recipe(words: Dict[str, List[str]], given: Dict[str, Entry]) -> Dict[str, E
 def _print_and_exit(text: str) -> NoReturn:
     # A terminal that cannot show a character gets its escape, which YAML reads back.
     escape_on_screen()
-    print(text, end="")
+    with contextlib.suppress(BrokenPipeError):  # `| head` has seen enough
+        print(text, end="")
     raise SystemExit(0)
 
 

@@ -151,6 +151,34 @@ def test_an_output_that_cannot_be_written(program: str, inputs: Path) -> None:
     assert sorted(inputs.rglob("[!.]*")) == before
 
 
+QUICK = ["train.py --help", "eval.py --nonsense", "scripts/list_models.py", "scripts/launch.py -h"]
+
+
+@pytest.mark.parametrize("call", QUICK)
+@pytest.mark.parametrize("closed", ["2>&-", ">&-", ">&- 2>&-", "<&- >&- 2>&-"])
+def test_closed_streams_change_no_exit_code(call: str, closed: str, tmp_path: Path) -> None:
+    command = f"{sys.executable} {ROOT}/{call}"
+    expected = subprocess.run(["sh", "-c", command], capture_output=True, text=True, cwd=tmp_path)
+    ended = subprocess.run(
+        ["sh", "-c", f"{command} {closed}"], capture_output=True, text=True, cwd=tmp_path
+    )
+    assert ended.returncode == expected.returncode
+    assert ended.stdout == ("" if ">&-" in closed.replace("2>&-", "") else expected.stdout)
+    assert ended.stderr == ("" if "2>&-" in closed else expected.stderr)
+
+
+@pytest.mark.parametrize("call", ["train.py --help", "scripts/list_models.py", "predict.py -h"])
+def test_a_reader_that_has_seen_enough(call: str) -> None:
+    """Quiet, as POSIX's utilities are: the code is 0, or that of SIGPIPE."""
+    words = f"{sys.executable} {ROOT}/{call}".split()
+    process = subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    assert process.stdout is not None
+    process.stdout.close()
+    assert process.stderr is not None
+    assert process.stderr.read() == b""
+    assert process.wait() in (0, 141)
+
+
 @pytest.mark.parametrize("program", ["scripts/launch.py", "scripts/rank_table.py"])
 def test_a_host_without_packages_starts(program: str) -> None:
     assert run(program, "-h", flags="-S").returncode == 0

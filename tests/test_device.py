@@ -150,6 +150,11 @@ def test_a_line_is_taken_over_once_it_is_whole(tmp_path: Path) -> None:
     assert not tmp_path.exists()
 
 
+def test_jit_level_is_refused_where_no_graph_is_compiled() -> None:
+    with pytest.raises(UserError, match=r"jit_level 'O2': .* mode 'pynative' compiles none; leave"):
+        device._select_jit_level(RunConfig(jit_level="O2", mode="pynative"))
+
+
 def test_jit_level_is_refused_where_there_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(compat, "has_jit_levels", lambda: False)
     with pytest.raises(UserError, match=r"jit_level 'O1': MindSpore .* has no such levels, 2\.3"):

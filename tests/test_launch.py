@@ -6,6 +6,7 @@ import json
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -158,7 +159,8 @@ def test_newer_ones_meet_as_a_cluster_of_the_tables_ranks(
         if server == 0:
             expected["scheduler"] = {**shared, "MS_ROLE": "MS_SCHED", "GLOG_v": "3"}
         found = planned(ended.stdout)
-        found.get("scheduler", {}).pop("device_target", None)
+        for word in ("mode", "device_target"):
+            found.get("scheduler", {}).pop(word, None)
         assert found == expected
 
 
@@ -199,7 +201,8 @@ def test_hosts_that_the_table_calls_by_names_need_an_address(stub: Path, tmp_pat
     version = with_mindspore(tmp_path, "2.10.0")
     ended = launch(tmp_path, *words, "--dry_run", "--", str(stub), **version)
     assert ended.returncode == 2
-    assert "server_id 'worker-0': is no IPv4 address" in ended.stderr
+    assert "server_id 'worker-0': is no address, and no host that is known here" in ended.stderr
+    assert "with --master_addr" in ended.stderr
     words += ["--master_addr", "10.9.8.7"]
     ended = launch(tmp_path, *words, "--dry_run", "--", str(stub), **version)
     assert planned(ended.stdout)["rank 1"]["MS_SCHED_HOST"] == "10.9.8.7"
@@ -308,6 +311,22 @@ def environ_of(pid: int) -> bytes:
     return Path(f"/proc/{pid}/environ").read_bytes()
 
 
+def test_a_rank_that_is_killed_is_said_to_be(tmp_path: Path) -> None:
+    program = tmp_path / "train.py"
+    program.write_text(
+        "import os, signal, time\n"
+        "if os.environ['RANK_ID'] == '1': os.kill(os.getpid(), signal.SIGKILL)\n"
+        "time.sleep(60)\n"
+    )
+    table = write_table(tmp_path, 1, 2)
+    words = ["--launcher", "rank_table", "--rank_table", str(table), "--grace", "1"]
+    ended = launch(tmp_path, *words, "--", str(program), **with_mindspore(tmp_path, "2.0.0"))
+    assert ended.returncode == 137
+    said = "rank 1 was killed by signal 9 (the system, for want of memory?); the others have been"
+    assert ended.stderr.startswith(f"{said} ended; continue with --resume auto. The last 30 lines")
+    assert ended.stderr.endswith(":\n(nothing)\n")
+
+
 def test_the_death_of_a_rank_ends_the_others(stub: Path, tmp_path: Path) -> None:
     table = write_table(tmp_path, 1, 3)
     words = ["--launcher", "rank_table", "--rank_table", str(table), "--grace", "2"]
@@ -380,6 +399,48 @@ def test_the_cluster_of_two_hosts(stub: Path, tmp_path: Path) -> None:
         assert last[name] == value
 
 
+@pytest.mark.parametrize("launcher", ["cluster", "msrun"])
+@pytest.mark.parametrize(
+    ("given", "address"),
+    [("localhost", "127.0.0.1"), ("[2001:db8::1]", "2001:db8::1"), ("10.0.0.7", "10.0.0.7")],
+)
+def test_the_address_of_host_0(
+    launcher: str, given: str, address: str, stub: Path, tmp_path: Path
+) -> None:
+    """A name as the system resolves it (RFC 6761 for this one), IPv6 as RFC 5952 writes it."""
+    words = ["--launcher", launcher, "--master_addr", given, "--dry_run", "--", str(stub)]
+    shown = launch(tmp_path, *words).stdout
+    assert f"{'MS_SCHED_HOST' if launcher == 'cluster' else '--master_addr'}={address} " in shown
+
+
+def test_an_older_mindspore_does_not_meet_at_ipv6(stub: Path, tmp_path: Path) -> None:
+    words = ["--master_addr", "::1", "--dry_run", "--", str(stub)]
+    ended = launch(tmp_path, *words, **with_mindspore(tmp_path, "2.0.0"))
+    assert ended.returncode == 2
+    assert "--master_addr ::1: MindSpore 2.0 is not known to meet at IPv6" in ended.stderr
+
+
+def test_a_name_that_other_hosts_do_not_know_as_this_one_does(stub: Path, tmp_path: Path) -> None:
+    words = ["--nnodes", "2", "--master_addr", "localhost", "--dry_run", "--", str(stub)]
+    ended = launch(tmp_path, *words)
+    assert ended.returncode == 2
+    assert "'localhost': is 127.0.0.1 on this host, where no other host reaches it" in ended.stderr
+
+
+@pytest.mark.parametrize("launcher", ["cluster", "msrun"])
+def test_a_port_in_use_and_who_uses_it(launcher: str, stub: Path, tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = str(server.getsockname()[1])
+        words = ["--launcher", launcher, "--master_port", port, "--", str(stub)]
+        ended = launch(tmp_path, *words)
+    assert ended.returncode == 2
+    assert ended.stderr.startswith(
+        f"error: --master_port {port}: cannot be used on this host (Addr"
+    )
+    assert f"by process {os.getpid()}, " in ended.stderr
+    assert not (tmp_path / "outputs").exists()
+
+
 def test_msrun_and_mpirun_as_their_guides_say(stub: Path, tmp_path: Path) -> None:
     words = ["--device", "GPU", "--devices", "4,5", "--dry_run", "--", str(stub), "x"]
     msrun = launch(tmp_path, "--launcher", "msrun", *words).stdout
@@ -405,8 +466,19 @@ def test_msrun_and_mpirun_as_their_guides_say(stub: Path, tmp_path: Path) -> Non
         (["--grace", "-1", "--", "stub.py"], "--grace -1.0: must be 0 or more"),
         (["--master_port", "65536", "--", "stub.py"], "--master_port '65536': must be in"),
         (["--master_port", "http", "--", "stub.py"], "--master_port 'http': must be in"),
-        (["--master_addr", "localhost", "--", "stub.py"], "'localhost': must be an IPv4 address"),
-        (["--device_id", "-1", "--", "stub.py"], "--device_id '-1': must be 0 or more"),
+        (["--master_addr", "no.such.invalid", "--", "stub.py"], "no host that is known here ("),
+        (["--nproc", "8", "--devices", "0,1", "--", "stub.py"], "--nproc 8: --devices 0,1 names 2"),
+        (["--nproc", "2", "--nproc", "4", "--", "stub.py"], "--nproc: is given twice, as 2 and"),
+        (["--launcher", "standalone", "--nproc", "2", "--", "stub.py"], "starts one process"),
+        (["--device_id", "3", "--", "stub.py"], "--device_id 3: of standalone"),
+        (
+            "--launcher rank_table --rank_table x --nproc 1 -- stub.py".split(),
+            "--nproc 1: the rank table gives them",
+        ),
+        (
+            ["--launcher", "standalone", "--device_id", "-1", "--", "stub.py"],
+            "--device_id '-1': must be 0 or more",
+        ),
         (["--server_id", "x", "--", "stub.py"], "--server_id: of --launcher rank_table"),
         (
             "--launcher rank_table --rank_table x --devices 1 -- stub.py".split(),
@@ -480,6 +552,7 @@ def test_every_script(script: Path, tmp_path: Path) -> None:
         ("8", "", "rank 7: .* DEVICE_ID=7 "),
         ("4,5,6,7", "", "rank 3: .*ASCEND_RT_VISIBLE_DEVICES=4,5,6,7 .* DEVICE_ID=3 "),
         ("8", "--launcher msrun", "msrun: .* --worker_num=8 --local_worker_num=8 "),
+        ("2", "--launcher=msrun --logs x", "msrun: .* --worker_num=2 --local_worker_num=2 "),
         ("4,5", "--launcher msrun", "msrun: .*ASCEND_RT_VISIBLE_DEVICES=4,5 .* --worker_num=2 "),
     ],
 )
@@ -489,6 +562,20 @@ def test_cards_of_one_ascend_host(cards: str, options: str, said: str, tmp_path:
     dry = shell(script, tmp_path, cards, "c.yaml", "--dry_run", LAUNCH_OPTIONS=options)
     assert dry.returncode == 0, dry.stderr
     assert re.search(f"^{said}.*train.py --config c.yaml --device_target Ascend$", dry.stdout, re.M)
+
+
+@pytest.mark.parametrize("device", ["cpu", "gpu"])
+def test_the_launcher_is_chosen_by_launch_options(device: str, tmp_path: Path) -> None:
+    (tmp_path / "c.yaml").touch()
+    script = ROOT / "scripts" / f"run_distribute_train_{device}.sh"
+    words = ["2", "c.yaml", "--dry_run"]
+    assert shell(script, tmp_path, *words).stdout.startswith("scheduler: ")
+    dry = shell(script, tmp_path, *words, LAUNCH_OPTIONS="--launcher msrun")
+    assert dry.stdout.startswith("msrun: "), dry.stderr
+    single = ROOT / "scripts" / f"run_standalone_train_{device}.sh"
+    refused = shell(single, tmp_path, *words, LAUNCH_OPTIONS="--launcher msrun")
+    assert refused.returncode == 2
+    assert "--launcher: is given twice, as msrun and as standalone" in refused.stderr
 
 
 def test_the_example_of_the_guide_to_ascend(tmp_path: Path) -> None:

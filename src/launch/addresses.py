@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import ipaddress
 import re
 import socket
 import subprocess
@@ -75,3 +77,68 @@ def parse_devices(text: str) -> List[int]:
     if not devices or len(set(devices)) != len(devices):
         raise UserError(f"--devices {text!r}: must be like 0,1,2,3 or [0,8), none twice")
     return sorted(devices)
+
+
+def resolve(host: str, option: str, *, is_one_host: bool = False) -> str:
+    """The address of a host: MindSpore's cluster looks no name up, and its ranks would wait.
+
+    Args:
+        host: an IPv4 or IPv6 address, which may stand in brackets, or a name.
+        option: that names it, for the message.
+        is_one_host: nobody else has to reach it.
+
+    Raises:
+        UserError: nobody knows the name, or this host alone.
+    """
+    with contextlib.suppress(ValueError):
+        return str(ipaddress.ip_address(host.strip("[]")))
+    try:
+        found = [entry[4][0] for entry in socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)]
+    except (OSError, UnicodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else error
+        raise UserError(
+            f"{option} {host!r}: is no address, and no host that is known here ({reason}); give "
+            "the address, such as 10.0.0.1"
+        ) from error
+    # Older versions of MindSpore know IPv4 only.
+    address = str(min(found, key=lambda text: ipaddress.ip_address(text).version))
+    if ipaddress.ip_address(address).is_loopback and not is_one_host:
+        raise UserError(
+            f"{option} {host!r}: is {address} on this host, where no other host reaches it; give "
+            "its address in the network, such as 10.0.0.1"
+        )
+    return address
+
+
+def check_port_is_free(port: int) -> None:
+    """Raises UserError, naming the process, where another one listens on a port of this host."""
+    kind = socket.AF_INET6 if socket.has_dualstack_ipv6() else socket.AF_INET
+    try:
+        with socket.create_server(("", port), family=kind, dualstack_ipv6=kind == socket.AF_INET6):
+            return
+    except OSError as error:
+        raise UserError(
+            f"--master_port {port}: cannot be used on this host ({error.strerror}"
+            f"{_listener_on(port)}); end that, or give another port on all hosts"
+        ) from error
+
+
+def _listener_on(port: int) -> str:
+    """` by process 17, python train.py`, as far as /proc shows it."""
+    sockets = set()
+    for table in (Path("/proc/net/tcp"), Path("/proc/net/tcp6")):
+        with contextlib.suppress(OSError):
+            rows = [line.split() for line in table.read_text().splitlines()[1:]]
+            # 0A: it listens.
+            sockets |= {
+                f"socket:[{row[9]}]"
+                for row in rows
+                if row[3] == "0A" and int(row[1].rpartition(":")[2], 16) == port
+            }
+    for process in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):
+            if any(str(file.readlink()) in sockets for file in (process / "fd").iterdir()):
+                words = (process / "cmdline").read_bytes().split(b"\0")
+                command = b" ".join(words).decode("utf-8", "replace").strip()
+                return f" by process {process.name}, {command[:80]}"
+    return ""

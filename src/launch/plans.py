@@ -18,7 +18,7 @@ from typing import Dict, List, Optional, Sequence, Tuple
 
 from ..errors import UserError
 from ..runtime.npu_smi import list_cards
-from .addresses import local_server
+from .addresses import check_port_is_free, local_server, resolve
 from .cores import cores_near, share_cores
 from .rank_table import Table
 from .rank_table_files import read_rank_table
@@ -35,16 +35,24 @@ _VISIBLE = {"GPU": "CUDA_VISIBLE_DEVICES", "Ascend": "ASCEND_RT_VISIBLE_DEVICES"
 _LOCALHOST = "127.0.0.1"
 # Before it HCCL takes the ranks from the table only.
 _FIRST_WITHOUT_TABLE = (2, 3)
+# The first that was seen to meet at such an address; 2.0 does not.
+_FIRST_WITH_IPV6 = (2, 10)
 # Seconds that HCCL accepts for HCCL_CONNECT_TIMEOUT.
 _HCCL_RANGE = (120, 7200)
 
 
 @dataclass(frozen=True)
 class Plan:
-    """The processes of this host, in the order in which they start."""
+    """What runs on this host.
+
+    Attributes:
+        processes: in the order in which they start.
+        port: where one of them brings those of all hosts together; None: another host does.
+    """
 
     processes: List[Process]
     logs: Path
+    port: Optional[int] = None
 
     def show(self) -> str:
         """Every command with the variables it gets, and the log it writes."""
@@ -130,10 +138,10 @@ def _plan_with_table(options: argparse.Namespace, path: Path, table: Table, serv
 
 
 def _address_of_rank_0(table: Table, given: str) -> str:
-    """IPv4 of the host that brings the ranks together; `given` unless that is this host alone.
+    """Address of the host that brings the ranks together; `given` unless that is the default.
 
     Raises:
-        UserError: the table names that host by something else.
+        UserError: the table names that host by something that is not known here.
     """
     if len(table["server_list"]) == 1 or given != _LOCALHOST:
         return given
@@ -142,13 +150,13 @@ def _address_of_rank_0(table: Table, given: str) -> str:
         for server in table["server_list"]
         if any(device["rank_id"] == "0" for device in server["device"])
     ]
-    for key in ("host_ip", "server_ip", "server_id"):
+    for key in ("host_ip", "server_ip"):
         with contextlib.suppress(ValueError):
-            return str(ipaddress.IPv4Address(first.get(key, "")))
-    raise UserError(
-        f"server_id {first['server_id']!r}: is no IPv4 address, which the ranks meet at; give that "
-        "of the host with rank 0 by --master_addr"
-    )
+            return str(ipaddress.ip_address(first.get(key, "")))
+    try:
+        return resolve(first["server_id"], "server_id")
+    except UserError as error:
+        raise UserError(f"{error}, with --master_addr") from error
 
 
 def plan_cluster(options: argparse.Namespace) -> Plan:
@@ -173,8 +181,9 @@ def _plan_cluster(
     processes = []
     if ranks[0] == 0:
         environ = {**shared, "MS_ROLE": "MS_SCHED", "GLOG_v": "3"}
-        prelude = f"import mindspore as ms; ms.set_context(device_target={options.device!r}); "
-        command = [sys.executable, "-c", prelude + _SCHEDULER]
+        # PyNative is MindSpore 2.0's default, in which it has no such cluster.
+        context = f"ms.set_context(mode=ms.GRAPH_MODE, device_target={options.device!r})"
+        command = [sys.executable, "-c", f"import mindspore as ms; {context}; {_SCHEDULER}"]
         log = options.logs / "scheduler.log"
         processes.append(Process("scheduler", command, environ, log, is_helper=True))
     devices = options.devices or [str(i) for i in range(len(ranks))]
@@ -182,7 +191,8 @@ def _plan_cluster(
         environ = {**shared, "MS_ROLE": "MS_WORKER", "MS_NODE_ID": rank, "RANK_ID": rank}
         environ["DEVICE_ID"] = device
         processes.append(_rank(options, rank, environ, cores))
-    return Plan(processes, options.logs)
+    port = int(shared["MS_SCHED_PORT"]) if ranks[0] == 0 else None
+    return Plan(processes, options.logs, port)
 
 
 def _free_port(*, is_one_host: bool) -> str:
@@ -196,11 +206,12 @@ def _free_port(*, is_one_host: bool) -> str:
 def plan_msrun(options: argparse.Namespace) -> Plan:
     """MindSpore's own launcher (2.3 and newer), as one process that starts the ranks."""
     size = options.nproc * options.nnodes
+    port = options.master_port or _free_port(is_one_host=options.nnodes == 1)
     command = [
         *(sys.executable, "-m", "mindspore.parallel.cluster.run", "--join=True"),
         *(f"--worker_num={size}", f"--local_worker_num={options.nproc}"),
         *(f"--master_addr={options.master_addr}",),
-        f"--master_port={options.master_port or _free_port(is_one_host=options.nnodes == 1)}",
+        f"--master_port={port}",
         *(f"--log_dir={options.logs}", f"--cluster_time_out={options.timeout}"),
         *(["--bind_core=True"] if options.bind else []),
         *([f"--node_rank={options.node_rank}"] if options.nnodes > 1 else []),
@@ -213,7 +224,7 @@ def plan_msrun(options: argparse.Namespace) -> Plan:
     process = Process(
         "msrun", command, {"PATH": path, **options.environ}, log, shown=merged, starts_ranks=True
     )
-    return Plan([process], options.logs)
+    return Plan([process], options.logs, int(port) if options.node_rank == 0 else None)
 
 
 def plan_mpirun(options: argparse.Namespace) -> Plan:
@@ -250,6 +261,7 @@ def check_options(options: argparse.Namespace) -> None:
         raise UserError("no program given; end the command with -- train.py --config FILE")
     if not Path(options.program[0]).is_file():
         raise UserError(f"program {options.program[0]!r}: no such file")
+    _check_belonging(options)
     _check_numbers(options)
     if options.nnodes > 1 and options.launcher not in ("cluster", "msrun"):
         raise UserError(f"--nnodes {options.nnodes}: of cluster and msrun; not {options.launcher}")
@@ -257,7 +269,6 @@ def check_options(options: argparse.Namespace) -> None:
         options.device = "Ascend"
         if not options.rank_table:
             raise UserError("--launcher rank_table: needs --rank_table FILE")
-    _check_belonging(options)
     _check_devices(options)
     if options.launcher == "mpirun" and options.device == "CPU":
         raise UserError("--launcher mpirun: MindSpore has it on GPU and Ascend; use cluster")
@@ -275,23 +286,44 @@ def _check_numbers(options: argparse.Namespace) -> None:
     port = options.master_port or "8118"
     if not re.fullmatch("[0-9]{1,5}", port) or not 1 <= int(port) <= 65535:
         raise UserError(f"--master_port {port!r}: must be in [1, 65535]")
-    try:
-        ipaddress.IPv4Address(options.master_addr)
-    except ValueError as error:
-        # MindSpore's cluster looks no name up, and its ranks would wait for --timeout.
+    options.master_addr = resolve(
+        options.master_addr, "--master_addr", is_one_host=options.nnodes == 1
+    )
+    version = mindspore_version()
+    if ":" in options.master_addr and version is not None and version < _FIRST_WITH_IPV6:
         raise UserError(
-            f"--master_addr {options.master_addr!r}: must be an IPv4 address, such as 10.0.0.1"
-        ) from error
+            f"--master_addr {options.master_addr}: MindSpore {version[0]}.{version[1]} is not "
+            "known to meet at IPv6 addresses, 2.10 is; give the IPv4 address"
+        )
 
 
 def _check_belonging(options: argparse.Namespace) -> None:
-    """Refuses what the chosen launcher would pass by."""
-    is_table = options.launcher == "rank_table"
-    for key in ("rank_table", "server_id"):
-        if getattr(options, key) and not is_table:
-            raise UserError(f"--{key}: of --launcher rank_table; not {options.launcher}")
-    if is_table and options.devices:
-        raise UserError(f"--devices {options.devices}: the rank table gives them; leave it out")
+    """Refuses what the chosen launcher would pass by; sets what was not given."""
+    launcher = options.launcher
+    if launcher != "rank_table":
+        for key in ("rank_table", "server_id"):
+            if getattr(options, key):
+                raise UserError(f"--{key}: of --launcher rank_table; not {launcher}")
+    elif options.devices or options.nproc is not None:
+        key = "devices" if options.devices else "nproc"
+        raise UserError(f"--{key} {getattr(options, key)}: the rank table gives them; leave it out")
+    if launcher != "standalone":
+        if options.device_id is not None:
+            raise UserError(f"--device_id {options.device_id}: of standalone; give --devices")
+    elif options.devices or options.nproc not in (None, 1):
+        key = "devices" if options.devices else "nproc"
+        raise UserError(
+            f"--{key} {getattr(options, key)}: standalone starts one process, on --device_id; use "
+            "--launcher cluster for several"
+        )
+    count = len(options.devices.split(",")) if options.devices else 1
+    if options.nproc is None:
+        options.nproc = count
+    elif options.devices and options.nproc != count:
+        raise UserError(
+            f"--nproc {options.nproc}: --devices {options.devices} names {count}; leave --nproc out"
+        )
+    options.device_id = options.device_id or "0"
 
 
 def _check_devices(options: argparse.Namespace) -> None:
@@ -306,7 +338,6 @@ def _check_devices(options: argparse.Namespace) -> None:
             f"--devices {','.join(options.devices)}: must be different numbers with commas, "
             "such as 0,1,2,3"
         )
-    options.nproc = len(options.devices)
     if options.device == "Ascend":
         # CANN takes them in ascending order only.
         options.devices.sort(key=int)
@@ -340,11 +371,11 @@ def _for_hccl(options: argparse.Namespace) -> Dict[str, str]:
     return {name: str(min(max(options.timeout, shortest), longest))}
 
 
-def check_cann(options: argparse.Namespace) -> None:
-    """Refuses to start on an Ascend host without CANN's variables.
+def check_host(options: argparse.Namespace, plan: Plan) -> None:
+    """Refuses to start where the processes could not meet, or without CANN's variables.
 
     Raises:
-        UserError: they are not set.
+        UserError: what is missing, or in use.
     """
     if options.device == "Ascend" and not os.environ.get("ASCEND_HOME_PATH"):
         raise UserError(
@@ -352,6 +383,8 @@ def check_cann(options: argparse.Namespace) -> None:
             "/usr/local/Ascend/ascend-toolkit/set_env.sh (CANN 8.5 and newer: "
             "/usr/local/Ascend/cann/set_env.sh)"
         )
+    if plan.port is not None:
+        check_port_is_free(plan.port)
 
 
 def mindspore_version() -> Optional[Tuple[int, ...]]:

@@ -110,6 +110,11 @@ def _select_jit_level(run: RunConfig) -> None:
     from .compat import has_jit_levels, set_jit_level, version
 
     if run.jit_level is not None:
+        if run.mode != "graph":
+            raise UserError(
+                f"jit_level {run.jit_level!r}: says how graphs are compiled, and mode {run.mode!r} "
+                "compiles none; leave one of the keys out"
+            )
         if not has_jit_levels():
             raise UserError(
                 f"jit_level {run.jit_level!r}: MindSpore {version()} has no such levels, 2.3 and "

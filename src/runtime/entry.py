@@ -93,6 +93,10 @@ class CommandParser(argparse.ArgumentParser):
         self._words = sys.argv[1:] if args is None else list(args)
         return super().parse_known_args(self._words, namespace)
 
+    def print_help(self, file: Any = None) -> None:
+        with contextlib.suppress(BrokenPipeError):  # `| head` has seen enough
+            super().print_help(file)
+
     def parse_with_keys(
         self, argv: Optional[Sequence[str]]
     ) -> Tuple[argparse.Namespace, List[str]]:
