@@ -6,6 +6,7 @@ A YAML recipe is flat: each field of a section is one key. `src/settings` declar
 from __future__ import annotations
 
 import contextlib
+import re
 import sys
 from dataclasses import dataclass, field
 from typing import (
@@ -223,13 +224,34 @@ def _config_of(
     entries = {**(_recipe(words, given) if _CONFIG in words else {}), **given}
     if ignored and not (_RUN_MODELARTS in entries and entries[_RUN_MODELARTS].value is True):
         parser.split_command_line(arguments, options)  # says which is unknown
-    config = parser.build(config_type, entries)
+    config = _in_float32_on_a_cpu(parser.build(config_type, entries))
     if ignored:
         print(f"run_modelarts: ignored {' '.join(ignored)}", file=sys.stderr)
     if is_printed:
         config = complete(config) if complete else config
         _print_and_exit(to_yaml(config, with_origins=True))
     return config
+
+
+def _in_float32_on_a_cpu(config: AnyConfig) -> AnyConfig:
+    """With amp_level O0 where a recipe says otherwise, which it says of an accelerator.
+
+    A CPU gains nothing by half precision: it takes longer and more memory. What the command line
+    says holds.
+    """
+    level, origin = config.train.amp_level, config.origins["amp_level"]
+    is_of_recipe = origin not in (parser.DEFAULT, parser.COMMAND_LINE)
+    if config.run.device_target != "CPU" or level in ("O0", "auto") or not is_of_recipe:
+        return config
+    changed = replace(config, amp_level="O0")
+    changed.origins["amp_level"] = f"{origin} says {level}; O0 on a CPU"
+    return changed
+
+
+def recipes_amp_level(config: Config) -> str:
+    """The amp_level that a CPU put O0 in the place of; empty where none was."""
+    said = re.search(r" says (O[123]); O0 on a CPU$", config.origins["amp_level"])
+    return said[1] if said else ""
 
 
 def _options(config_type: Type[Config]) -> Dict[str, str]:

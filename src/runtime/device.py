@@ -16,6 +16,7 @@ from ..errors import UserError, on_one_line
 from ..kernels import build, selection
 from .caches import use_cache_folders
 from .log import FrameworkLog, log_problems_only
+from .memory import host_allowance
 from .npu_smi import FIRST_910, generation, list_cards
 from .ranks import RankEnvironment, World, read_rank_environment
 from .stop_signal import ignore_signals
@@ -180,11 +181,23 @@ def process_environment() -> Dict[str, str]:
     return dict(os.environ)
 
 
-def describe_device(run: RunConfig) -> str:
-    """`CPU (2 cores, kernels native)` or `Ascend 0`."""
-    if run.device_target == "CPU":
-        return f"CPU ({os.cpu_count()} cores, kernels {selection.selected()})"
-    return f"{run.device_target} {run.device_id}"
+def describe_device(run: RunConfig, *, network_has_kernels: bool = True) -> str:
+    """`CPU (2 cores, 23.4 GiB, kernels native)` or `Ascend 0`.
+
+    Args:
+        network_has_kernels: half precision computes without; the optimizer has them all the same.
+    """
+    if run.device_target != "CPU":
+        return f"{run.device_target} {run.device_id}"
+    kernels, allowed = selection.selected(), host_allowance()
+    if kernels == selection.NATIVE and not network_has_kernels:
+        kernels = "native in the optimizer only"
+    elif not network_has_kernels:
+        kernels = selection.OFF
+    # Those this process may use: a launcher gives each of its ranks some.
+    cores = len(os.sched_getaffinity(0))
+    memory = f"{allowed.num_bytes / 2**30:.1f} GiB, " if allowed else ""
+    return f"CPU ({cores} cores, {memory}kernels {kernels})"
 
 
 @functools.cache

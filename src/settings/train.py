@@ -26,6 +26,7 @@ class TrainConfig(Section):
             "O3": "all",
             "auto": "O0 on CPU, else O2",
         },
+        special="a recipe's O1 to O3 are an accelerator's: O0 on CPU, unless the command line says",
     )
     amp_dtype: str = key(
         "float16", "half precision", choices={"float16": "", "bfloat16": "Ascend only, not 910A"}

@@ -9,10 +9,11 @@ import mindspore as ms
 import numpy as np
 from mindspore import nn
 
-from ..args import Config
+from ..args import Config, recipes_amp_level
 from ..data.dataset import ImageDataset
 from ..models.registry import count_macs
 from ..optim.amp import precision_table, resolve_amp, resolve_loss_scale
+from ..overrides import is_override
 from ..run_length import global_batch
 from ..runtime.device import describe_device
 
@@ -43,18 +44,34 @@ def describe_run(
     lines = [
         f"{model.arch}: {parameters:,} parameters, {macs / 1e9:.3g} GMACs for an image of "
         f"{model.image_size}x{model.image_size}, {model.num_classes} classes",
-        f"{describe_device(config.run)}, {config.run.mode} mode; MindSpore {ms.__version__}, NumPy "
+        f"{_device(config, network)}, {config.run.mode} mode; MindSpore {ms.__version__}, NumPy "
         f"{np.__version__}, Python {platform.python_version()}",
         f"{train_set.num_samples} training and {val_set.num_samples} validation images; steps of "
         f"{global_batch(config, world_size)} images "
         f"({_factors(config, world_size)}), "
-        f"{train_set.steps_per_epoch} an epoch, {len(lr_schedule)} in all",
+        f"{train_set.steps_per_epoch} an epoch, {len(lr_schedule)} in all ({_epochs(config)})",
+        *_about_repeats(config),
         f"{optim.optimizer}, {optim.lr_scheduler}: peak lr {max(lr_schedule, default=0.0):g} "
         f"({_origin_of_lr(config)})",
         f"amp_level {level}" + (f", half precision {dtype}" if level != "O0" else ""),
+        *about_the_level(config),
         *about_the_loss_scale(config),
     ]
     return [*lines, *(precision_table(network).splitlines() if level != "O0" else [])]
+
+
+def about_the_level(config: Config) -> List[str]:
+    """A line on a CPU whose recipe or command line asks for half precision."""
+    said, level = recipes_amp_level(config), resolve_amp(config)[0]
+    cost = "takes longer and more memory than float32 on a CPU"
+    if said:
+        return [f"the recipe's amp_level {said} {cost}; --amp_level {said} has it all the same"]
+    if config.run.device_target == "CPU" and level != "O0":
+        return [
+            f"amp_level {level} {cost}, and leaves the network's kernels out; --amp_level O0 does "
+            "neither"
+        ]
+    return []
 
 
 def about_the_loss_scale(config: Config) -> List[str]:
@@ -67,6 +84,30 @@ def about_the_loss_scale(config: Config) -> List[str]:
     if resolve_amp(config)[0] != "O0":
         return [scale]
     return [f"convolutions compute in float16 on this chip at amp_level O0 too: {scale}"]
+
+
+def _device(config: Config, network: nn.Cell) -> str:
+    has_kernels = any(is_override(cell) for _, cell in network.cells_and_names())
+    return describe_device(config.run, network_has_kernels=has_kernels)
+
+
+def _epochs(config: Config) -> str:
+    """`2 epochs and 10 of cooldown`: the parts that `schedule_epochs` adds up."""
+    optim, epochs = config.optim, config.train.epochs
+    parts = [f"{optim.lr_cycles} cycles of {epochs} epochs" if optim.lr_cycles > 1 else ""]
+    parts[0] = parts[0] or f"{epochs} epoch{'' if epochs == 1 else 's'}"
+    if optim.warmup_mode == "prefix" and optim.warmup_length:
+        parts.insert(0, f"{optim.warmup_length} of warmup")
+    if optim.cooldown_epochs:
+        parts.append(f"{optim.cooldown_epochs} of cooldown")
+    return " and ".join(parts)
+
+
+def _about_repeats(config: Config) -> List[str]:
+    repeats = config.data.repeated_aug
+    if repeats == 1:
+        return []
+    return [f"repeated_aug {repeats}: an epoch takes one image in {repeats}, {repeats} times each"]
 
 
 def _factors(config: Config, world_size: int) -> str:
