@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import re
+import subprocess
+import sys
 from pathlib import Path
-from typing import Any, List
+from typing import Any, List, Tuple
 
 import numpy as np
 import pytest
@@ -118,3 +121,67 @@ def test_no_classes_and_no_weights_are_refused(
     assert f"{tmp_path}: no class folders" in failure(capsys, train_program, words)
     words = [*RECIPE, "--pretrained", "nowhere.ckpt", "--data_url", str(folder)]
     assert "nowhere" in failure(capsys, train_program, words)
+
+
+# In another folder than the repository, so that nothing it writes stays.
+def tutorial(place: Path, folder: Path, weights: Path, *more: str) -> subprocess.CompletedProcess:
+    """docs/tutorial.py with these folders, and more options of train.py."""
+    text = (ROOT / "docs" / "tutorial.py").read_text()
+    names = re.search(r"^FOLDER, WEIGHTS, RUN = .*$", text, re.MULTILINE)
+    assert names is not None
+    paths = tuple(map(str, (folder, weights, place / "run")))
+    text = text.replace(names[0], f"FOLDER, WEIGHTS, RUN = {paths}")
+    short = [*more, "--epochs", "1", "--warmup_length", "0"]
+    text = text.replace('"--resume", "auto"]', f'"--resume", "auto", *{short}]')
+    path = place / "tutorial.py"
+    path.write_text(text)
+    command = [sys.executable, str(path)]
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=600)
+
+
+@pytest.mark.parametrize(
+    "more", [("--python_multiprocessing",), pytest.param((), marks=pytest.mark.slow)]
+)
+def test_the_tutorial_runs_with_threads_and_with_processes(
+    folder: Path, weights: Path, tmp_path: Path, more: Tuple[str, ...]
+) -> None:
+    done = tutorial(tmp_path, folder, weights, *more)
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "run" / "report" / "report.html").is_file()
+    assert list((tmp_path / "run" / "pictures").iterdir())
+    assert done.stderr.count("training and 12 validation images") == 1  # no worker trained too
+
+
+UNGUARDED = """
+import sys
+sys.path.insert(0, {root!r})
+from src.data.imagenet import create_dataset
+from src.args import parse_args
+config = parse_args(sys.argv[1:])
+{before}for batch in create_dataset(config, training=True).batches():
+{before}    print("batch", batch.image.shape)
+{before}    break
+"""
+
+
+@pytest.mark.parametrize("guard", ["", "if __name__ == '__main__':\n"])
+def test_a_script_without_a_guard_is_refused_in_one_line(
+    folder: Path, tmp_path: Path, guard: str
+) -> None:
+    code = UNGUARDED.format(root=str(ROOT), before="    " if guard else "")
+    if guard:
+        code = code.replace("    for batch", f"{guard}    for batch", 1)
+    path = tmp_path / "script.py"
+    path.write_text(code)
+    words = ["--data_url", str(folder), "--num_classes", "3", "--image_size", "16"]
+    words += ["--batch_size", "8", "--python_multiprocessing", "--num_parallel_workers", "1"]
+    command = [sys.executable, str(path), *words]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300)
+    if guard:
+        assert done.stdout == "batch (8, 16, 16, 3)\n", done.stderr
+        return
+    last = done.stderr.strip().splitlines()[-1]
+    assert f"python_multiprocessing: {path}, line 7, would run again in every process" in last
+    assert 'under `if __name__ == "__main__":`' in last
+    assert "bootstrapping" not in done.stderr
+    assert done.stdout == ""

@@ -26,6 +26,7 @@ from typing import Any, Dict, List, Optional, Sequence
 import numpy as np
 
 from ..runtime.stop_signal import held_signals
+from .main_guard import require_main_guard
 from .rows import Fill, Rows, Shape, fill_rows
 from .sampler import Key
 from .samples import BadSample
@@ -59,9 +60,11 @@ class Processes:
 
     Raises:
         NoSharedMemory: they do not fit.
+        UserError: the script would run again in each of them.
     """
 
     def __init__(self, fill: Fill, shape: Shape, num_workers: int, *, num_buffers: int) -> None:
+        require_main_guard()
         self.lost: Optional[str] = None
         self._fill = fill
         self._shape = shape
