@@ -21,6 +21,7 @@ from src.data.classes import TrainedClasses
 from src.errors import UserError
 from src.runtime.device import setup_device
 from src.runtime.entry import run_entry_point
+from src.runtime.files import check_output_folder
 from src.storage.staging import localize_output, stage_inputs, uploads
 
 
@@ -28,6 +29,8 @@ def evaluate_network(config: EvalRun) -> None:
     """Prints one line of scores over the validation set, and writes them beside the weights."""
     if bool(config.model.pretrained) == bool(config.evaluation.mindir):
         raise UserError("eval.py needs --pretrained FILE.ckpt or --mindir FILE.mindir, one of them")
+    if config.evaluation.report:
+        check_output_folder("report", Path(config.evaluation.report))
     given = _with_own_folder(config)
     config = localize_output(stage_inputs(given), continues=False)
     world = setup_device(config.run, seed=config.train.seed)

@@ -13,6 +13,7 @@ from src.args import ExportRun
 from src.errors import UserError
 from src.runtime.device import setup_device
 from src.runtime.entry import run_entry_point
+from src.storage.remote_files import is_url
 from src.storage.staging import stage_inputs
 
 
@@ -20,6 +21,8 @@ def export(config: ExportRun) -> None:
     """Writes MINDIR, ONNX or AIR, and loads it back to compare it with the network."""
     if not config.model.pretrained:
         raise UserError("pretrained null: export.py needs --pretrained FILE.ckpt")
+    if is_url(config.model.pretrained) and not config.export.output:
+        raise UserError(f"output null: {config.model.pretrained} is a URL; give --output FILE")
     config = stage_inputs(config)
     setup_device(config.run, seed=config.train.seed)
     from src.serving.export import check_export, export_checkpoint

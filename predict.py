@@ -19,7 +19,7 @@ from src.report.image_files import ImageStream, find_images
 from src.report.predictions import FORMATS, Prediction, check_format, top_k, write_predictions
 from src.runtime.device import setup_device
 from src.runtime.entry import CommandParser, run_parsed
-from src.runtime.files import check_output
+from src.runtime.files import check_output, check_output_folder
 from src.storage.staging import stage_inputs
 
 _LOGGER = logging.getLogger(__name__)
@@ -79,13 +79,15 @@ def _heat_maps(eval_net: Any) -> Tuple[str, Any]:
 
 
 def _check(arguments: argparse.Namespace) -> None:
-    check_format(arguments.output)
+    check_format(arguments.output, arguments.output_file)
     if arguments.top_k < 1:
         raise UserError(f"top_k {arguments.top_k}: expected 1 or more")
     if arguments.heat_maps and not arguments.save_pictures:
         raise UserError("heat_maps: are drawn into pictures; give --save_pictures DIR")
     if arguments.output_file:
         check_output("output_file", arguments.output_file)
+    if arguments.save_pictures:
+        check_output_folder("save_pictures", arguments.save_pictures)
 
 
 def _report(predicted: int, left_out: int, written: List[str]) -> None:

@@ -15,6 +15,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent))
 from src.args import PreprocessRun, replace
 from src.data.classes import TrainedClasses
 from src.runtime.entry import run_entry_point
+from src.runtime.files import check_output_folder
 from src.settings.programs import DATASET_NAMES
 
 
@@ -44,6 +45,7 @@ def preprocess(config: PreprocessRun) -> None:
     from src.serving.input_files import write_inputs
     from src.storage.staging import stage_inputs
 
+    check_output_folder("result_path", Path(config.preprocess.result_path))
     config, batch_size, trained = inputs_recipe(config)
     config = stage_inputs(config)
     if not (config.model.num_classes and config.model.image_size):

@@ -32,8 +32,8 @@ from typing import Any, Callable, Dict, List, Optional, Sequence
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-from src.runtime.entry import CommandParser, run_command
-from src.runtime.files import write_json
+from src.runtime.entry import CommandParser, positive, run_command
+from src.runtime.files import check_output, write_json
 
 # Ours -> peer on torch, image side.
 NETWORKS = {
@@ -261,6 +261,8 @@ def run(args: argparse.Namespace) -> None:
         return
     if args.quick:
         args.archs, args.batch, args.rounds, args.batches = list(QUICK), [8], 1, 3
+    if args.json:
+        check_output("json", args.json)
     rows = []
     for arch in args.archs:
         for batch in args.batch:
@@ -278,7 +280,7 @@ def main(argv: Optional[Sequence[str]] = None) -> int:
         "--archs", nargs="+", choices=NETWORKS, default=list(NETWORKS), help="networks"
     )
     parser.add_argument(
-        "--batch", nargs="+", type=int, default=[1, 8, 32], help="images of a batch"
+        "--batch", nargs="+", type=positive, default=[1, 8, 32], help="images of a batch"
     )
     parser.add_argument(
         "--sides",
@@ -287,8 +289,8 @@ def main(argv: Optional[Sequence[str]] = None) -> int:
         default=["native", "off", "torch"],
         help="what takes turns",
     )
-    parser.add_argument("--rounds", type=int, default=3, help="turns of each side")
-    parser.add_argument("--batches", type=int, default=5, help="measured in each process")
+    parser.add_argument("--rounds", type=positive, default=3, help="turns of each side")
+    parser.add_argument("--batches", type=positive, default=5, help="measured in each process")
     parser.add_argument("--json", type=Path, help="file for everything, as JSON")
     parser.add_argument("--job", help=argparse.SUPPRESS)
     parser.add_argument(

@@ -23,8 +23,8 @@ import numpy as np
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-from src.runtime.entry import CommandParser, run_command
-from src.runtime.files import write_json
+from src.runtime.entry import CommandParser, positive, run_command
+from src.runtime.files import check_output, write_json
 
 SIDES = ("native", "off", "torch")
 Shape = Tuple[int, ...]
@@ -183,6 +183,8 @@ def run(args: argparse.Namespace) -> None:
     if args.job:
         print(json.dumps(run_job(*json.loads(args.job))))
         return
+    if args.json:
+        check_output("json", args.json)
     rows = []
     print("| layer | ms forward: " + ", ".join(args.sides) + " | forward and backward |")
     for name in args.layers:
@@ -214,8 +216,8 @@ def main(argv: Optional[Sequence[str]] = None) -> int:
     parser.add_argument(
         "--sides", nargs="+", choices=SIDES, default=list(SIDES), help="what takes turns"
     )
-    parser.add_argument("--rounds", type=int, default=3, help="turns of each side")
-    parser.add_argument("--calls", type=int, default=15, help="measured in each process")
+    parser.add_argument("--rounds", type=positive, default=3, help="turns of each side")
+    parser.add_argument("--calls", type=positive, default=15, help="measured in each process")
     parser.add_argument("--json", type=Path, help="file for everything, as JSON")
     parser.add_argument("--job", help=argparse.SUPPRESS)
     return run_command(run, parser, argv)

@@ -36,8 +36,8 @@ sys.path.insert(0, str(ROOT))
 from cpu import NETWORKS, torch_network
 
 from src.errors import UserError
-from src.runtime.entry import CommandParser, run_command
-from src.runtime.files import write_json
+from src.runtime.entry import CommandParser, positive, run_command
+from src.runtime.files import check_output, write_json
 
 HEADLINE = (
     "convnext_tiny",
@@ -295,15 +295,14 @@ def check(arguments: argparse.Namespace) -> None:
     """Refuses what would end the measurement late.
 
     Raises:
-        UserError: a count below 1, or a folder that is not there.
+        UserError: a folder that is not there, or a file that cannot be written.
     """
-    for key in ("batch", "rounds", "batches", "steps", "workers"):
-        if getattr(arguments, key) < 1:
-            raise UserError(f"--{key} {getattr(arguments, key)}: must be 1 or more")
+    if arguments.json:
+        check_output("json", arguments.json)
     parts = (
         [Path(arguments.data_url, part) for part in ("train", "val")] if arguments.data_url else []
     )
-    for folder in [*parts, *([arguments.json.absolute().parent] if arguments.json else [])]:
+    for folder in parts:
         if not folder.is_dir():
             raise UserError(f"{str(folder)!r}: no such folder")
 
@@ -358,11 +357,15 @@ def main(argv: Optional[Sequence[str]] = None) -> int:
         help="ready-made batches, photographs in a folder, or both",
     )
     parser.add_argument("--data_url", help="images of `folder`, instead of photographs")
-    parser.add_argument("--batch", type=int, default=128, help="images of a batch")
-    parser.add_argument("--rounds", type=int, default=3, help="turns of each side")
-    parser.add_argument("--batches", type=int, default=5, help="measured times in each process")
-    parser.add_argument("--steps", type=int, default=10, help="in each of them")
-    parser.add_argument("--workers", type=int, default=8, help="that read images, on either side")
+    parser.add_argument("--batch", type=positive, default=128, help="images of a batch")
+    parser.add_argument("--rounds", type=positive, default=3, help="turns of each side")
+    parser.add_argument(
+        "--batches", type=positive, default=5, help="measured times in each process"
+    )
+    parser.add_argument("--steps", type=positive, default=10, help="in each of them")
+    parser.add_argument(
+        "--workers", type=positive, default=8, help="that read images, on either side"
+    )
     parser.add_argument("--timm_python", default=sys.executable, help="interpreter that has torch")
     parser.add_argument("--json", type=Path, metavar="FILE", help="file for everything, as JSON")
     parser.add_argument("--job", type=json.loads, help=argparse.SUPPRESS)

@@ -27,8 +27,8 @@ import cpu  # finds the package beside it
 import numpy as np
 
 from src.errors import UserError
-from src.runtime.entry import CommandParser, run_command
-from src.runtime.files import write_json
+from src.runtime.entry import CommandParser, positive, run_command
+from src.runtime.files import check_output, write_json
 
 SIDE = 224
 ARCHS = [name for name, (_, side) in cpu.NETWORKS.items() if side == SIDE]
@@ -110,6 +110,8 @@ def compare(arch: str, args: argparse.Namespace) -> Dict[str, Any]:
 
 def run_all(args: argparse.Namespace) -> None:
     """Measures all that was asked for."""
+    if args.json:
+        check_output("json", args.json)
     for path in (MS20, PROGRAM):
         if not path.exists():
             raise UserError(f"{path}: not there; see --help")
@@ -125,9 +127,9 @@ def run_all(args: argparse.Namespace) -> None:
 def main(argv: Optional[Sequence[str]] = None) -> int:
     parser = CommandParser("benchmarks/lite.py", __doc__ or "")
     parser.add_argument("--archs", nargs="+", choices=ARCHS, default=ARCHS, help="networks")
-    parser.add_argument("--batch", type=int, default=8, help="images of a batch")
-    parser.add_argument("--rounds", type=int, default=3, help="turns of each side")
-    parser.add_argument("--batches", type=int, default=5, help="measured in each process")
+    parser.add_argument("--batch", type=positive, default=8, help="images of a batch")
+    parser.add_argument("--rounds", type=positive, default=3, help="turns of each side")
+    parser.add_argument("--batches", type=positive, default=5, help="measured in each process")
     parser.add_argument("--json", type=Path, help="file for everything, as JSON")
     return run_command(run_all, parser, argv)
 

@@ -24,7 +24,7 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
 from src.errors import UserError, on_one_line
-from src.runtime.entry import CommandParser, run_command
+from src.runtime.entry import CommandParser, positive, run_command
 
 ARCHS = (
     "convmixer_1536_20",
@@ -112,7 +112,7 @@ def measure(arguments: argparse.Namespace) -> None:
 def main(argv: Optional[Sequence[str]] = None) -> int:
     parser = CommandParser("benchmarks/memory_plan.py", __doc__ or "")
     parser.add_argument("archs", nargs="*", help=f"networks; default: {', '.join(ARCHS)}")
-    parser.add_argument("--batches", type=int, nargs="+", default=[2, 4], help="two of them")
+    parser.add_argument("--batches", type=positive, nargs="+", default=[2, 4], help="two of them")
     return run_command(measure, parser, argv)
 
 

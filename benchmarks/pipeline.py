@@ -29,7 +29,7 @@ from PIL import Image
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-from src.runtime.entry import CommandParser, run_command
+from src.runtime.entry import CommandParser, positive, run_command
 
 BATCH_SIZE, IMAGE_SIZE, NUM_WORKERS, NUM_FILES = 128, 224, 2, 512
 POLICY = "rand-m9-mstd0.5-inc1"
@@ -320,8 +320,8 @@ def main(argv: Optional[Sequence[str]] = None) -> int:
     )
     parser.add_argument("root", nargs="?", type=Path, help="folder of its images")
     parser.add_argument("split", nargs="?", default="train", help="train or val")
-    parser.add_argument("--batches", type=int, default=8, help="measured in each turn")
-    parser.add_argument("--turns", type=int, default=5, help="turns of each loader")
+    parser.add_argument("--batches", type=positive, default=8, help="measured in each turn")
+    parser.add_argument("--turns", type=positive, default=5, help="turns of each loader")
     return run_command(run, parser, argv)
 
 

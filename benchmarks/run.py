@@ -32,7 +32,7 @@ sys.path.insert(0, str(ROOT))
 from src.args import Config, parse_args
 from src.errors import UserError
 from src.run_length import schedule_epochs
-from src.runtime.entry import CommandParser, run_parsed
+from src.runtime.entry import CommandParser, positive, run_parsed
 from src.runtime.files import check_output, write_json
 
 PHASES = ("training", "inference")
@@ -299,8 +299,6 @@ def machine() -> Dict[str, Any]:
 
 def report(arguments: argparse.Namespace, config: Config, keys: List[str]) -> None:
     """Measures, prints the table, writes the JSON."""
-    if min(arguments.steps, arguments.rounds) < 1:
-        raise UserError(f"steps {arguments.steps}, rounds {arguments.rounds}: expected 1 or more")
     if not schedule_epochs(config.optim, config.train.epochs):
         raise UserError("epochs 0: a run without steps has no batches; give --epochs 1 or more")
     if arguments.json:
@@ -325,8 +323,8 @@ def _parser() -> CommandParser:
         default=list(PHASES),
         help="inference, training or both",
     )
-    parser.add_argument("--steps", type=int, default=10, help="measured in each process")
-    parser.add_argument("--rounds", type=int, default=1, help="processes per side and phase")
+    parser.add_argument("--steps", type=positive, default=10, help="measured in each process")
+    parser.add_argument("--rounds", type=positive, default=1, help="processes per side and phase")
     parser.add_argument("--in_memory", action="store_true", help="reuse one batch, read no data")
     parser.add_argument("--compare", choices=[TIMM], help="measure timm on torch too")
     parser.add_argument("--json", type=Path, metavar="FILE", help="everything, as JSON")

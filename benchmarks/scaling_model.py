@@ -20,7 +20,8 @@ from typing import Dict, List, NamedTuple, Optional, Sequence
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-from src.runtime.entry import CommandParser, run_command
+from src.errors import UserError
+from src.runtime.entry import CommandParser, finite, positive, run_command
 
 DEVICES_PER_HOST = 8
 TRAIN_IMAGES, VAL_IMAGES = 1_281_167, 50_000  # ImageNet-1k (ILSVRC 2012)
@@ -158,6 +159,11 @@ def table(devices: List[int], machine: Machine, *, global_batch: int = 0) -> str
 
 def run(given: argparse.Namespace) -> None:
     """Prints the table."""
+    for name in ("bandwidth_gb_s", "images_per_core", "disk_mb_s"):
+        if getattr(given, name) == 0:
+            raise UserError(f"--{name} 0: expected more than 0")
+    if given.global_batch < 0:
+        raise UserError(f"--global_batch {given.global_batch}: expected 0 or more")
     machine = Machine(
         bandwidth=given.bandwidth_gb_s * 1e9,
         latency_s=given.latency_us * 1e-6,
@@ -171,16 +177,18 @@ def run(given: argparse.Namespace) -> None:
 def main(argv: Optional[Sequence[str]] = None) -> int:
     parser = CommandParser("benchmarks/scaling_model.py", __doc__ or "")
     parser.add_argument(
-        "--devices", type=int, nargs="+", default=[8, 64, 1024], help="numbers of devices"
+        "--devices", type=positive, nargs="+", default=[8, 64, 1024], help="numbers of devices"
     )
     parser.add_argument("--global_batch", type=int, default=0, help="0: grows with the devices")
-    parser.add_argument("--bandwidth_gb_s", type=float, default=6.25, help="all-reduce, per device")
-    parser.add_argument("--latency_us", type=float, default=50.0, help="of one message")
     parser.add_argument(
-        "--images_per_core", type=float, default=362.0, help="docs/results.md, data pipeline"
+        "--bandwidth_gb_s", type=finite, default=6.25, help="all-reduce, per device"
     )
-    parser.add_argument("--cores", type=int, default=96, help="per host")
-    parser.add_argument("--disk_mb_s", type=float, default=500.0, help="writing a checkpoint")
+    parser.add_argument("--latency_us", type=finite, default=50.0, help="of one message")
+    parser.add_argument(
+        "--images_per_core", type=finite, default=362.0, help="docs/results.md, data pipeline"
+    )
+    parser.add_argument("--cores", type=positive, default=96, help="per host")
+    parser.add_argument("--disk_mb_s", type=finite, default=500.0, help="writing a checkpoint")
     return run_command(run, parser, argv)
 
 

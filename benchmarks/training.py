@@ -40,7 +40,7 @@ from src.data.dataset import Batch
 from src.errors import UserError
 from src.runs.records import Records
 from src.runtime.device import setup_device
-from src.runtime.entry import CommandParser, run_command
+from src.runtime.entry import CommandParser, positive, run_command
 from src.trainer.build import build_network, build_train_step
 from src.trainer.loop import Trainer
 from src.trainer.run import build_run, build_trainer
@@ -243,7 +243,7 @@ def run(args: argparse.Namespace) -> None:
 def main(argv: Optional[Sequence[str]] = None) -> int:
     parser = CommandParser("benchmarks/training.py", __doc__ or "")
     parser.add_argument("parts", nargs="*", help=f"{', '.join(_PARTS)}; default: all")
-    parser.add_argument("--rounds", type=int, default=9, help="turns of each side")
+    parser.add_argument("--rounds", type=positive, default=9, help="turns of each side")
     return run_command(run, parser, argv)
 
 

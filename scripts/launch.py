@@ -17,7 +17,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from src.errors import UserError
 from src.launch.plans import PLANS, check_host, check_options, inherited
 from src.launch.supervisor import supervise
-from src.runtime.entry import CommandParser, run_command
+from src.runtime.entry import CommandParser, finite, run_command
 
 
 def launch(options: argparse.Namespace) -> int:
@@ -72,7 +72,7 @@ def _parser() -> CommandParser:
     parser.add_argument("--master_port", help="default: a free one; with several hosts 8118")
     parser.add_argument("--logs", type=Path, default=Path("outputs/logs"), help="one log per rank")
     parser.add_argument("--timeout", type=int, default=600, help="s until all ranks have met")
-    parser.add_argument("--grace", type=float, default=20.0, help="s to end in after another died")
+    parser.add_argument("--grace", type=finite, default=20.0, help="s to end in after another died")
     parser.add_argument("--no_bind", dest="bind", action="store_false", help="do not bind cores")
     parser.add_argument("--dry_run", action="store_true", help="print what would run, and end")
     parser.add_argument("program", nargs=argparse.REMAINDER, help="-- train.py and its arguments")

@@ -19,8 +19,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from src.data.classes import CLASS_ORDERS
 from src.errors import UserError
-from src.runtime.entry import CommandParser, run_command
-from src.runtime.files import file_sha256
+from src.runtime.entry import CommandParser, finite, run_command
+from src.runtime.files import check_output_folder, file_sha256
 from src.runtime.text import without_surrogates
 
 _SPLITS = ("train", "val")
@@ -84,6 +84,7 @@ def check(arguments: argparse.Namespace) -> None:
             raise UserError(f"--{name} {value}: allowed: {low} to {high}")
     if not 0 <= arguments.val_share < 1:
         raise UserError(f"--val_share {arguments.val_share}: allowed: [0, 1)")
+    check_output_folder("output", arguments.output)
 
 
 def verify(folder: Path) -> None:
@@ -118,7 +119,7 @@ def main(argv: Optional[Sequence[str]] = None) -> int:
         default=10_000,
         help="images of a file (default: %(default)s)",
     )
-    parser.add_argument("--val_share", type=float, default=0.0, help="as in a recipe")
+    parser.add_argument("--val_share", type=finite, default=0.0, help="as in a recipe")
     parser.add_argument(
         "--class_order",
         choices=CLASS_ORDERS,

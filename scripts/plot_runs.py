@@ -12,7 +12,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from src.errors import UserError
 from src.runs.records import COLUMNS, draw_runs, read_records
 from src.runtime.entry import CommandParser, run_command
-from src.runtime.files import check_output
+from src.runtime.files import check_output, unused
 
 DESCRIPTION = """\
 One colour per run: training and validation loss, learning rate, and top-1 (dashed: of the averaged
@@ -22,15 +22,20 @@ NEEDED = ("step", "epoch", "loss", "lr", "val_loss", "top1")
 
 def plot(arguments: argparse.Namespace) -> None:
     """Reads all runs before it draws, so that nothing is written when one is wrong."""
-    check_output("output", arguments.output, ".png", ".PNG")
+    output = arguments.output or unused(_folder(arguments.runs[0]).parent / "runs.png")
+    check_output("output", output, ".png", ".PNG")
     runs = {name: _read(path) for name, path in _names(arguments.runs).items()}
-    draw_runs(runs, arguments.output, against=arguments.x)
-    print(f"{arguments.output}: {len(runs)} runs")
+    draw_runs(runs, output, against=arguments.x)
+    print(f"{output}: {len(runs)} runs")
+
+
+def _folder(path: Path) -> Path:
+    return (path.parent if path.suffix == ".csv" else path).resolve()
 
 
 def _names(paths: Sequence[Path]) -> Dict[str, Path]:
     """Label -> path; the folder's name where that tells the runs apart, else the whole path."""
-    short = [(path.parent if path.suffix == ".csv" else path).resolve().name for path in paths]
+    short = [_folder(path).name for path in paths]
     labels = short if len(set(short)) == len(short) else [str(path) for path in paths]
     return dict(zip(labels, paths))
 
@@ -57,7 +62,11 @@ def _read(path: Path) -> List[Dict[str, str]]:
 def main(argv: Optional[Sequence[str]] = None) -> int:
     parser = CommandParser("plot_runs.py", DESCRIPTION)
     parser.add_argument("runs", nargs="+", type=Path, metavar="RUN", help="folder of a run")
-    parser.add_argument("--output", type=Path, default=Path("runs.png"), help="default: runs.png")
+    parser.add_argument(
+        "--output",
+        type=Path,
+        help="picture to write (default: runs.png, or runs-2.png, ..., beside the first run)",
+    )
     parser.add_argument("--x", choices=("epoch", "step"), default="epoch", help="default: epoch")
     return run_command(plot, parser, argv)
 

@@ -2,9 +2,10 @@
 
 python scripts/preview_augment.py --config src/configs/NAME.yaml [--KEY VALUE ...]
 
-Writes preview.png into `train_url` (default: the current folder). One row per image of the first
-batch of the run (on one rank): as read, after each transform, after erasing, and mixed with its
-partner in that batch; below it the classes and their weights.
+Writes preview.png into `train_url` (default: outputs/<arch>), or preview-2.png where it is there
+already, and prints the name. One row per image of the first batch of the run (on one rank): as
+read, after each transform, after erasing, and mixed with its partner in that batch; below it the
+classes and their weights.
 """
 
 from __future__ import annotations
@@ -21,9 +22,11 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
 from src.args import Config, replace
+from src.errors import UserError
 from src.runtime.device import setup_device
 from src.runtime.entry import run_entry_point
-from src.runtime.files import write_whole
+from src.runtime.files import check_output_folder, unused, write_whole
+from src.storage.remote_files import is_url
 
 if TYPE_CHECKING:
     from src.data.dataset import Batch
@@ -117,6 +120,10 @@ def contact_sheet(rows: Sequence[Row]) -> bytes:
 
 def preview(config: Config) -> None:
     """Writes the sheet and prints where."""
+    folder = Path(config.train.train_url or Path("outputs") / config.model.arch)
+    if is_url(config.train.train_url):
+        raise UserError(f"train_url {config.train.train_url!r}: give a folder on this machine")
+    check_output_folder("train_url", folder)
     # The device of the recipe may be busy, or elsewhere; a batch needs none.
     config = replace(config, device_target="CPU")
     setup_device(config.run, seed=config.train.seed)
@@ -124,8 +131,8 @@ def preview(config: Config) -> None:
         from src.checkpoints.complete_config import complete_by_data
 
         config = complete_by_data(config)
-    path = Path(config.train.train_url or ".") / "preview.png"
-    path.parent.mkdir(parents=True, exist_ok=True)
+    folder.mkdir(parents=True, exist_ok=True)
+    path = unused(folder / "preview.png")
     write_whole(path, contact_sheet(draw_rows(config)))
     print(path)
 

@@ -19,7 +19,7 @@ from src.launch.rank_table_files import (
     load_table,
     wait_until_completed,
 )
-from src.runtime.entry import CommandParser, run_command
+from src.runtime.entry import CommandParser, finite, run_command
 from src.runtime.files import write_json
 
 
@@ -88,7 +88,7 @@ def _parser() -> CommandParser:
     converted = commands.add_parser("convert", help="ModelArts' template 2 -> version 1.0")
     converted.add_argument("table", type=Path, help="file or folder")
     converted.add_argument("--output", type=Path, required=True, help="table to write")
-    converted.add_argument("--timeout", type=float, default=600, help="s to wait for `completed`")
+    converted.add_argument("--timeout", type=finite, default=600, help="s to wait for `completed`")
     for name, text in (("validate", "check a table"), ("show", "check, and list the ranks")):
         command = commands.add_parser(name, help=text)
         command.add_argument("table", type=Path, help="file or folder")

@@ -68,7 +68,6 @@ def test_a_row_is_the_median_of_all_rounds() -> None:
     ("more", "said"),
     [
         (["--arch", "convnext_tine"], "convnext_tine"),
-        (["--steps", "0"], "steps 0"),
         (["--arch", "deit_tiny_patch16_224", "--json", "nowhere/x.json"], "nowhere"),
         (["--config", "src/configs/twin_s.yaml", "--device_target", "CPU"], "../data"),
     ],

@@ -7,6 +7,7 @@ import io
 import json
 import os
 import resource
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -99,17 +100,28 @@ def test_mindir_of_pixels_computes_the_network(
     assert (record["input"], record["batch_size"], record["arch"]) == ("uint8_nhwc", 4, arch)
 
 
-def test_a_second_export_takes_the_place_of_the_first(
-    checkpoints: Dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_a_file_goes_beside_its_checkpoint_and_is_written_over_when_named_only(
+    checkpoints: Dict[str, Path],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
-    monkeypatch.chdir(tmp_path)
-    arch = "convmixer_768_32"
-    for batch in ("1", "2"):
-        arguments = [*words(arch), "--pretrained", str(checkpoints[arch]), "--batch_size", batch]
-        run(arguments)
-        assert sorted(os.listdir()) == [f"{arch}.mindir", f"{arch}.mindir.json"]
-        assert os.stat(f"{arch}.mindir").st_mode & 0o777 == 0o644
-    assert json.loads(Path(f"{arch}.mindir.json").read_text())["batch_size"] == 2
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    arch, weights, path = "convmixer_768_32", tmp_path / "best.ckpt", tmp_path / "best.mindir"
+    shutil.copy(checkpoints[arch], weights)
+    arguments = [*words(arch), "--pretrained", str(weights)]
+    assert f"wrote {path}" in run(arguments)
+    assert path.stat().st_mode & 0o777 == 0o644
+    first = path.read_bytes()
+    said = failure(capsys, export_program, arguments)
+    assert f"output null: {path} is there already; give --output FILE" in said
+    assert path.read_bytes() == first
+    run([*arguments, "--output", str(path), "--batch_size", "2"])
+    assert json.loads(Path(f"{path}.json").read_text())["batch_size"] == 2
+    there = sorted(found.name for found in tmp_path.iterdir())
+    assert there == ["best.ckpt", "best.mindir", "best.mindir.json", "elsewhere"]
+    assert os.listdir() == []
 
 
 def test_ema_exports_the_averaged_weights(checkpoints: Dict[str, Path], tmp_path: Path) -> None:

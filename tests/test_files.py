@@ -19,11 +19,13 @@ from src.models.registry import list_models
 from src.runtime import files
 from src.runtime.files import (
     check_output,
+    check_output_folder,
     file_sha256,
     finish_renames,
     give_mode_of_new_file,
     remove_unfinished,
     replacing,
+    unused,
     write_whole,
 )
 
@@ -138,6 +140,21 @@ def test_outputs_are_refused_before_any_work(tmp_path: Path) -> None:
         check_output("output", tmp_path / "a.jpg", ".png", ".PNG")
     with pytest.raises(UserError, match=r"json '.*': no such folder"):
         check_output("json", tmp_path / "none" / "a.json")
+    with pytest.raises(UserError, match=r"json '.*': is a folder"):
+        check_output("json", tmp_path)
+    (tmp_path / "file").touch()
+    check_output_folder("report", tmp_path / "new" / "folder")
+    for given in (tmp_path / "file" / "folder", tmp_path / "file", Path("/proc/x")):
+        with pytest.raises(UserError, match=r"report '.*': .* cannot be written .*; give another"):
+            check_output_folder("report", given)
+    assert names(tmp_path) == ["file"]
+
+
+def test_a_name_that_is_taken_gets_a_number(tmp_path: Path) -> None:
+    for due in ("a.png", "a-2.png", "a-3.png"):
+        path = unused(tmp_path / "a.png")
+        assert path.name == due
+        path.touch()
 
 
 def test_the_hash_of_a_file(tmp_path: Path) -> None:

@@ -101,6 +101,18 @@ def test_sheet_holds_every_row(preview, words, capsys):
             assert (pixels[top + 176 : top + 190, left : left + 176] != 255).any()  # its name
 
 
+def test_sheets_have_names_of_their_own(preview, words, capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(preview, "contact_sheet", lambda _: b"sheet")
+    monkeypatch.setattr(preview, "draw_rows", lambda _: [])
+    given = [*words[:2], *words[4:]]
+    assert [preview.main(given), preview.main(given)] == [0, 0]
+    printed = [Path(line) for line in capsys.readouterr().out.split()]
+    assert [path.name for path in printed] == ["preview.png", "preview-2.png"]
+    assert {path.parent for path in printed} == {Path("outputs/cct_2_3x2_32")}
+    assert [path.name for path in tmp_path.iterdir() if path.suffix == ".png"] == []
+
+
 def test_a_folder_that_cannot_be_made_is_said_in_one_line(preview, words, capsys, tmp_path):
     (tmp_path / "file").touch()
     assert preview.main([*words[:2], "--train_url", str(tmp_path / "file" / "run")]) == 2

@@ -100,7 +100,9 @@ def plan_rank_table(options: argparse.Namespace) -> Plan:
     From MindSpore 2.3 on they meet as a dynamic cluster of the table's ranks: with the table in
     their environment MindSpore compiles whole graphs by GE (jit level O2), whatever was asked for.
     """
-    path, table = read_rank_table(Path(options.rank_table), timeout_s=options.timeout)
+    path, table = read_rank_table(
+        Path(options.rank_table), timeout_s=options.timeout, folder=options.logs
+    )
     server = local_server(table, options.server_id)
     version = mindspore_version()
     if version is not None and version < _FIRST_WITHOUT_TABLE:

@@ -13,6 +13,8 @@ from ..runtime.files import write_json
 from .rank_table import Table, check_count, check_rank_table, numbered, value_of
 
 MODELARTS_FILE = "jobstart_hccl.json"
+# A file that was not touched for so long is not being written.
+_SETTLED_S = 30.0
 
 
 def load_table(path: Path) -> Any:
@@ -97,7 +99,7 @@ def wait_until_completed(path: Path, *, timeout_s: float) -> Any:
             problem = "status 'initializing'"
         except UserError as error:
             problem = str(error)
-            if timeout_s <= 0:
+            if timeout_s <= 0 or _is_settled(path):
                 raise
         waited = time.monotonic() - start
         if waited >= timeout_s:
@@ -108,12 +110,17 @@ def wait_until_completed(path: Path, *, timeout_s: float) -> Any:
         time.sleep(min(1.0, timeout_s - waited))
 
 
-def read_rank_table(path: Path, *, timeout_s: float) -> Tuple[Path, Table]:
+def _is_settled(path: Path) -> bool:
+    """Whether nobody is writing the file any more."""
+    return path.is_file() and time.time() - path.stat().st_mtime > _SETTLED_S
+
+
+def read_rank_table(path: Path, *, timeout_s: float, folder: Path) -> Tuple[Path, Table]:
     """A valid table, converted and waited for if it is ModelArts'.
 
     Returns:
-        absolute path of a file of version 1.0 or 1.2 (of a converted table: beside the logs, in
-        the working folder), and its content.
+        absolute path of a file of version 1.0 or 1.2 (of a converted table: in `folder`), and its
+        content.
 
     Raises:
         UserError: the file is missing or wrong.
@@ -129,6 +136,7 @@ def read_rank_table(path: Path, *, timeout_s: float) -> Tuple[Path, Table]:
         return file, table
     table = convert(table)
     check_rank_table(table)
-    file = Path.cwd() / "rank_table_converted.json"
+    folder.mkdir(parents=True, exist_ok=True)
+    file = folder.absolute() / "rank_table_converted.json"
     write_json(file, table)
     return file, table

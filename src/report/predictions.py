@@ -61,8 +61,7 @@ def write_predictions(
     Raises:
         UserError: the package for parquet is missing, or the file cannot be written.
     """
-    if form == "parquet":
-        path = path or Path("predictions.parquet")
+    if form == "parquet" and path is not None:
         return _replace_file(path, _parquet(predictions))
     text = {"table": _table, "csv": _csv, "json": _json}[form](predictions)
     if path is not None:
@@ -71,14 +70,16 @@ def write_predictions(
     return None
 
 
-def check_format(form: str) -> None:
+def check_format(form: str, path: Optional[Path]) -> None:
     """Refuses, before any work, a form that cannot be written here.
 
     Raises:
-        UserError: parquet without pyarrow.
+        UserError: parquet without pyarrow, or to the screen.
     """
     if form == "parquet":
         _pyarrow()
+        if path is None:
+            raise UserError("output 'parquet': needs a file; give --output_file FILE.parquet")
 
 
 def _pyarrow() -> Any:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import itertools
 import logging
+import math
 import re
 import signal
 import sys
@@ -91,6 +93,7 @@ class CommandParser(argparse.ArgumentParser):
 
     def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
         self._words = sys.argv[1:] if args is None else list(args)
+        self._refuse_empty_words()
         return super().parse_known_args(self._words, namespace)
 
     def print_help(self, file: Any = None) -> None:
@@ -115,6 +118,15 @@ class CommandParser(argparse.ArgumentParser):
         said = "; ".join([message, *filter(None, meant)])
         self.exit(2, f"error: {' '.join(said.split())}; see --help\n")
 
+    def _refuse_empty_words(self) -> None:
+        """What an unset variable of a script leaves; as a path it would be the working folder."""
+        before = ""
+        for word in itertools.takewhile(lambda word: word != "--", self._words):
+            if not word or re.fullmatch("--[^=]+=", word):
+                place = f"{word.rstrip('=') or before}: "
+                self.error(f"{place if len(place) > 2 else ''}an empty value is not allowed")
+            before = word
+
     def _known_options(self) -> List[str]:
         """Those of its subcommands too."""
         own = [name for action in self._actions for name in action.option_strings]
@@ -125,6 +137,36 @@ class CommandParser(argparse.ArgumentParser):
     def _unknown_options(self, known: Collection[str]) -> List[str]:
         options = [word.partition("=")[0] for word in self._words if word.startswith("--")]
         return [] if self._takes_keys else [name for name in options if name not in known]
+
+
+def positive(text: str) -> int:
+    """A whole number from 1 on, as the type of an argument.
+
+    Raises:
+        ArgumentTypeError: anything else, or more than 64 bits.
+    """
+    try:
+        number = int(text)
+    except ValueError:
+        number = 0
+    if not 0 < number < 2**63:
+        raise argparse.ArgumentTypeError(f"{text!r}: expected a whole number, 1 or more")
+    return number
+
+
+def finite(text: str) -> float:
+    """A number that is neither negative nor infinite, as the type of an argument.
+
+    Raises:
+        ArgumentTypeError: anything else.
+    """
+    try:
+        number = float(text)
+    except ValueError:
+        number = math.nan
+    if not 0 <= number < math.inf:
+        raise argparse.ArgumentTypeError(f"{text!r}: expected a number, 0 or more")
+    return number
 
 
 def run_command(

@@ -6,10 +6,12 @@ import contextlib
 import errno
 import glob
 import hashlib
+import itertools
 import json
 import os
 import re
 import stat
+import tempfile
 import uuid
 from pathlib import Path
 from typing import Any, Iterator
@@ -189,9 +191,41 @@ def check_output(key: str, path: Path, *suffixes: str) -> None:
         suffixes: endings it may have; none: any.
 
     Raises:
-        UserError: another ending, or no such folder.
+        UserError: another ending, a folder of that name, or none that the file could be put into.
     """
     if suffixes and path.suffix not in suffixes:
         raise UserError(f"{key} {str(path)!r}: expected a {suffixes[0]} file")
-    if not path.absolute().parent.is_dir():
+    folder = path.absolute().parent
+    if not folder.is_dir():
         raise UserError(f"{key} {str(path)!r}: no such folder; make it first")
+    if path.is_dir():
+        raise UserError(f"{key} {str(path)!r}: is a folder; give the name of a file")
+    _try_to_write(key, path, folder)
+
+
+def check_output_folder(key: str, folder: Path) -> None:
+    """Refuses, before any work, a folder that could not be made or written, without making it.
+
+    Raises:
+        UserError: as said.
+    """
+    existing = next(path for path in (folder, *folder.absolute().parents) if path.exists())
+    _try_to_write(key, folder, existing)
+
+
+def _try_to_write(key: str, given: Path, folder: Path) -> None:
+    # Rights alone do not tell: root has them all, and file systems may be read-only.
+    try:
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise UserError(
+            f"{key} {str(given)!r}: {folder} cannot be written ({error.strerror}); give another "
+            f"--{key}"
+        ) from error
+
+
+def unused(path: Path) -> Path:
+    """`path`, or where that is taken the first of NAME-2, NAME-3, ... that is not."""
+    names = (path.with_stem(f"{path.stem}-{number}") for number in itertools.count(2))
+    return next(name for name in itertools.chain([path], names) if not name.exists())

@@ -21,7 +21,7 @@ from ..data.digits import read_digits
 from ..errors import UserError, on_one_line
 from ..overrides import without_overrides
 from ..runtime import compat
-from ..runtime.files import file_sha256
+from ..runtime.files import check_output, file_sha256
 from ..trainer.build import build_network
 from ..trainer.evaluate import EvalNet
 from ..trainer.open_checkpoint import open_checkpoint
@@ -49,10 +49,11 @@ def check_export(config: ExportRun) -> None:
     """Refuses what cannot work, before any weight is read.
 
     Raises:
-        UserError: AIR away from an Ascend, ONNX without its packages, or a free batch where it does
-            not run.
+        UserError: a file that cannot be written, AIR away from an Ascend, ONNX without its
+            packages, or a free batch where it does not run.
     """
     form, target = config.export.file_format, config.run.device_target
+    _check_place(config)
     if form == "AIR" and target != "Ascend":
         raise UserError(
             f"file_format AIR: MindSpore writes it on an Ascend only, device_target is {target}; "
@@ -75,6 +76,26 @@ def check_export(config: ExportRun) -> None:
         )
 
 
+def output_path(config: ExportRun) -> Path:
+    """The file to write: by default beside the checkpoint, with its name."""
+    suffix = _SUFFIXES[config.export.file_format]
+    return Path(config.export.output or Path(str(config.model.pretrained)).with_suffix(suffix))
+
+
+def _check_place(config: ExportRun) -> None:
+    path, suffix = output_path(config), _SUFFIXES[config.export.file_format]
+    if path.suffix != suffix:
+        raise UserError(
+            f"output {str(path)!r}: files of {config.export.file_format} end in {suffix}"
+        )
+    if config.export.output is None and path.exists():
+        raise UserError(
+            f"output null: {path} is there already; give --output FILE, which is written over"
+        )
+    if config.export.output is not None or path.parent.is_dir():
+        check_output("output", path)
+
+
 def export_checkpoint(config: ExportRun) -> None:
     """Writes the file and its record, and prints how far it is from the network.
 
@@ -85,12 +106,7 @@ def export_checkpoint(config: ExportRun) -> None:
     with without_overrides():
         network, config, checkpoint = open_checkpoint(replace(config, amp_level="O0"))
         cell = _with_normalisation(config, network)
-    suffix = _SUFFIXES[config.export.file_format]
-    path = Path(config.export.output or f"{config.model.arch}{suffix}")
-    if path.suffix != suffix:
-        raise UserError(
-            f"output {str(path)!r}: files of {config.export.file_format} end in {suffix}"
-        )
+    path = output_path(config)
     try:
         with tempfile.TemporaryDirectory(prefix=".export-", dir=path.parent) as beside:
             draft = _write_draft(config, cell, path, Path(beside))

@@ -74,7 +74,7 @@ def read_record(path: Path) -> ExportRecord:
     Raises:
         UserError: file or record missing or damaged.
     """
-    kind = path.suffix[1:]
+    kind = path.suffix[1:] or "exported file"
     if not path.is_file():
         raise UserError(f"{kind} {str(path)!r}: no such file; export.py writes one")
     beside = record_path(path)

@@ -48,7 +48,7 @@ class ExportConfig(Section):
     output: Optional[str] = key(
         None,
         "file to write",
-        special="null: ARCH.mindir, ARCH.onnx or ARCH.air in the current folder",
+        special="null: beside the checkpoint with its name, unless that file is there already",
     )
     dynamic_batch: bool = key(False, "take any number of images")
     write_converter_config: bool = key(

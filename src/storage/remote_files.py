@@ -142,6 +142,8 @@ class Storage:
                 f"{url}: needs a package that is not installed ({error}); "
                 "pip install -r requirements-obs.txt"
             ) from error
+        except OSError as error:  # schemes that connect at once
+            raise explained(url, error) from error
 
     def list(self) -> Listing:
         """All files below the URL.

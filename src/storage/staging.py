@@ -11,6 +11,7 @@ from typing import Any, Callable, Dict, Iterator, List, Optional, Sequence
 from ..args import AnyConfig, Config, replace
 from ..configs.parser import keys_marked
 from ..errors import TrainingFailed, UserError
+from ..runtime.files import check_output_folder
 from .moxing_adapter import local_copy, stage
 from .remote_files import is_url
 from .staging_owner import StagingOwner
@@ -60,6 +61,8 @@ def localize_output(config: AnyConfig, *, continues: bool) -> AnyConfig:
     """
     url = config.train.train_url
     if url is None or not is_url(url):
+        if continues:
+            check_output_folder("train_url", Path(url or "outputs"))
         return config
     if url.startswith("file://"):
         return replace(config, train_url=url[len("file://") :])
