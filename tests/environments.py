@@ -44,7 +44,10 @@ int linkat(int a, const char *b, int c, const char *d, int e) { errno = EPERM; r
 """
 # Python may lie where only root reads, in /root; so this user reads all, and writes nothing.
 READS = "+dac_read_search"
-AS_USER = f"setpriv --reuid {USER} --regid {USER} --clear-groups --inh-caps {READS} --ambient-caps {READS}"
+AS_USER = (
+    f"setpriv --reuid {USER} --regid {USER} --clear-groups "
+    f"--inh-caps {READS} --ambient-caps {READS}"
+)
 EVERYTHING_READ_ONLY = """
 mount --bind "$PLACE/out" "$PLACE/out"
 mount -o remount,bind,ro /
