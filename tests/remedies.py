@@ -222,6 +222,25 @@ def shell_messages(text: str, name: str) -> List[Message]:
     return found
 
 
+# --- the documentation ------------------------------------------------------------------------
+
+
+def page_messages(text: str, name: str) -> List[Message]:
+    """Code of a page, inline and in blocks: a command that goes on in the next line is one."""
+    anything = frozenset([*programs(), *shell_scripts(), CPP_PROGRAM])
+    blocks = re.compile(r"^ *```(?:bash|shell)\n(.*?)^ *```", re.MULTILINE | re.DOTALL)
+    found = []
+    for block in blocks.finditer(text):
+        lines = block[1].replace("\\\n", " ").splitlines()
+        found += [(block.start(), re.split(r"(?:^|\s)#", line)[0]) for line in lines]
+    without = re.sub(r"^ *```.*?^ *```", lambda b: "\n" * b[0].count("\n"), text, flags=re.M | re.S)
+    found += [(code.start(), code[1]) for code in re.finditer(r"`([^`]+)`", without)]
+    return [
+        Message(f"{name}:{text.count(chr(10), 0, at) + 1}", " ".join(said.split()), anything)
+        for at, said in found
+    ]
+
+
 _LITERAL = re.compile(r'R"\((.*?)\)"|"((?:[^"\\]|\\.)*)"', re.DOTALL)
 
 

@@ -17,6 +17,7 @@ from remedies import (
     Message,
     all_messages,
     cpp_messages,
+    page_messages,
     programs,
     python_messages,
     shell_messages,
@@ -171,9 +172,10 @@ def wrong_packages(message: Message) -> Iterator[str]:
     for flags, words in _PIP.findall(message.text):
         if "-r" not in flags:
             for word in re.findall(r"'[^']+'|[a-z][\w<>=.-]*", words.split(" or ")[0]):
-                name, limit = re.fullmatch(r"([\w.-]+?)([<>=].*)?", word.strip("'")).groups()
-                if name in PEERS:
+                found = re.fullmatch(r"(\w[\w.-]*?)([<>=].*)?", word.strip("'"))
+                if found is None or found[1] in PEERS:  # a path, this package
                     continue
+                name, limit = found.groups()
                 lines = re.findall(rf"(?:^|[ (]){name}(?![\w-]).*", _known_packages(), re.MULTILINE)
                 if not lines:
                     yield f"pip install {name}: in no requirements file"
@@ -254,6 +256,17 @@ def test_an_untrue_remedy_of_the_shell_and_of_cpp_is_found() -> None:
     said = shell_messages('die "none; eval.py --nosuch writes it"', "scripts/quickstart.sh")
     said += cpp_messages('throw UserError("no " + name + "; run preprocess.py --mindir");', "a.cc")
     assert [len(faults_of(message)) for message in said] == [1, 1]
+
+
+PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md"), ROOT / "tests" / "README.md"])
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_every_command_of_the_documentation_is_possible(page: Path) -> None:
+    name = str(page.relative_to(ROOT))
+    said = page_messages(page.read_text("utf-8"), name)
+    ours = [m for m in said if any(named_program(file) for file in _FILE.findall(m.text))]
+    assert [f"{m.place}: {fault}" for m in ours for fault in wrong_options(m)] == []
 
 
 @pytest.mark.parametrize("name", [n for n in shell_scripts() if not n.endswith("common.sh")])
