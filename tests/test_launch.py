@@ -463,7 +463,7 @@ def test_msrun_and_mpirun_as_their_guides_say(stub: Path, tmp_path: Path) -> Non
             r"--node_rank 2: must be in [0, 2)",
         ),
         (["--timeout", "0", "--", "stub.py"], "--timeout 0: must be 1 or more"),
-        (["--grace", "-1", "--", "stub.py"], "--grace -1.0: must be 0 or more"),
+        (["--grace", "-1", "--", "stub.py"], "--grace: '-1': expected a number, 0 or more"),
         (["--master_port", "65536", "--", "stub.py"], "--master_port '65536': must be in"),
         (["--master_port", "http", "--", "stub.py"], "--master_port 'http': must be in"),
         (["--master_addr", "no.such.invalid", "--", "stub.py"], "no host that is known here ("),
