@@ -85,7 +85,7 @@ def options_of(program: str) -> Program:
             found.config_type = args.Config
         raise _Seen
 
-    def configure(_: Any, config_type: Type[args.Config]) -> None:
+    def configure(_: Any, config_type: Type[args.Config], *_others: Any) -> None:
         found.config_type = config_type
         raise _Seen
 

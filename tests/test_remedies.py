@@ -125,7 +125,7 @@ def _allows(program: str, option: str, value: str) -> bool:
 
 def _follows(word: str) -> bool:
     """Whether it goes on with the sentence rather than with the command."""
-    return word in "or if out on and to is of must are names made they".split()
+    return word in "or if keeps out on and to is of must are names made they".split()
 
 
 def wrong_keys(message: Message) -> Iterator[str]:
