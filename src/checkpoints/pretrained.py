@@ -101,7 +101,7 @@ def _learnt_others(checkpoint: Checkpoint, class_names: Optional[Sequence[str]])
         return False
     _LOGGER.warning(
         "pretrained %s: its classes differ from the data's: %s; the classifier is freshly "
-        "initialised (--allow_other_classes keeps it)",
+        "initialised; give --allow_other_classes to keep the one that was learnt",
         checkpoint.path,
         difference,
     )

@@ -109,7 +109,7 @@ def check_classes(config: Config, trained: TrainedClasses, names: List[str]) -> 
         names,
         config.data.data_url,
         knows_order=config.origins["class_order"] != parser.DEFAULT,
-        allows_other=config.data.allow_other_classes,
+        allows_other=config.train.allow_other_classes,
     )
 
 

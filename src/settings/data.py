@@ -39,12 +39,6 @@ class DataConfig(Section):
             "natural": "2 before 10, as timm",
         },
     )
-    allow_other_classes: bool = key(
-        False,
-        "go on although the classes of the data are called otherwise than those of the weights "
-        "that are evaluated, resumed or taught by; pretrained: keep their classifier too",
-        free=True,
-    )
     batch_size: int = key(128, "images per device and step", range=">= 1", also="-b")
     num_parallel_workers: int = key(
         8,

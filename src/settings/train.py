@@ -118,7 +118,13 @@ class TrainConfig(Section):
         free=True,
     )
     allow_config_change: bool = key(
-        False, "continue although the recipe differs from the one in the checkpoint", free=True
+        False, "continue although recipe or data differ from those of the checkpoint", free=True
+    )
+    allow_other_classes: bool = key(
+        False,
+        "go on although the classes of the data are called otherwise than those of the weights "
+        "that are evaluated, resumed or taught by; pretrained: keep their classifier too",
+        free=True,
     )
     tensorboard: bool = key(
         False,

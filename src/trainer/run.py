@@ -104,7 +104,7 @@ def start_from_pretrained(config: Config, network: Classifier, class_names: List
         network,
         checkpoint,
         target=f"arch {config.model.arch} with image_size {config.model.image_size}",
-        class_names=None if config.data.allow_other_classes else class_names,
+        class_names=None if config.train.allow_other_classes else class_names,
     )
 
 
