@@ -89,3 +89,21 @@ launch() {
     read -ra more <<<"${LAUNCH_OPTIONS:-}"
     exec "$python" "$REPO/scripts/launch.py" "${dry[@]}" "${more[@]}" "${words[@]}"
 }
+
+# forward COMMAND ARGUMENTS: runs it, and hands on what asks this shell to end.
+forward() {
+    local child code number
+    "$@" &
+    child=$!
+    for number in TERM INT HUP USR1; do
+        # shellcheck disable=SC2064
+        trap "kill -$number $child 2>/dev/null || true" "$number"
+    done
+    while true; do
+        code=0
+        wait "$child" || code=$?
+        kill -0 "$child" 2>/dev/null || break
+    done
+    trap - TERM INT HUP USR1
+    return "$code"
+}

@@ -13,8 +13,8 @@ config=src/configs/cct_2_3x2_32_digits.yaml
 run=outputs/quickstart
 
 install_requirements requirements.txt
-"$PYTHON" train.py --config "$config" --train_url "$run" --resume auto
-"$PYTHON" eval.py --pretrained "$run/best.ckpt"
+forward "$PYTHON" train.py --config "$config" --train_url "$run" --resume auto
+forward "$PYTHON" eval.py --pretrained "$run/best.ckpt"
 cat <<EOF
 
 Everything is in $run:

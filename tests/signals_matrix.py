@@ -201,8 +201,10 @@ def _problem(
         return f"recorded {recorded(run)} steps, but {said[0]}"
     if code != 128 + combination.number:
         return f"exit {code}: {_last_line(output)}"
-    if "Traceback" in text or not (run / "last.ckpt").exists():
-        return f"Traceback or no checkpoint: {_last_line(output)}"
+    if "Traceback" in text:
+        return f"a traceback: {text[text.index('Traceback') :].strip()}"
+    if not (run / "last.ckpt").exists():
+        return "no checkpoint"
     deadline = time.monotonic() + 10
     while any(Path(f"/proc/{pid}").exists() for pid in before):
         if time.monotonic() > deadline:

@@ -323,7 +323,9 @@ def test_a_rank_that_is_killed_is_said_to_be(tmp_path: Path) -> None:
     ended = launch(tmp_path, *words, "--", str(program), **with_mindspore(tmp_path, "2.0.0"))
     assert ended.returncode == 137
     said = "rank 1 was killed by signal 9 (the system, for want of memory?); the others have been"
-    assert ended.stderr.startswith(f"{said} ended; continue with --resume auto. The last 30 lines")
+    assert ended.stderr.startswith(
+        f"{said} ended; start it again, with train.py --resume auto. The"
+    )
     assert ended.stderr.endswith(":\n(nothing)\n")
 
 

@@ -67,6 +67,26 @@ def test_repeats_within_a_moment_count_once(
         signal.signal(number, before)
 
 
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_shell_script_hands_on_what_ends_it(number: signal.Signals, tmp_path: Path) -> None:
+    """As quickstart.sh runs its programs: the signal goes to the shell alone."""
+    program = BUSY.format(root=str(ROOT))
+    script = f"set -euo pipefail; source {ROOT}/scripts/common.sh; "
+    script += 'forward "$0" -c "$1" Python; echo not reached'
+    process = subprocess.Popen(
+        ["bash", "-c", script, sys.executable, program],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stdout is not None
+    assert process.stdout.readline() == "busy\n"
+    process.send_signal(number)
+    output, errors = process.communicate(timeout=30)
+    assert (process.returncode, output) == (128 + number, "")
+    assert errors == f"error: interrupted by signal {number:d}\n"
+
+
 # A program that has nothing to save, and is busy in Python, in C, or deaf.
 BUSY = """
 import ctypes, sys, time
