@@ -115,6 +115,20 @@ def test_on_another_host_only_signs_of_life_count(tmp_path: Path) -> None:
         thread.join()
 
 
+def test_without_proc_only_signs_of_life_count(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(owner, "_start_of", lambda _: -1)
+    first = OwnerFile(tmp_path / LOCK)
+    assert first.take()
+    first._is_over.set()
+    assert not OwnerFile(first.path).take()
+    os.utime(first.path, (0, 0))
+    second = OwnerFile(first.path)
+    assert second.take()
+    second.release()
+
+
 def test_an_owner_shows_that_it_lives(tmp_path: Path) -> None:
     file = OwnerFile(tmp_path / LOCK, owner_s=0.4)
     assert file.take()

@@ -50,7 +50,7 @@ class Owner:
 
     def is_here(self) -> bool:
         """Whether this process can see whether that one lives."""
-        return self.place == _place()
+        return self.started > 0 and self.place == _place()
 
     def is_running(self) -> bool:
         """Of an owner that `is_here`."""
@@ -75,7 +75,7 @@ def _this_process(job: str) -> Owner:
 
 
 def _start_of(pid: int) -> int:
-    """-1: no such process, or one that has ended and is not waited for yet."""
+    """-1: no such process, one that has ended and is not waited for yet, or no /proc."""
     try:
         text = Path(f"/proc/{pid}/stat").read_text(errors="replace")
     except OSError:
@@ -86,10 +86,12 @@ def _start_of(pid: int) -> int:
 
 
 def _place() -> str:
-    boot = socket.gethostname()
+    boot, namespace = socket.gethostname(), ""
     with contextlib.suppress(OSError):
         boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
-    return f"{boot} {os.readlink('/proc/self/ns/pid')}"
+    with contextlib.suppress(OSError):
+        namespace = os.readlink("/proc/self/ns/pid")
+    return f"{boot} {namespace}"
 
 
 class OwnerFile:
