@@ -21,7 +21,7 @@ from src.data.classes import CLASS_ORDERS
 from src.errors import UserError
 from src.runtime.entry import CommandParser, finite, run_command
 from src.runtime.files import check_output_folder, file_sha256
-from src.runtime.text import without_surrogates
+from src.runtime.text import check_utf8
 
 _SPLITS = ("train", "val")
 
@@ -70,8 +70,7 @@ def check(arguments: argparse.Namespace) -> None:
     """Raises UserError for what the command line cannot mean."""
     if not arguments.data_url or not arguments.output:
         raise UserError("--data_url and --output are needed, or --verify")
-    if (shown := without_surrogates(str(arguments.output))) != str(arguments.output):
-        raise UserError(f"--output {shown!r}: not UTF-8, which MindRecord needs; choose another")
+    check_utf8("--output", arguments.output)
     ranges = {
         "short_side": (0, 65_500),
         "quality": (1, 100),

@@ -20,6 +20,7 @@ import numpy as np
 from PIL import Image
 
 ROOT = Path(__file__).resolve().parent.parent
+TIMEOUT_S = 600
 USER = 23456  # that no list of users knows
 RECIPE = """\
 arch: cct_2_3x2_32
@@ -184,12 +185,11 @@ def started(environment: Environment, place: Path, words: Sequence[str]) -> int:
         variables["PLACE"] = str(place)
     with (place / "log").open("wb") as log:
         return subprocess.run(
-            command,
+            ["timeout", str(TIMEOUT_S), *command],
             stdout=log,
             stderr=subprocess.STDOUT,
             env=variables,
             cwd=environment.cwd or ROOT,
-            timeout=300,
         ).returncode
 
 

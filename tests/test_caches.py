@@ -81,6 +81,21 @@ def test_a_temporary_folder_that_others_can_write_is_not_used(
     assert list(caches.cache_folders("kind", environment)) == []
 
 
+def test_a_full_disk_is_no_place_for_caches(
+    tmp_path: Path, temporary: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Half of what is compiled would be kept there, after it took all the time."""
+    usage = shutil.disk_usage
+
+    def is_full(path: Path) -> Any:
+        total, used, free = usage(path)
+        return type(usage(path))(total, used, 0 if tmp_path / "home" in path.parents else free)
+
+    monkeypatch.setattr(shutil, "disk_usage", is_full)
+    (folder,) = caches.cache_folders("kind", {"HOME": str(tmp_path / "home")})
+    assert temporary in folder.parents
+
+
 def test_the_current_folder_is_no_place_for_caches(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -102,7 +117,8 @@ def test_it_is_said_in_one_line(
         caches.use_cache_folders.__wrapped__()
     place = temporary / f"{NAME}-{os.getuid()}"
     assert [record.message for record in caplog.records] == [
-        f"caches: {home}/.cache cannot be written; kept in {place}, set XDG_CACHE_HOME for another"
+        f"caches: {home}/.cache cannot be written or is full; kept in {place}, "
+        "set XDG_CACHE_HOME for another"
     ]
     assert os.environ["XDG_CACHE_HOME"] == str(place)
     assert os.environ["MPLCONFIGDIR"] == str(place / "matplotlib")

@@ -11,11 +11,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from test_scripts import script
 
+from src.errors import UserError
 from src.report.outcomes import Collector, read_outcomes
 from src.report.page import write_report
 from src.report.predictions import FORMATS, Prediction, write_predictions
 from src.runtime.log import log_to_file
+from src.serving.exported_network import load_mindir
 from src.trainer.metrics import EvalResult
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -62,6 +65,16 @@ def test_the_log_of_a_run(tmp_path: Path) -> None:
     log_to_file(Path(os.devnull))
     said = (tmp_path / "train.log").read_text(encoding="utf-8").splitlines()
     assert [line.rpartition(" ")[2] for line in said] == [ESCAPED, "next"]
+
+
+def test_what_mindspore_does_not_take_is_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(UserError, match=r"mindir '.*udcb7é.png': its name is not UTF-8"):
+        load_mindir(tmp_path / NAME)
+    words = ["--data_url", "images", "--output", str(tmp_path / NAME)]
+    assert script("pack_dataset").main(words) == 2
+    assert f"{ESCAPED}': its name is not UTF-8" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("encoding", ["ascii", "utf-8"])

@@ -11,6 +11,7 @@ import functools
 import logging
 import os
 import pwd
+import shutil
 import stat
 import tempfile
 from pathlib import Path
@@ -20,6 +21,8 @@ from ..errors import UserError
 
 _LOGGER = logging.getLogger(__name__)
 
+# Bytes; about 2.5 MB are kept, and compilers need more while they work.
+_ROOM = 8 << 20
 _IN_MEMORY = Path("/dev/shm")
 _NAME = "mindspore-vision-classifiers"
 
@@ -56,7 +59,7 @@ def use_cache_folders() -> None:
 
 
 def _why(users: Optional[Path]) -> str:
-    return "no home folder" if users is None else f"{users} cannot be written"
+    return "no home folder" if users is None else f"{users} cannot be written or is full"
 
 
 def _users_folder(environment: Mapping[str, str]) -> Optional[Path]:
@@ -111,10 +114,10 @@ def _temporary_folder() -> Optional[Path]:
 
 
 def _is_writable(folder: Path) -> bool:
-    """Whether files can be made in it, after making it."""
+    """Whether files can be made in it, after making it, and there is room for them."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
         tempfile.TemporaryFile(dir=folder).close()
+        return shutil.disk_usage(folder).free >= _ROOM
     except OSError:
         return False
-    return True

@@ -8,6 +8,9 @@ from __future__ import annotations
 
 import io
 import sys
+from pathlib import Path
+
+from ..errors import UserError
 
 # The `errors=` of files of text.
 ESCAPES = "backslashreplace"
@@ -21,6 +24,20 @@ def to_utf8(text: str) -> bytes:
 def without_surrogates(text: str) -> str:
     """What libraries that take Unicode only can be given."""
     return to_utf8(text).decode("utf-8")
+
+
+def check_utf8(key: str, path: Path) -> None:
+    """Refuses a path that the framework's C++ part does not take.
+
+    Raises:
+        UserError: it is not UTF-8.
+    """
+    shown = without_surrogates(str(path))
+    if shown != str(path):
+        raise UserError(
+            f"{key} '{shown}': its name is not UTF-8, which MindSpore needs; rename it, or choose "
+            "another place"
+        )
 
 
 def escape_on_screen() -> None:

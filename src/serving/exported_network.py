@@ -12,6 +12,7 @@ from ..args import AnyConfig, EvalRun, with_values
 from ..configs import parser
 from ..errors import UserError, on_one_line
 from ..runtime import compat
+from ..runtime.text import check_utf8
 from .export_record import ExportRecord, read_record
 from .input_format import normalize_before
 
@@ -40,6 +41,7 @@ def load_mindir(path: Path) -> nn.Cell:
     Raises:
         UserError: the installed MindSpore cannot read the file.
     """
+    check_utf8("mindir", path)
     try:
         return nn.GraphCell(ms.load(str(path)))
     except (RuntimeError, ValueError) as error:
