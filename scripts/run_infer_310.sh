@@ -20,8 +20,21 @@ target=${DEVICE_TARGET:-Ascend} work=$(realpath -m "${WORK_DIR:-infer_310}")
 python=${INFER_PYTHON:-$PYTHON}
 [ -x "$python" ] || python=$(command -v python3)
 [ "$target" = Ascend ] || [ "$target" = CPU ] || die "DEVICE_TARGET '$target': expected Ascend or CPU"
+[ -n "${LITE_HOME:-}" ] || [ "$target" = CPU ] ||
+    die "LITE_HOME is not set: it names the MindSpore Lite of this machine"
+# Lite 2.0 builds the files of MindSpore 2.0 alone: said here, before a program is built for it. The
+# version is in the wheel's version.py, or in the folder's name.
+lite=2.0.0 exporter=$(sed -n 's/.*"mindspore": "\([^"]*\)".*/\1/p' "$mindir.json" 2>/dev/null || true)
+if [ -n "${LITE_HOME:-}" ]; then
+    lite=$(cat "$LITE_HOME/version.py" 2>/dev/null || basename "$LITE_HOME")
+    lite=$(grep -o '[0-9][0-9.]*[0-9]' <<<"$lite" | head -n 1 || true)
+fi
+case $lite:$exporter in
+2.0.*:2.0.* | 2.0.*:) ;;
+2.0.*) die "MINDIR_PATH '$mindir': written by MindSpore $exporter, and MindSpore Lite $lite reads files of 2.0 \
+only; export it with MindSpore 2.0.0 (requirements-ms20.txt)" ;;
+esac
 if [ -z "${LITE_HOME:-}" ]; then
-    [ "$target" = CPU ] || die "LITE_HOME is not set: it names the MindSpore Lite of this machine"
     LITE_HOME=$(bash "$REPO/scripts/get_lite.sh")
 fi
 export LITE_HOME BUILD_DIR=${BUILD_DIR:-$work/build}

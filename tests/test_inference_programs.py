@@ -259,3 +259,30 @@ def test_the_script_refuses_what_it_cannot_run(
     assert done.returncode == 2
     assert said in done.stderr.splitlines()[-1]
     assert not (tmp_path / "infer_310").exists()
+
+
+@pytest.mark.parametrize(
+    ("written", "lite_is_there"), [("2.10.0", True), ("2.10.0", False), ("2.0.0", True)]
+)
+def test_the_script_reads_who_wrote_a_file_before_it_builds(
+    written: str, lite_is_there: bool, tmp_path: Path
+) -> None:
+    (tmp_path / "a.mindir").touch()
+    (tmp_path / "a.mindir.json").write_text(
+        json.dumps({"mindspore": written, "arch": "x"}, indent=2)
+    )
+    environment = {**os.environ, "DEVICE_TARGET": "CPU", "PATH": f"{tmp_path}:{os.environ['PATH']}"}
+    environment.pop("LITE_HOME", None)
+    (tmp_path / "cmake").write_text("#!/bin/sh\nexit 7\n")  # nothing is built
+    (tmp_path / "cmake").chmod(0o755)
+    environment["VENV"] = str(tmp_path / "none")
+    if lite_is_there:
+        (tmp_path / "mindspore-lite-2.0.0-linux-x64" / "runtime" / "lib").mkdir(parents=True)
+        environment["LITE_HOME"] = str(tmp_path / "mindspore-lite-2.0.0-linux-x64")
+    script = lite.ROOT / "scripts" / "run_infer_310.sh"
+    command = ["bash", str(script), "a.mindir", "digits", "data"]
+    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)
+    assert done.returncode != 0
+    said = "written by MindSpore 2.10.0, and MindSpore Lite 2.0.0 reads files of 2.0 only"
+    assert (said in done.stderr) == (written != "2.0.0")
+    assert (tmp_path / "infer_310").exists() == (written == "2.0.0")
