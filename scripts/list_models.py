@@ -1,4 +1,4 @@
-"""List the architectures: python scripts/list_models.py [--filter TEXT]"""
+"""List the architectures: python scripts/list_models.py [--filter TEXT] [--model_args]"""
 
 from __future__ import annotations
 
@@ -74,12 +74,31 @@ def show(arguments: argparse.Namespace) -> None:
             f"filter {arguments.filter!r}: no architecture has it in its name; without --filter "
             "all are listed"
         )
-    print(table(entries, recipes_by_arch()))
+    if arguments.model_args:
+        print("\n\n".join(keywords(family) for family in dict.fromkeys(e.family for e in entries)))
+    else:
+        print(table(entries, recipes_by_arch()))
+
+
+def keywords(family: str) -> str:
+    """What `model_args` takes in a family, a line each: keyword, allowed, meaning, value."""
+    from src.models.registry import FAMILIES, own_values
+
+    rows = [
+        f"  {name}: {keyword.allowed()}; {keyword.meaning}; {own_values(family, name)}"
+        for name, keyword in FAMILIES[family].keywords.items()
+    ]
+    return "\n".join([f"{FAMILIES[family].title} ({family})", *rows])
 
 
 def main(argv: Optional[Sequence[str]] = None) -> int:
     parser = CommandParser("list_models.py", DESCRIPTION)
     parser.add_argument("--filter", default="", help="a family, or part of a name")
+    parser.add_argument(
+        "--model_args",
+        action="store_true",
+        help="list the keywords that model_args takes instead, by family",
+    )
     return run_command(show, parser, argv)
 
 

@@ -1,4 +1,4 @@
-"""Write the tables of variants in docs/models: python scripts/make_model_pages.py"""
+"""Write the tables of variants and keywords in docs/models: python scripts/make_model_pages.py"""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ from src.runtime.entry import CommandParser, run_command
 from src.runtime.files import write_whole
 
 FOLDER = ROOT / "docs" / "models"
+KEYWORDS = "<!-- keywords: written by scripts/make_model_pages.py -->"
 START, END = "<!-- variants: written by scripts/make_model_pages.py -->", "<!-- end -->"
 HEAD = "| name | M params | GMACs | size | classes | published top-1 | whose number | recipes |"
 
@@ -40,20 +41,34 @@ def variants(family: str) -> str:
     return "\n".join(lines)
 
 
-def with_variants(text: str, family: str) -> str:
-    """The page with its table written anew."""
-    pattern = re.escape(START) + ".*?" + re.escape(END)
-    return re.sub(pattern, f"{START}\n\n{variants(family)}\n\n{END}", text, flags=re.DOTALL)
+def keywords(family: str) -> str:
+    """The table of what `model_args` takes in a family."""
+    from src.models.registry import FAMILIES, own_values
+
+    rows = [
+        f"| `{name}` | {keyword.meaning} | {keyword.allowed()} | {own_values(family, name)} |"
+        for name, keyword in FAMILIES[family].keywords.items()
+    ]
+    return "\n".join(["| keyword | meaning | allowed | value |", "|---|---|---|---|", *rows])
+
+
+def with_tables(text: str, family: str) -> str:
+    """The page with its tables written anew."""
+    for start, table in ((START, variants(family)), (KEYWORDS, keywords(family))):
+        pattern = re.escape(start) + ".*?" + re.escape(END)
+        written = f"{start}\n\n{table}\n\n{END}"
+        text = re.sub(pattern, lambda _, new=written: new, text, flags=re.DOTALL)
+    return text
 
 
 def write(arguments: argparse.Namespace) -> None:
-    """Writes the tables of variants, and prints where."""
+    """Writes the tables, and prints where."""
     from src.models.registry import FAMILIES
 
     folder = arguments.folder
     for family in FAMILIES:
         page = folder / f"{family}.md"
-        write_whole(page, with_variants(page.read_text(encoding="utf-8"), family).encode())
+        write_whole(page, with_tables(page.read_text(encoding="utf-8"), family).encode())
         print(page)
 
 

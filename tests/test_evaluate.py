@@ -43,6 +43,7 @@ class Batches:
     """Three batches of two images; the one at `bad` cannot be read."""
 
     lost = None
+    class_names = range(CLASSES)
 
     def __init__(self, bad: int = -1) -> None:
         self.bad = bad

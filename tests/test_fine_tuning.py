@@ -15,11 +15,13 @@ from weight_rule import fill
 
 import eval as eval_program
 import train as train_program
+from src.args import parse_args, to_yaml
 from src.checkpoints.checkpoint import Checkpoint, read_checkpoint, save_checkpoint
 from src.checkpoints.pretrained import start_from_weights
 from src.errors import UserError
 from src.models.layers.positions import sinusoidal_embedding
 from src.models.registry import create_model
+from src.trainer.build import build_network
 
 CCT_TINY = {"num_layers": 1, "n_conv_layers": 1, "attention_dropout": 0.0}
 
@@ -302,3 +304,64 @@ def test_create_model_takes_pretrained_weights(tmp_path: Path) -> None:
         create_model("cct_2_3x2_32", pretrained=str(tmp_path / "nowhere.ckpt"))
     with pytest.raises(UserError, match="does not fit arch cvt_2_4_32"):
         create_model("cvt_2_4_32", pretrained=str(path))
+
+
+@pytest.fixture
+def of_a_run(tmp_path: Path) -> Path:
+    """Weights with the record of a run: 8 classes, 16 pixels, other layers and activation."""
+    options = "--arch cct_2_3x2_32 --num_classes 8 --image_size 16 --nonlinearity ReLU"
+    config = parse_args([*options.split(), "--model_args", str(CCT_TINY)])
+    meta = {"arch": "cct_2_3x2_32", "num_classes": 8, "config": to_yaml(config)}
+    save_checkpoint(
+        tmp_path / "run.ckpt", rule_filled(build_network(config)).get_parameters(), meta
+    )
+    return tmp_path / "run.ckpt"
+
+
+def test_create_model_takes_sizes_and_keywords_of_the_file(
+    of_a_run: Path, notes: pytest.LogCaptureFixture
+) -> None:
+    model = create_model("cct_2_3x2_32", pretrained=str(of_a_run))
+    held = read_checkpoint(of_a_run).tensors
+    for name, value in values(model).items():
+        np.testing.assert_array_equal(value, held[name].asnumpy(), err_msg=name)
+    assert model.num_classes == 8
+    assert [cell for _, cell in model.cells_and_names() if isinstance(cell, nn.ReLU)]
+    assert not [record for record in notes.records if record.levelname == "WARNING"]
+
+
+@pytest.mark.parametrize("record", [{}, {"num_classes": 8}])
+def test_sizes_of_files_without_a_record_are_read_off_the_weights(
+    record: Dict[str, int], tmp_path: Path
+) -> None:
+    trained = rule_filled(create_model("cct_2_3x2_32", num_classes=8, img_size=16, **CCT_TINY))
+    save_checkpoint(tmp_path / "x.ckpt", trained.get_parameters(), record)
+    model = create_model("cct_2_3x2_32", pretrained=str(tmp_path / "x.ckpt"), **CCT_TINY)
+    for name, value in values(model).items():
+        np.testing.assert_array_equal(value, values(trained)[name], err_msg=name)
+
+
+def test_what_the_caller_gives_goes_before_the_file_and_is_warned_of(
+    of_a_run: Path, notes: pytest.LogCaptureFixture
+) -> None:
+    model = create_model("cct_2_3x2_32", pretrained=str(of_a_run), num_classes=3, img_size=32)
+    assert model.num_classes == 3
+    warned = [record.message for record in notes.records if record.levelname == "WARNING"]
+    assert warned == [
+        "classifier.positional_emb: 8x8 -> 16x16 positions, bilinear",
+        "classifier.fc: 8 -> 3 classes, freshly initialised",
+    ]
+    backbone = create_model("cct_2_3x2_32", pretrained=str(of_a_run), num_classes=0)
+    assert backbone.num_classes == 0
+
+
+def test_another_architecture_takes_the_classes_alone(of_a_run: Path, tmp_path: Path) -> None:
+    small = rule_filled(create_model("deit_tiny_patch16_224", img_size=32, depth=1, num_classes=8))
+    meta = {"arch": "deit_tiny_patch16_224", "num_classes": 8, "img_size": 32}
+    save_checkpoint(tmp_path / "x.ckpt", small.get_parameters(), meta)
+    path = str(tmp_path / "x.ckpt")
+    model = create_model("deit_tiny_patch16_384", pretrained=path, depth=1, img_size=64)
+    assert model.num_classes == 8
+    assert model.pos_embed.shape == (1, 17, 192)
+    with pytest.raises(UserError, match="does not fit arch cct_4_3x2_32"):
+        create_model("cct_4_3x2_32", pretrained=str(of_a_run))

@@ -24,7 +24,7 @@ def test_the_table_is_what_the_script_writes(family: str) -> None:
     program = script("make_model_pages")
     message = "run python scripts/make_model_pages.py"
     page = (FOLDER / f"{family}.md").read_text(encoding="utf-8")
-    assert page == program.with_variants(page, family), message
+    assert page == program.with_tables(page, family), message
     assert f"]({family}.svg)" in page
 
 

@@ -8,15 +8,17 @@ from __future__ import annotations
 import dataclasses
 import logging
 from pathlib import Path
-from typing import Dict, Optional, Sequence, Tuple, Union
+from typing import Any, Callable, Dict, Optional, Sequence, Tuple, Union
 
 import numpy as np
 from mindspore import Parameter, Tensor
 
+from ..args import from_yaml_text
 from ..data.classes import describe_difference
 from ..errors import UserError
 from ..models.classifier import Classifier
 from ..models.layers.positions import resize_positions, sinusoidal_embedding
+from ..models.registry import resolve
 from .checkpoint import STATE_PREFIX, Checkpoint, load_parameters, read_checkpoint
 
 _LOGGER = logging.getLogger(__name__)
@@ -39,28 +41,79 @@ def start_from_file(
     start_from_weights(network, read_checkpoint(path), target=target, class_names=class_names)
 
 
+def build_from_file(
+    build: Callable[..., Classifier],
+    path: Path,
+    *,
+    arch: str,
+    given: Dict[str, Any],
+    class_names: Optional[Sequence[str]] = None,
+) -> Classifier:
+    """A network with the weights of a file, and as large as they are where nothing is given.
+
+    Changes are told as warnings: a script shows no others.
+
+    Args:
+        build: makes the network from keywords.
+        given: keywords of the caller; None: not given.
+        class_names: as of `start_from_weights`.
+
+    Raises:
+        UserError: as of `start_from_file`.
+    """
+    checkpoint = read_checkpoint(path)
+    own = {key: value for key, value in given.items() if value is not None}
+    keywords = {**_keywords_in(checkpoint, arch), **own}
+    network = build(**keywords)
+    side = resolve(arch, **keywords)[1]["img_size"]
+    found = find_sizes(_weights_of(checkpoint), network, img_size=side)
+    free = {key: value for key, value in found.items() if key not in keywords}
+    network = build(**keywords, **free) if free else network
+    target, level = f"arch {arch}", logging.WARNING
+    start_from_weights(network, checkpoint, target=target, class_names=class_names, level=level)
+    return network
+
+
+def _keywords_in(checkpoint: Checkpoint, arch: str) -> Dict[str, Any]:
+    """What the record of a checkpoint says of its network, as keywords of `create_model`."""
+    meta = checkpoint.meta
+    found = {"num_classes": meta.get("num_classes")}
+    if meta.get("arch") == arch:
+        found["img_size"] = meta.get("img_size")
+        if "config" in meta:
+            trained = from_yaml_text(meta["config"], str(checkpoint.path)).model
+            sizes = {"img_size": trained.image_size, "nonlinearity": trained.nonlinearity}
+            found.update(**sizes, **trained.model_args)
+    return {key: value for key, value in found.items() if value is not None}
+
+
+def _weights_of(checkpoint: Checkpoint) -> Arrays:
+    return {
+        name: tensor.asnumpy()
+        for name, tensor in checkpoint.tensors.items()
+        if not name.startswith(STATE_PREFIX)
+    }
+
+
 def start_from_weights(
     network: Classifier,
     checkpoint: Checkpoint,
     *,
     target: str,
     class_names: Optional[Sequence[str]] = None,
+    level: int = logging.INFO,
 ) -> None:
     """Sets the weights of `network` from a file, adapted by `adapt_weights`.
 
     Args:
         target: what `network` is, for the message.
         class_names: of the data that `network` will learn; None: not compared with the file's.
+        level: that changes are logged at.
 
     Raises:
         UserError: what does not fit and may not change; as of `load_parameters`.
     """
-    arrays = {
-        name: tensor.asnumpy()
-        for name, tensor in checkpoint.tensors.items()
-        if not name.startswith(STATE_PREFIX)
-    }
-    adapted_arrays = adapt_weights(arrays, network)
+    adapted_arrays = adapt_weights(_weights_of(checkpoint), network, level=level)
     if _learnt_others(checkpoint, class_names):
         adapted_arrays = _with_fresh_classifiers(adapted_arrays, network)
     tensors = {name: Tensor(value) for name, value in adapted_arrays.items()}
@@ -114,20 +167,21 @@ def _with_fresh_classifiers(arrays: Arrays, network: Classifier) -> Arrays:
     return {**arrays, **{name: fresh[name].asnumpy() for name in ends if name in arrays}}
 
 
-def adapt_weights(arrays: Arrays, network: Classifier) -> Arrays:
+def adapt_weights(arrays: Arrays, network: Classifier, *, level: int = logging.INFO) -> Arrays:
     """Weights for another number of classes and another image size; each change is logged.
 
     Args:
         arrays: by the names of `network`.
+        level: that changes are logged at.
 
     Raises:
         UserError: as of `regenerate_sine_tables`.
     """
     adapted = regenerate_sine_tables(arrays, network)
-    return reset_classifiers(_resize_positions(adapted, network), network)
+    return reset_classifiers(_resize_positions(adapted, network, level), network, level=level)
 
 
-def reset_classifiers(arrays: Arrays, network: Classifier) -> Arrays:
+def reset_classifiers(arrays: Arrays, network: Classifier, *, level: int = logging.INFO) -> Arrays:
     """Gives classifiers for another number of classes the fresh weights of `network`.
 
     A network without classes takes none.
@@ -144,7 +198,7 @@ def reset_classifiers(arrays: Arrays, network: Classifier) -> Arrays:
         # A classifier of other features is not this one for other classes.
         if held[1:] != due[1:] or held[0] == due[0] or arrays[bias].shape != held[:1]:
             continue
-        _LOGGER.info("%s: %d -> %d classes, freshly initialised", layer, held[0], due[0])
+        _LOGGER.log(level, "%s: %d -> %d classes, freshly initialised", layer, held[0], due[0])
         adapted.update({name: fresh[name].asnumpy() for name in (weight, bias)})
     return adapted
 
@@ -187,7 +241,7 @@ def _is_sine_table(table: np.ndarray) -> bool:
     return bool(np.allclose(table, sinusoidal_embedding(*table.shape[1:]), rtol=0, atol=1e-3))
 
 
-def _resize_positions(arrays: Arrays, network: Classifier) -> Arrays:
+def _resize_positions(arrays: Arrays, network: Classifier, level: int) -> Arrays:
     name, mode = network.position_table, network.position_filter
     due, held = _parameters(network).get(name), arrays.get(name)
     if due is None or held is None:
@@ -198,7 +252,8 @@ def _resize_positions(arrays: Arrays, network: Classifier) -> Arrays:
     prefix = network.num_prefix_tokens
     resized = resize_positions(held, new, num_prefix_tokens=prefix, mode=mode)
     kept = f", {prefix} further kept" if prefix else ""
-    _LOGGER.info("%s: %s -> %s positions, %s%s", name, _shown(old), _shown(new), mode, kept)
+    shown = (name, _shown(old), _shown(new), mode, kept)
+    _LOGGER.log(level, "%s: %s -> %s positions, %s%s", *shown)
     return {**arrays, name: resized}
 
 

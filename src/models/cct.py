@@ -15,12 +15,14 @@ from mindspore.common.initializer import TruncatedNormal, initializer
 from ..overrides import Overridable
 from .classifier import Classifier, check_img_size, equal_shares
 from .family import Family, Naming
+from .keywords import MAX_BLOCKS, Keyword
 from .layers.activation import create_activation
 from .layers.attention import Attention
 from .layers.conv_pool import Tokenizer
 from .layers.drop_path import DropPath
 from .layers.dropout import Dropout
 from .layers.linear import create_linear
+from .layers.mlp import hidden_width
 from .layers.norm import LayerNorm
 from .layers.positions import sinusoidal_embedding
 from .macs import attention_macs, mlp_macs
@@ -187,7 +189,10 @@ class CCT(Classifier):
         )
         side = self.tokenizer.side(img_size)
         if side < 1:
-            raise ValueError(f"img_size {img_size} is too small for the tokenizer")
+            raise ValueError(
+                f"image_size {img_size} is too small for n_conv_layers {n_conv_layers} with "
+                f"kernel_size {kernel_size}; give a larger image_size (img_size in Python)"
+            )
         self.classifier = TransformerClassifier(
             side * side,
             embedding_dim,
@@ -197,7 +202,7 @@ class CCT(Classifier):
             dropout=dropout,
             drop_path_rate=drop_path_rate,
             num_heads=num_heads,
-            hidden_dim=int(embedding_dim * mlp_ratio),
+            hidden_dim=hidden_width(embedding_dim, mlp_ratio),
             attention_dropout=attention_dropout,
             nonlinearity=nonlinearity,
         )
@@ -299,4 +304,18 @@ FAMILY = Family(
     title="CCT, CVT or ViT-Lite",
     variants=VARIANTS,
     namings=(Naming("the authors", "tokenizer.conv_layers.0.0.weight"),),
+    keywords={
+        "num_layers": Keyword("encoder layers", high=MAX_BLOCKS),
+        "num_heads": Keyword("attention heads of a layer; divides embedding_dim"),
+        "mlp_ratio": Keyword("hidden width of a layer's MLP, in embedding_dim", float, 0.01, 64),
+        "embedding_dim": Keyword("channels of a token"),
+        "kernel_size": Keyword("of the tokenizer's convolutions, or side of a patch", high=255),
+        "n_conv_layers": Keyword("convolutions of the tokenizer; 0: patches", low=0, high=8),
+        "seq_pool": Keyword("pool by learnt weights; false: a class token", bool),
+        "positional_embedding": Keyword(
+            "positions of the tokens", str, choices=("learnable", "sine", "none")
+        ),
+        "dropout": Keyword("share of activations dropped", float, 0, below=1),
+        "attention_dropout": Keyword("share of attention weights dropped", float, 0, below=1),
+    },
 )

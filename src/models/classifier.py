@@ -124,4 +124,7 @@ def check_img_size(img_size: int, stride: int) -> None:
     """
     if img_size < stride or img_size % stride:
         nearest = max(1, round(img_size / stride)) * stride
-        raise ValueError(f"img_size {img_size}: expected a multiple of {stride}, such as {nearest}")
+        raise ValueError(
+            f"image_size {img_size}: expected a multiple of {stride}, such as {nearest} (img_size "
+            "in Python)"
+        )

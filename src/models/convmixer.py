@@ -16,6 +16,7 @@ from mindspore.common.initializer import Initializer, Uniform
 from ..overrides import Overridable
 from .classifier import Classifier, check_img_size
 from .family import Family, Naming
+from .keywords import MAX_BLOCKS, Keyword
 from .layers.activation import create_activation
 from .layers.depthwise_conv import DepthwiseConv
 from .layers.drop_path import DropPath
@@ -157,4 +158,10 @@ FAMILY = Family(
         Naming("timm", "blocks.0.0.fn.0.weight"),
         Naming("the authors", "3.0.fn.0.weight", _from_the_authors),
     ),
+    keywords={
+        "dim": Keyword("channels of all layers"),
+        "depth": Keyword("blocks", high=MAX_BLOCKS),
+        "kernel_size": Keyword("of the depthwise convolutions, odd", high=255),
+        "patch_size": Keyword("side of a patch, pixels; divides image_size", high=4096),
+    },
 )

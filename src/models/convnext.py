@@ -17,6 +17,7 @@ from mindspore.common.initializer import Constant, Initializer, TruncatedNormal,
 
 from .classifier import Classifier, check_img_size
 from .family import Family, Naming
+from .keywords import MAX_BLOCKS, Keyword
 from .layers.depthwise_conv import DepthwiseConv
 from .layers.drop_path import DropPath
 from .layers.global_pool import GlobalAveragePool
@@ -104,7 +105,7 @@ class ConvNeXt(Classifier):
         img_size: for the check only; every multiple of 32 gives the same parameters.
 
     Raises:
-        ValueError: `img_size` is not a multiple of 32.
+        ValueError: `img_size` is not a multiple of 32, or two stages in a row have equal `dims`.
     """
 
     classifier_layers = ("head.fc",)
@@ -124,6 +125,11 @@ class ConvNeXt(Classifier):
     ) -> None:
         super().__init__()
         check_img_size(img_size, _TOTAL_STRIDE)
+        if any(before == dim for before, dim in zip(dims, dims[1:])):
+            raise ValueError(
+                f"dims {list(dims)}: a stage that follows one of as many channels would not halve "
+                "the map; give other dims"
+            )
         self.num_features, self.depths = dims[-1], tuple(depths)
         self.stem = nn.SequentialCell(
             PatchConv(in_chans, dims[0], 4, in_layout=NCHW, out_layout=NHWC, **_conv_init()),
@@ -248,4 +254,10 @@ FAMILY = Family(
         Naming("timm", "stages.0.blocks.0.conv_dw.weight"),
         Naming("the authors", "stages.0.0.dwconv.weight", _from_the_authors),
     ),
+    keywords={
+        "depths": Keyword("blocks of each stage", high=MAX_BLOCKS, length=4),
+        "dims": Keyword("channels of each stage, other than of the one before", length=4),
+        "layer_scale_init_value": Keyword("initial layer scale of every channel", float, 0, 1e3),
+        "head_init_scale": Keyword("factor of the classifier's initial weights", float, 1e-6, 1e3),
+    },
 )

@@ -15,6 +15,7 @@ from mindspore.common.initializer import TruncatedNormal, Uniform, initializer
 
 from .classifier import Classifier, check_img_size, equal_shares
 from .family import Family, Naming
+from .keywords import MAX_BLOCKS, Keyword
 from .layers.attention import Attention
 from .layers.linear import create_linear
 from .layers.norm import LayerNorm
@@ -207,5 +208,17 @@ VARIANTS = {
 }
 
 FAMILY = Family(
-    title="DeiT", variants=VARIANTS, namings=(Naming("timm and the authors", "cls_token"),)
+    title="DeiT",
+    variants=VARIANTS,
+    namings=(Naming("timm and the authors", "cls_token"),),
+    keywords={
+        "embed_dim": Keyword("channels of a token"),
+        "depth": Keyword("blocks", high=MAX_BLOCKS),
+        "num_heads": Keyword("attention heads of a block; divides embed_dim"),
+        "patch_size": Keyword("side of a patch, pixels; divides image_size", high=4096),
+        "mlp_ratio": Keyword("hidden width of a block's MLP, in embed_dim", float, 0.01, 64),
+        "distilled_training": Keyword(
+            "logits of both heads in training; in recipes distillation_type says so", bool
+        ),
+    },
 )

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Callable, Dict, Tuple, Type
 
 from .classifier import Classifier
+from .keywords import Keyword
 
 # The class, and its keywords that differ from the defaults.
 Variant = Tuple[Type[Classifier], Dict[str, Any]]
@@ -38,8 +39,10 @@ class Family:
         title: as people call it.
         variants: architectures by name.
         namings: of its weights, wherever they are found.
+        keywords: of its constructor beside those that all families have.
     """
 
     title: str
     variants: Dict[str, Variant]
     namings: Tuple[Naming, ...]
+    keywords: Dict[str, Keyword] = field(default_factory=dict)

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import inspect
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, Dict, List, Optional, Sequence, Type
 
-from ..errors import UserError, suggestion
+from ..errors import UserError, on_one_line, suggestion
 from . import cct, convmixer, convnext, deit, twins
 from .classifier import Classifier
 from .family import Family, Variant
+from .keywords import STANDARD, check_keywords
 
 # A row for each family: the name of its file here and of its page in docs/models.
 FAMILIES: Dict[str, Family] = {
@@ -20,8 +22,6 @@ FAMILIES: Dict[str, Family] = {
     "deit": deit.FAMILY,
     "twins": twins.FAMILY,
 }
-# Keywords that every family has, and `create_model` as arguments of its own.
-_STANDARD = ("num_classes", "in_chans", "img_size", "drop_path_rate", "nonlinearity")
 
 
 def _variants() -> Dict[str, Variant]:
@@ -59,8 +59,9 @@ def create_model(
     """Builds an architecture; `None` leaves the architecture's own value.
 
     Args:
-        pretrained: checkpoint (.ckpt) whose weights it gets. Another number of classes resets the
-            classifier, another image size resizes the positions; both are logged.
+        pretrained: checkpoint (.ckpt) whose weights it gets, and whose sizes and keywords count
+            where none are given. Another number of classes resets the classifier, another image
+            size resizes the positions; both are logged as warnings.
         class_names: by label, of the data the network is for: a checkpoint of as many classes with
             other names resets the classifier too. None: they are not compared.
         num_classes: 0: no classifier; the network gives the pooled features (B, num_features).
@@ -70,38 +71,61 @@ def create_model(
         UserError: unknown name (near ones are listed), unknown or impossible keyword, or a
             checkpoint that does not fit.
     """
-    constructor, values = resolve(
-        name,
+    given = dict(
+        keywords,
         num_classes=num_classes,
         in_chans=in_chans,
         img_size=img_size,
         drop_path_rate=drop_path_rate,
         nonlinearity=nonlinearity,
-        **keywords,
     )
-    try:
-        model = constructor(**values)
-    except (TypeError, ValueError) as error:
-        raise UserError(f"arch {name!r}: {error}") from error
-    if pretrained is not None:
-        # Only here do models call tools, which know the models: at run time, and when asked.
-        from ..checkpoints.pretrained import start_from_file
+    if pretrained is None:
+        return _build(name, **given)
+    # Only here do models call tools, which know the models: at run time, and when asked.
+    from ..checkpoints.pretrained import build_from_file
 
-        start_from_file(model, Path(pretrained), target=f"arch {name}", class_names=class_names)
-    return model
+    build, path = partial(_build, name), Path(pretrained)
+    return build_from_file(build, path, arch=name, given=given, class_names=class_names)
+
+
+def _build(name: str, **keywords: Any) -> Classifier:
+    constructor, values = resolve(name, **keywords)
+    try:
+        return constructor(**values)
+    except (TypeError, ValueError) as error:
+        raise UserError(f"arch {name!r}: {on_one_line(error)}") from error
+    except MemoryError as error:
+        raise UserError(
+            f"arch {name!r}: a network of this size does not fit into memory; give smaller sizes "
+            f"than {', '.join(f'{key} {value}' for key, value in keywords.items() if value)}"
+        ) from error
 
 
 def resolve(name: str, **keywords: Any) -> Variant:
     """The class that `create_model(name, **keywords)` builds, and every keyword it is built with.
 
     Raises:
-        UserError: unknown name (near ones are listed) or unknown keyword.
+        UserError: unknown name (near ones are listed), unknown keyword or a value of none.
     """
     constructor, own = _find(name)
-    _check_keywords(name, constructor, keywords)
-    left_out = [key for key in _STANDARD if keywords.get(key) is None]
+    _check_names(name, constructor, keywords)
+    left_out = [key for key in STANDARD if keywords.get(key) is None]
     given = {key: value for key, value in keywords.items() if key not in left_out}
+    check_keywords(name, {**STANDARD, **family_of(name).keywords}, given)
     return constructor, {**_defaults_of(constructor), **own, **given}
+
+
+def own_values(family: str, keyword: str) -> str:
+    """In words: the value of a keyword without `model_args`, in all architectures of a family."""
+    values = []
+    for name in FAMILIES[family].variants:
+        value = resolve(name)[1].get(keyword, False)
+        shown = "null" if value is None else str(value).lower() if value in (True, False) else value
+        shown = str(list(shown) if isinstance(shown, tuple) else shown)
+        values += [shown] if shown not in values else []
+    if len(values) == 1:
+        return f"default {values[0]}"
+    return f"by architecture, such as {' or '.join(values[:2])}"
 
 
 def count_macs(name: str, **keywords: Any) -> int:
@@ -131,10 +155,10 @@ def _find(name: str) -> Variant:
     raise UserError(f"arch {name!r}: unknown architecture; {hint}")
 
 
-def _check_keywords(name: str, constructor: Type[Classifier], keywords: Dict[str, Any]) -> None:
-    known = [key for key in _defaults_of(constructor) if key not in _STANDARD]
+def _check_names(name: str, constructor: Type[Classifier], keywords: Dict[str, Any]) -> None:
+    known = [key for key in _defaults_of(constructor) if key not in STANDARD]
     for key in keywords:
-        if key in known or key in _STANDARD:
+        if key in known or key in STANDARD:
             continue
         hint = suggestion(key, known, f"known: {', '.join(known)}")
         raise UserError(f"model_args {key!r}: no keyword of {name}; {hint}")

@@ -17,6 +17,7 @@ from mindspore.common.initializer import Initializer, Normal, Zero
 
 from .classifier import Classifier, check_img_size
 from .family import Family, Naming
+from .keywords import MAX_BLOCKS, Keyword
 from .layers.attention import Attention, CrossAttention
 from .layers.depthwise_conv import DepthwiseConv
 from .layers.layout import NCHW, NHWC
@@ -122,7 +123,8 @@ class Twins(Classifier):
         img_size: for the check only; every multiple of 32 gives the same parameters.
 
     Raises:
-        ValueError: `img_size` is not a multiple of 32, or channels not of heads.
+        ValueError: `img_size` is not a multiple of 32, channels not of heads, or a map is smaller
+            than its `sr_ratios`, or all than the window.
     """
 
     def __init__(
@@ -141,7 +143,7 @@ class Twins(Classifier):
         nonlinearity: str = "GELU",
     ) -> None:
         super().__init__()
-        check_img_size(img_size, _TOTAL_STRIDE)
+        _check_maps(img_size, sr_ratios, window_size)
         self.num_features, self.depths = embed_dims[-1], tuple(depths)
         widths = zip([in_chans, *embed_dims], embed_dims, _STRIDES)
         self.patch_embeds = nn.CellList(
@@ -227,6 +229,21 @@ class Twins(Classifier):
         return sum(self.depths[:stage]) + block + 1
 
 
+def _check_maps(img_size: int, sr_ratios: Sequence[int], window_size: Optional[int]) -> None:
+    check_img_size(img_size, _TOTAL_STRIDE)
+    sides = [int(side) for side in img_size // np.cumprod(_STRIDES)]
+    if any(ratio > side for ratio, side in zip(sr_ratios, sides)):
+        raise ValueError(
+            f"sr_ratios {list(sr_ratios)}: the maps of image_size {img_size} have the sides "
+            f"{sides}; give sr_ratios up to them"
+        )
+    if window_size is not None and window_size > sides[0]:
+        raise ValueError(
+            f"window_size {window_size}: the largest map of image_size {img_size} has the side "
+            f"{sides[0]}; give one up to that"
+        )
+
+
 def _create_blocks(
     dim: int,
     num_heads: int,
@@ -296,4 +313,14 @@ FAMILY = Family(
     title="Twins",
     variants=VARIANTS,
     namings=(Naming("timm and the authors", "patch_embeds.0.proj.weight"),),
+    keywords={
+        "embed_dims": Keyword("channels of each stage", length=4),
+        "depths": Keyword("blocks of each stage", high=MAX_BLOCKS, length=4),
+        "num_heads": Keyword("attention heads of each stage; divide its embed_dims", length=4),
+        "mlp_ratios": Keyword("hidden width of the MLPs, in embed_dims", float, 0.01, 64, length=4),
+        "sr_ratios": Keyword("side of the squares that keys and values summarise", length=4),
+        "window_size": Keyword(
+            "side of the windows of every other block; null: none", high=1024, optional=True
+        ),
+    },
 )

@@ -13,6 +13,7 @@ from ..args import Config
 from ..checkpoints.checkpoint import load_parameters, read_checkpoint
 from ..data.augment.batch_transform import BatchTransform, EraseBoxes, ImageNormalize
 from ..data.sources import check_classes
+from ..errors import UserError
 from ..models.layers.drop_path import seed_drop_paths
 from ..models.layers.dropout import ArithmeticDropout, SeededDropout, seed_dropouts
 from ..models.registry import create_model
@@ -33,9 +34,48 @@ from .train_one_step import (
     TrainOneStep,
 )
 
+# Keywords of `create_model` that are keys of a recipe themselves.
+_KEYS = {
+    "name": "arch",
+    "pretrained": "pretrained",
+    "num_classes": "num_classes",
+    "img_size": "image_size",
+    "drop_path_rate": "drop_path_rate",
+    "nonlinearity": "nonlinearity",
+    "distilled_training": "distillation_type",
+}
+
+
+def check_model(config: Config) -> None:
+    """Refuses what no network for these images can be built by.
+
+    Raises:
+        UserError: sizes left open, or keywords in `model_args` that have a key of their own.
+    """
+    model = config.model
+    for key, source in (("num_classes", "the data"), ("image_size", "the architecture")):
+        if getattr(model, key) == 0:
+            raise UserError(
+                f"{key} 0: stands for that of {source}, which is not known here; set it"
+            )
+    for keyword in model.model_args:
+        if keyword in _KEYS:
+            key = _KEYS[keyword]
+            raise UserError(f"model_args {keyword!r}: has a key of its own; give --{key}")
+        if keyword == "in_chans" and model.model_args[keyword] != 3:
+            raise UserError(
+                f"model_args 'in_chans' {model.model_args[keyword]}: images are read with 3 "
+                "channels; leave it out (grey images are read as three equal ones)"
+            )
+
 
 def build_network(config: Config) -> nn.Cell:
-    """The network of the recipe, freshly initialised, under its mixed precision."""
+    """The network of the recipe, freshly initialised, under its mixed precision.
+
+    Raises:
+        UserError: as of `check_model` and `create_model`.
+    """
+    check_model(config)
     keywords = dict(config.model.model_args)
     if config.optim.distillation_type != "none":
         keywords["distilled_training"] = True

@@ -9,6 +9,7 @@ import mindspore as ms
 import numpy as np
 from mindspore import Tensor, nn
 
+from ..errors import UserError
 from ..runtime.collectives import sum_over_ranks
 from ..runtime.float_status import FloatStatus
 from ..runtime.ranks import ALONE, World
@@ -50,11 +51,19 @@ def evaluate(
         watch: is given the logits, labels and images of every batch of this process.
         float_status: of a device that saturates. With an overflow the loss is NaN, which the
             device would not show.
+
+    Raises:
+        UserError: the network is for another number of classes than the data has.
     """
     eval_net.set_train(False)
     totals = EvalTotals()
     _has_overflowed(float_status)  # in what ran before
     for batch, logits in _with_logits(eval_net, dataset.batches()):
+        if logits.shape[1] != len(dataset.class_names):
+            raise UserError(
+                f"num_classes {logits.shape[1]}: the data has {len(dataset.class_names)} classes; "
+                "give a network for as many"
+            )
         totals.update(logits, batch.label)
         if watch is not None:
             watch(logits, batch.label, batch.image)

@@ -20,3 +20,18 @@ class Mlp(Overridable, nn.Cell):
 
     def construct(self, x: Tensor) -> Tensor:
         return self.fc2(self.act(self.fc1(x)))
+
+
+def hidden_width(dim: int, mlp_ratio: float) -> int:
+    """Channels of the hidden layer for `dim` of the others.
+
+    Raises:
+        ValueError: none.
+    """
+    width = int(dim * mlp_ratio)
+    if width < 1:
+        raise ValueError(
+            f"mlp_ratio {mlp_ratio}: of {dim} channels that is no hidden one; give {1 / dim:.3g} "
+            "or more"
+        )
+    return width

@@ -5,7 +5,7 @@ from __future__ import annotations
 from mindspore import Tensor, nn
 
 from .drop_path import DropPath
-from .mlp import Mlp
+from .mlp import Mlp, hidden_width
 from .norm import LayerNorm
 
 
@@ -29,7 +29,7 @@ class TransformerBlock(nn.Cell):
         self.attn = attention
         self.drop_path1 = DropPath(drop_path)
         self.norm2 = LayerNorm(dim, epsilon=1e-6)
-        self.mlp = Mlp(dim, int(dim * mlp_ratio), nonlinearity=nonlinearity)
+        self.mlp = Mlp(dim, hidden_width(dim, mlp_ratio), nonlinearity=nonlinearity)
         self.drop_path2 = DropPath(drop_path)
 
     def construct(self, x: Tensor) -> Tensor:
