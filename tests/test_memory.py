@@ -14,13 +14,17 @@ from typing import Any, List, Type
 import mindspore as ms
 import numpy as np
 import pytest
-from digits_run import ROOT, words
+from digits_run import ROOT, failure, words
 
-from src.args import Config, EvalRun, ExportRun, PreprocessRun, parse_args
+import train as train_program
+from src.args import Config, EvalRun, ExportRun, PreprocessRun, parse_args, replace
 from src.errors import UserError
 from src.runtime import compat
 from src.runtime.entry import run_entry_point
-from src.runtime.memory import explain_lack, host_allowance
+from src.runtime.memory import Allowance, explain_lack, host_allowance
+from src.trainer import memory_estimate
+from src.trainer.loop import Trainer
+from src.trainer.memory_estimate import check_step_fits, estimate_step
 
 RECIPE = ["--config", str(ROOT / "src/configs/deit_small_patch16_224.yaml")]
 LIBRARIES = Path(ms.__file__).parent / "lib"
@@ -288,3 +292,101 @@ def run_program(command: List[str]) -> subprocess.CompletedProcess:
     return subprocess.run(
         [sys.executable, *command], cwd=ROOT, capture_output=True, text=True, timeout=300
     )
+
+
+GIB = 2**30
+
+
+def allow(monkeypatch: pytest.MonkeyPatch, gib: float) -> None:
+    allowed = Allowance(int(gib * GIB), "the container may use (memory.max)")
+    monkeypatch.setattr(memory_estimate, "host_allowance", lambda: allowed)
+
+
+def measured_as(monkeypatch: pytest.MonkeyPatch, fixed: float, per_image: float) -> List[int]:
+    """Processes hold so many GiB; the batches that are asked for."""
+    asked: List[int] = []
+
+    def peak(config: Config, batch_size: int) -> int:
+        asked.append(batch_size)
+        return int((fixed + per_image * batch_size) * GIB)
+
+    monkeypatch.setattr(memory_estimate, "_peak_of_a_process", peak)
+    monkeypatch.setattr(memory_estimate, "host_peak", lambda: int(0.5 * GIB))
+    return asked
+
+
+def test_a_step_that_will_not_fit_is_refused_before_it_is_tried(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    config = parse_args([*RECIPE, "--device_target", "CPU", "--batch_size", "128"])
+    asked = measured_as(monkeypatch, 1.0, 0.125)
+    allow(monkeypatch, 16)
+    with pytest.raises(UserError) as caught:
+        check_step_fits(config)
+    # A quarter of 16 GiB has room for 10 images of at most (1.25 - 0.5) / 2 GiB.
+    assert asked == [2, 10]
+    assert str(caught.value).startswith(
+        "memory: a step of batch_size 128 takes about 17.0 GiB (from steps of 2 and 10 images); "
+        "the container may use (memory.max) 16.0 GiB; give --batch_size 64 --accumulation_step 2"
+    )
+    allow(monkeypatch, 18)
+    with caplog.at_level("INFO"):
+        check_step_fits(config)
+    assert "dry run: a step of batch_size 128 takes about 17.0 GiB" in caplog.text
+    # As many images as the step has: what is measured is the step.
+    assert estimate_step(replace(config, batch_size=8), Allowance(99 * GIB, "")) == (
+        2 * GIB,
+        "steps of 2 and 8 images",
+    )
+
+
+def test_nothing_is_measured_where_any_step_fits_or_says_so_itself(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    asked = measured_as(monkeypatch, 1.0, 1.0)
+    allow(monkeypatch, 8)
+    digits = ["--config", str(ROOT / "src/configs/cct_2_3x2_32_digits.yaml")]
+    check_step_fits(parse_args(digits))
+    check_step_fits(parse_args([*RECIPE, "--device_target", "Ascend"]))
+    assert asked == []
+    monkeypatch.setattr(memory_estimate, "_peak_of_a_process", lambda *_: None)
+    with caplog.at_level("INFO"):
+        check_step_fits(parse_args([*RECIPE, "--device_target", "CPU"]))
+    assert "could not be measured ahead" in caplog.text
+
+
+def test_a_dry_run_says_it_before_it_tries(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    measured_as(monkeypatch, 1.0, 0.125)
+    allow(monkeypatch, 0.5)
+    monkeypatch.setattr(Trainer, "one_step", lambda *_: pytest.fail("it was tried"))
+    arguments = words(tmp_path / "digits", tmp_path / "run", "--dry_run")
+    said = failure(capsys, train_program, arguments)
+    assert "a step of batch_size 64 takes about 9.0 GiB" in said
+    assert not (tmp_path / "run").exists()
+
+
+ESTIMATED = """
+import sys
+sys.path.insert(0, {root!r})
+from src.args import parse_args
+from src.runtime.device import setup_device
+if __name__ == "__main__":
+    config = parse_args(sys.argv[1:])
+    setup_device(config.run, seed=1)
+    from src.trainer import memory_estimate as m
+    estimate = m.estimate_step(config, m.Allowance(3 * 2**30, ""))
+    print(estimate.num_bytes, m._peak_of_a_process(config, config.data.batch_size))
+"""
+
+
+@pytest.mark.slow
+def test_an_estimate_is_near_what_the_step_takes(tmp_path: Path) -> None:
+    (tmp_path / "estimated.py").write_text(ESTIMATED.format(root=str(ROOT)))
+    network = ["--arch", "deit_tiny_patch16_224", "--num_classes", "10", "--image_size", "112"]
+    more = ["--batch_size", "64", "--model_args", "{depth: 4}"]
+    done = run_program([str(tmp_path / "estimated.py"), *network, *more])
+    assert done.returncode == 0, done.stderr
+    estimated, real = map(int, done.stdout.split())
+    assert abs(estimated - real) < 0.1 * real

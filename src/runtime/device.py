@@ -6,7 +6,6 @@ import contextlib
 import functools
 import logging
 import os
-import resource
 import tempfile
 from pathlib import Path
 from typing import Any, Dict, Optional
@@ -16,7 +15,7 @@ from ..errors import UserError, on_one_line
 from ..kernels import build, selection
 from .caches import use_cache_folders
 from .log import FrameworkLog, log_problems_only
-from .memory import host_allowance
+from .memory import host_allowance, host_peak
 from .npu_smi import FIRST_910, generation, list_cards
 from .ranks import RankEnvironment, World, read_rank_environment
 from .stop_signal import ignore_signals
@@ -244,8 +243,7 @@ def why_no_bfloat16(run: RunConfig) -> str:
 def peak_memory_gib(run: RunConfig) -> float:
     """Most memory used so far: of the process on a CPU, else of the device; GiB."""
     if run.device_target == "CPU":
-        kibibytes = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-        return kibibytes / 2**20
+        return host_peak() / 2**30
     from .compat import max_device_memory
 
     return max_device_memory() / 2**30

@@ -81,6 +81,10 @@ def _container_limits(root: Path) -> Iterator[Allowance]:
 
 def host_peak() -> int:
     """Most bytes of memory that this process has held so far."""
+    with contextlib.suppress(OSError, ValueError, IndexError):
+        lines = Path("/proc/self/status").read_text().splitlines()
+        # Not `getrusage`, which counts what the parent held before the program was started.
+        return int([line.split()[1] for line in lines if line.startswith("VmHWM:")][-1]) * 1024
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 
@@ -121,7 +125,7 @@ def explain_lack(error: BaseException, config: Optional[Config] = None) -> Optio
     else:
         there, whose = _device_has(), f"memory of {device} {config.run.device_id if config else 0}"
     said = f"{whose}: {_asked_for(str(cause))} could not be had" + (f" ({there})" if there else "")
-    return f"{said}; {_remedies(config)}"
+    return f"{said}; {remedies(config)}"
 
 
 def _lack_behind(error: Optional[BaseException]) -> Optional[BaseException]:
@@ -156,7 +160,8 @@ def _device_has() -> str:
     return "; ".join([*said, *([f"the device has {_in_gib(total)}"] if total else [])])
 
 
-def _remedies(config: Optional[Config]) -> str:
+def remedies(config: Optional[Config]) -> str:
+    """`give --batch_size 8 ..., or --amp_level O0 ...`: what makes less of the same."""
     if config is None:
         return "close other programs, or use a machine with more"
     from ..args import Config

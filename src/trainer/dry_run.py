@@ -22,6 +22,7 @@ from ..errors import TrainingFailed, UserError
 from ..runs.folder import CheckpointFolder, run_folder
 from ..runtime.device import peak_memory_gib, trace_steps
 from .loop import Trainer
+from .memory_estimate import check_step_fits
 from .run import Run, build_trainer
 
 _LOGGER = logging.getLogger(__name__)
@@ -35,9 +36,10 @@ def dry_run(config: Config, run: Run, datasets: Datasets, *, steps: int = 2) -> 
     The run's own folder is not touched.
 
     Raises:
-        UserError, TrainingFailed: the first problem.
+        UserError, TrainingFailed: the first problem; a step that will not fit, before it is tried.
     """
     check_writable(run_folder(config))
+    check_step_fits(config)
     with tempfile.TemporaryDirectory() as folder:
         trainer = _build_in(Path(folder), config, run, datasets)
         batches = trainer.train_set.batches()
