@@ -13,7 +13,7 @@ import argparse
 import os
 import sys
 from pathlib import Path
-from typing import Optional, Sequence
+from typing import Optional, Sequence, Tuple
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
@@ -37,7 +37,6 @@ def work(arguments: argparse.Namespace) -> None:
 
 def pack(arguments: argparse.Namespace) -> None:
     """Packs both splits."""
-    from src.data.decode import Decoder
     from src.data.image_folder import scan_image_folder
     from src.data.packing import PackSettings, pack_split
 
@@ -46,6 +45,8 @@ def pack(arguments: argparse.Namespace) -> None:
         quality=arguments.quality,
         images_per_shard=arguments.images_per_shard,
         skips_bad=arguments.on_bad_image == "skip",
+        exif_orientation=arguments.exif_orientation,
+        background=arguments.background,
     )
     for split in _SPLITS:
         source = scan_image_folder(
@@ -53,7 +54,7 @@ def pack(arguments: argparse.Namespace) -> None:
             split,
             val_share=arguments.val_share,
             class_order=arguments.class_order,
-            decoder=Decoder(),
+            decoder=settings.decoder(),
         )
         manifest = pack_split(
             source, arguments.output / split, settings, num_workers=arguments.num_workers
@@ -64,6 +65,21 @@ def pack(arguments: argparse.Namespace) -> None:
             f"{arguments.output / split}: {manifest['images']} of {len(source)} images in "
             f"{len(manifest['shards'])} shards, {len(source.class_names)} classes"
         )
+
+
+def colour(text: str) -> Optional[Tuple[int, int, int]]:
+    """`R,G,B`, `[R, G, B]` or `null`.
+
+    Raises:
+        ArgumentTypeError: something else.
+    """
+    if text == "null":
+        return None
+    words = text.strip("[]").split(",")
+    values = [int(word) for word in words if word.strip().isdecimal()]
+    if len(values) != 3 or len(words) != 3 or max(values) > 255:
+        raise argparse.ArgumentTypeError(f"{text!r}: allowed: three of 0 to 255, or null")
+    return values[0], values[1], values[2]
 
 
 def check(arguments: argparse.Namespace) -> None:
@@ -124,6 +140,18 @@ def main(argv: Optional[Sequence[str]] = None) -> int:
         choices=CLASS_ORDERS,
         default="code_point",
         help="as in a recipe (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--exif_orientation",
+        action="store_true",
+        help="turn images that are shrunk; as in a recipe",
+    )
+    parser.add_argument(
+        "--background",
+        type=colour,
+        default="255,255,255",
+        metavar="R,G,B",
+        help="as in a recipe, for images that are shrunk; or null (default %(default)s)",
     )
     parser.add_argument(
         "--on_bad_image",

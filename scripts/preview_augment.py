@@ -82,13 +82,15 @@ def on_device(config: Config, batch: Batch) -> Tuple[np.ndarray, np.ndarray]:
 
 def draw_rows(config: Config) -> List[Row]:
     """The first images of the run's first batch."""
-    from src.data.dataset import first_batch
+    from src.data.dataset import describe_flat, first_batch
     from src.data.imagenet import create_dataset
     from src.data.sources import open_source
 
     source = open_source(config, training=True)
     dataset = create_dataset(config, training=True)
     batch = first_batch(dataset)
+    if dataset.bad_images.flat:
+        print(describe_flat(dataset.bad_images.flat, len(batch.image)), file=sys.stderr)
     unmixed, mixed = on_device(config, batch)
     rows = []
     for i, key in enumerate(itertools.islice(dataset.keys(), min(_ROWS, len(batch.image)))):

@@ -12,7 +12,8 @@ cd "$REPO"
 # tests/README.md says what the others prove.
 FAST=(
     code_size contributing cited_numbers documentation remedies layering overrides config recipes scripts checkpoint
-    criterion schedulers optimizers clipping ema metrics data_sampler data_imagenet data_sources data_transforms
+    criterion schedulers optimizers clipping ema metrics data_sampler data_find_images data_imagenet
+    data_sources data_transforms
 )
 FAST_PARTS=(
     tests/test_models.py::test_logits_equal_timms

@@ -39,6 +39,8 @@ _CONFIG, _PRINT_CONFIG, _HELP = "config", "print_config", "help"
 _ALIASES = {"--cct_config": _CONFIG, "-h": _HELP}
 _PROGRAM = "program"
 _RUN_MODELARTS = "run_modelarts"
+# Keys younger than files that hold a recipe -> what was done before.
+_BEFORE: Dict[str, Any] = {"background": None}
 _HELP_HEAD = """\
 usage: PROGRAM [--config FILE] [--KEY VALUE ...]
 
@@ -195,7 +197,7 @@ def to_yaml(config: Config, with_origins: bool = False) -> str:
 
 
 def from_yaml_text(text: str, name: str) -> Config:
-    """The configuration of a YAML text, such as the one inside a checkpoint.
+    """The configuration of a YAML text.
 
     Args:
         name: what messages and origins call the text.
@@ -204,6 +206,16 @@ def from_yaml_text(text: str, name: str) -> Config:
         UserError: invalid YAML, `base:`, an unknown key, a value that is not allowed.
     """
     return parser.read_text(Config, text, name)
+
+
+def from_saved_text(text: str, name: str) -> Config:
+    """As `from_yaml_text`, of a text that `to_yaml` wrote, such as the one inside a checkpoint.
+
+    Keys that are younger than the text say what was done before there was such a key.
+    """
+    config = from_yaml_text(text, name)
+    younger = {key for key in _BEFORE if config.origins[key] == parser.DEFAULT}
+    return replace(config, **{key: _BEFORE[key] for key in younger}) if younger else config
 
 
 def _config_of(

@@ -192,7 +192,8 @@ def value_with(key: str, number: float) -> Any:
 
 @pytest.mark.parametrize(("key", "interval"), documented_intervals())
 def test_documented_interval_is_checked(key: str, interval: str) -> None:
-    is_integer = parser.keys_of(Config)[key] in (int, Optional[int])
+    integers = (int, Optional[int], Optional[Tuple[int, int, int]])
+    is_integer = parser.keys_of(Config)[key] in integers
     inside, outside = probes(interval, 1 if is_integer else 1e-6)
     as_number = int if is_integer else float
     for number in inside:
@@ -822,7 +823,7 @@ def test_import_is_light_and_reads_nothing() -> None:
 
 
 def test_no_key_of_data_or_update_is_free_to_change_within_a_run() -> None:
-    apart = {"data_url", "num_parallel_workers", "python_multiprocessing"}
+    apart = {"data_url", "num_parallel_workers", "python_multiprocessing", "max_bad_share"}
     free = set(parser.keys_marked(Config, "free"))
     sections = parser.section_types(Config)
     assert free & set(parser.section_keys(sections["data"])) == apart

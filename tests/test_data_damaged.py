@@ -15,6 +15,7 @@ from PIL import Image
 from src.args import Config, DataConfig, ModelConfig, OptimConfig, TrainConfig
 from src.data import dataset
 from src.data.decode import BadImageError, Decoder
+from src.data.image_folder import scan_image_folder
 from src.data.imagenet import create_dataset
 from src.errors import UserError
 
@@ -193,11 +194,50 @@ def test_skip_leaves_images_out_of_an_evaluation(folder, caplog):
 
 
 @pytest.mark.parametrize("training", [True, False])
-def test_more_than_one_percent_aborts(folder, training):
-    damage(folder, "train" if training else "val", [1, 3, 4])
+def test_too_many_are_all_listed_in_one_pass(folder, training, caplog):
+    split, total = ("train", 240) if training else ("val", 200)
+    damage(folder, split, range(1, 60, 2))
+    (folder / split / "ant" / "link.jpg").symlink_to("gone.jpg")
     config = build_config(folder, on_bad_image="skip")
-    with pytest.raises(UserError, match=r"3 of the 2\d\d images of an epoch cannot be read, more"):
+    with caplog.at_level(logging.WARNING), pytest.raises(UserError) as caught:
         list(create_dataset(config, training).batches())
+    said = str(caught.value)
+    assert f"30 of {total} images cannot be read, all listed above, more than max_bad" in said
+    listed = {r.getMessage().split("/")[-1][:7] for r in caplog.records[1:]}
+    assert listed == {f"{i:03d}.jpg" for i in range(1, 60, 2)}
+    # The remedy is one.
+    share = float(said.split("max_bad_share: ")[1])
+    allowed = build_config(folder, on_bad_image="skip", max_bad_share=share)
+    list(create_dataset(allowed, training).batches())
+    too_few = build_config(folder, on_bad_image="skip", max_bad_share=29 / 240)
+    with pytest.raises(UserError, match="cannot be read"):
+        list(create_dataset(too_few, training).batches())
+
+
+def test_a_link_that_died_is_called_so(folder):
+    images = scan_image_folder(folder, "train")
+    (folder / "train" / "ant" / "000.jpg").unlink()
+    (folder / "train" / "ant" / "000.jpg").symlink_to("gone.jpg")
+    with pytest.raises(BadImageError, match=r"ant/000.jpg: dead link to gone.jpg"):
+        images.read(0)
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_images_of_one_colour_are_counted_once(folder, training, caplog):
+    split = "train" if training else "val"
+    for name in ("000", "002", "004"):
+        Image.new("RGB", (90, 61), (9, 9, 9)).save(folder / split / "ant" / f"{name}.jpg")
+    # Nearly flat is not flat.
+    dotted = Image.new("RGB", (90, 61), (9, 9, 9))
+    dotted.putpixel((50, 33), (10, 9, 9))
+    dotted.save(folder / split / "bee" / "001.jpg", "PNG")
+    dataset = create_dataset(build_config(folder), training)
+    with caplog.at_level(logging.WARNING):
+        list(dataset.batches())
+    lines = [r.getMessage() for r in caplog.records]
+    total = 240 if training else 216
+    assert [line.split(" (")[0] for line in lines] == [f"3 of {total} images have one colour only"]
+    assert "ant/002.jpg" in lines[0]
 
 
 def read(root, monkeypatch, workers, **values):

@@ -286,7 +286,7 @@ FOLDER_ERRORS = {
         lambda root: [shutil.rmtree(root / "train" / name) for name in CLASSES],
         r"images/train: no class folders",
     ),
-    "empty class": (empty_class, r"train/bee: no images \(\.jpg"),
+    "empty class": (empty_class, r"train/bee: no images \(1 file .*1 .txt\); add some"),
     "other classes": (
         other_classes,
         r"only in train/: bee, z0, z1, z2, z3 and 3 more; only in val/: wasp",

@@ -358,13 +358,13 @@ def test_share_is_disjoint_whole_and_stable(folder, tmp_path):
 
 def count_listings(monkeypatch):
     listed = []
-    real = folder_index.list_images
+    real = folder_index.find_images
 
-    def record(folder, extensions):
+    def record(folder):
         listed.append(os.path.basename(folder))
-        return real(folder, extensions)
+        return real(folder)
 
-    monkeypatch.setattr(folder_index, "list_images", record)
+    monkeypatch.setattr(folder_index, "find_images", record)
     return listed
 
 
@@ -404,7 +404,7 @@ def test_index_notices_changes(tmp_path, monkeypatch):
     # Neither is one whose arrays do not belong together.
     with np.load(path) as file:
         arrays = dict(file)
-    for name in ("lengths", "counts", "names", "stamps"):
+    for name in ("lengths", "counts", "names", "stamps", "search"):
         np.savez(path, **{**arrays, name: arrays[name][:-1]})
         assert scan() == (["bee/ä0.jpg", "cat/ä0.jpg"], ["bee", "cat"])
 

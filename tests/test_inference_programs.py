@@ -117,7 +117,7 @@ def test_what_cannot_be_made_inputs(
     assert "z.png" in failure(capsys, preprocess_program, words(images, result))
     assert not (result / "manifest.tsv").exists()
     skipping = words(images, tmp_path / "skipped", "--on_bad_image", "skip")
-    assert "1 of the 5 images" in failure(capsys, preprocess_program, skipping)
+    assert "1 of 5 images" in failure(capsys, preprocess_program, skipping)
     shutil.rmtree(images / "val" / "dog")
     (images / "val" / "dog").mkdir()
     assert "no images" in failure(capsys, preprocess_program, words(images, result))

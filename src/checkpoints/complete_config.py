@@ -6,7 +6,7 @@ import logging
 from pathlib import Path
 from typing import Any, Dict, Optional, Sequence
 
-from ..args import AnyConfig, Config, from_yaml_text, replace, with_values
+from ..args import AnyConfig, Config, from_saved_text, replace, with_values
 from ..configs import parser
 from ..data.packed import MANIFEST
 from ..data.sources import count_classes
@@ -82,7 +82,7 @@ def complete_by_checkpoint(
     """
     known: Dict[str, Any] = {}
     if "config" in meta:
-        trained = from_yaml_text(meta["config"], path).flat()
+        trained = from_saved_text(meta["config"], path).flat()
         known = {key: trained[key] for key in keys}
     if "class_order" in keys and meta.get("class_order"):
         known["class_order"] = meta["class_order"]

@@ -4,24 +4,23 @@ from __future__ import annotations
 
 import functools
 import logging
+import math
 import os
-from typing import Callable, Iterable, Iterator, List, NamedTuple, Optional
+from typing import Callable, Iterable, Iterator, List, NamedTuple, Optional, Sequence
 
 import numpy as np
 
-from ..args import Config
+from ..args import Config, DataConfig
 from ..errors import UserError, some_of
 from .augment.random_erasing import BOX_COLUMNS
 from .rows import Fill, Rows, Shape
 from .sampler import Key
-from .samples import BadSample
+from .samples import BadSample, find_bad_images
 from .sources import Source
 from .workers import batches_of
 
 _LOGGER = logging.getLogger(__name__)
 
-# Share of an epoch's images that may be skipped.
-_MAX_BAD_SHARE = 0.01
 _NAMED_BAD = 20
 
 
@@ -53,6 +52,7 @@ class ImageDataset:
         keys: () -> iterator of the keys of the samples that `batches` yields, in order.
         file_name: how messages name the image of an index; evaluation goes by the indices.
         lost: why worker processes are used no more, with the remedy; None: all is well.
+        bad_images: what of the epoch could not be read, or shows nothing.
     """
 
     def __init__(
@@ -76,6 +76,7 @@ class ImageDataset:
         self.images_per_class: List[int] = images.tolist()
         self.file_name: Callable[[int], str] = source.file_name
         self.lost: Optional[str] = None
+        self.bad_images = BadImages(source, config.data, batches_per_epoch * config.data.batch_size)
         self._batches_per_epoch = batches_per_epoch
         self._first_batch = first_batch
         self._num_workers = config.data.num_parallel_workers
@@ -99,7 +100,8 @@ class ImageDataset:
             num_workers=clamp_workers(self._num_workers),
             in_processes=self._in_processes,
         )
-        bad = BadImages(self._batches_per_epoch * self._shape.batch_size)
+        bad = self.bad_images
+        bad.clear()
         try:
             for number, (rows, mix) in enumerate(zip(stream, self._mixes()), self._first_batch + 1):
                 bad.add(rows.bad)
@@ -132,40 +134,81 @@ def first_batch(dataset: ImageDataset) -> Batch:
 
 
 class BadImages:
-    """Counts the images of an epoch that were skipped.
+    """Counts the images of an epoch that were skipped, and those that show nothing.
 
     Args:
+        source: of the images.
+        config: section data.
         epoch_size: images that this rank sees in an epoch.
+
+    Attributes:
+        flat: images of one colour since the last report.
     """
 
-    def __init__(self, epoch_size: int) -> None:
+    def __init__(self, source: Source, config: DataConfig, epoch_size: int) -> None:
+        self._source = source
+        self._config = config
         self._epoch_size = epoch_size
         self._found: List[BadSample] = []
+        self.flat: List[BadSample] = []
+        self._is_flat_told = False
 
     def add(self, samples: Iterable[BadSample]) -> None:
-        """Raises UserError when they are more than 1 % of the epoch."""
-        self._found += samples
-        if len(self._found) > _MAX_BAD_SHARE * self._epoch_size:
-            raise UserError(
-                f"on_bad_image skip: {len(self._found)} of the {self._epoch_size} images of an "
-                f"epoch cannot be read, more than {_MAX_BAD_SHARE:.0%} ({self._named()}); mend the "
-                "data"
-            )
+        """Takes what was found in a batch.
+
+        Raises:
+            UserError: more than `max_bad_share` of the epoch cannot be read.
+        """
+        for sample in samples:
+            (self.flat if sample.is_flat else self._found).append(sample)
+        if len(self._found) > self._config.max_bad_share * self._epoch_size:
+            raise self._too_many()
+
+    def clear(self) -> None:
+        """Forgets what has not been reported."""
+        self._found, self.flat = [], []
 
     def report(self) -> None:
-        """Lists them at the end of the epoch."""
+        """Lists them at the end of the epoch; flat ones, which stay the same, once."""
         if self._found:
             _LOGGER.warning(
                 "epoch %d: %d of %d images could not be read and were skipped: %s",
                 self._found[0].epoch + 1,
                 len(self._found),
                 self._epoch_size,
-                self._named(),
+                some_of([sample.reason for sample in self._found], _NAMED_BAD, "; "),
             )
-        self._found = []
+        if self.flat and not self._is_flat_told:
+            _LOGGER.warning("%s", describe_flat(self.flat, self._epoch_size))
+            self._is_flat_told = True
+        self.clear()
 
-    def _named(self) -> str:
-        return some_of([sample.reason for sample in self._found], _NAMED_BAD, "; ")
+    def _too_many(self) -> UserError:
+        """The error; all images that cannot be read are looked for, so that one pass names them."""
+        total = len(self._source)
+        _LOGGER.warning("too many images cannot be read; looking for all of them in %d", total)
+        workers = clamp_workers(self._config.num_parallel_workers)
+        reasons = find_bad_images(self._source, workers)
+        for reason in reasons:
+            _LOGGER.warning("cannot be read: %s", reason)
+        share = self._config.max_bad_share
+        # Of a split that several ranks share, one may have met them all.
+        found = max(len(reasons) / total, len(self._found) / self._epoch_size)
+        enough = min(math.ceil(found * 1000 + 1) / 1000, 1.0)
+        return UserError(
+            f"on_bad_image skip: {len(reasons)} of {total} images cannot be read, all listed "
+            f"above, more than max_bad_share {share:g} allows; replace or delete the files, or set "
+            f"max_bad_share: {enough:g}"
+        )
+
+
+def describe_flat(flat: Sequence[BadSample], total: int) -> str:
+    """One line about images of one colour."""
+    names = some_of([sample.reason for sample in flat])
+    return (
+        f"{len(flat)} of {total} images have one colour only ({names}); if they are transparent "
+        "ones, set background to another colour than theirs"
+    )
 
 
 @functools.cache  # said once

@@ -1,38 +1,38 @@
 """The names of the images in class folders, and a cache of them that notices changes.
 
-Listing a million files takes minutes on a network disk. The cache keeps, for every class folder,
-its names beside its inode and times; when an entry comes, goes or is renamed, the folder's times
-change, and it is listed anew.
+Listing a million files takes minutes on a network disk. The cache keeps the inode and times of
+every folder that was searched beside the names found; when an entry comes, goes or is renamed, the
+folder's times change, and its class is searched anew.
 """
 
 from __future__ import annotations
 
 import contextlib
-import functools
 import hashlib
-import logging
+import json
 import os
 import time
 import zipfile
 from pathlib import Path
-from typing import Dict, List, NamedTuple, Optional, Sequence, Tuple
+from typing import Any, Dict, List, NamedTuple, Optional, Sequence, Tuple
 
 import numpy as np
 
+from ..errors import UserError
 from ..runtime.caches import cache_folders
 from ..runtime.files import replacing
-from .run_folders import holds_runs
+from .find_images import Found, find_images, stamp_of
+from .image_formats import readable_extensions
 
-_LOGGER = logging.getLogger(__name__)
-
-_FORMAT = 2
+_FORMAT = 3
 # A folder that changed so shortly before it was listed may have changed again within the same tick
 # of the file system's clock; it is not trusted.
 _TICK_NS = 2_000_000_000
+_UNTRUSTED, _GONE = (0, 0, 0), (-1, -1, -1)
 
 
 class Listing(NamedTuple):
-    """The images of all classes: file names without the folder, sorted in each class, as UTF-8.
+    """The images of all classes: file names below the class folder, sorted in each class, as UTF-8.
 
     Arrays instead of a million Python objects, so that a cached listing is read as it is.
 
@@ -49,35 +49,42 @@ class Listing(NamedTuple):
     names: np.ndarray
 
 
-# (number of classes, 3) int64: inode, modification time, change time, ns
-_Stamps = np.ndarray
-_UNTRUSTED = (0, 0, 0)
+class Tally(NamedTuple):
+    """Files of a class by kind, see `Found`: those that are images, and those left out."""
+
+    kinds: Dict[str, int]
+    skipped: Dict[str, int]
 
 
-def list_class_folders(folder: Path) -> List[str]:
-    """Names of the folders in `folder`, sorted; hidden ones and those of runs are left out."""
-    with os.scandir(folder) as entries:
-        names = sorted(e.name for e in entries if e.is_dir() and not e.name.startswith("."))
-    runs = [name for name in names if holds_runs(f"{folder}/{name}")]
-    for name in runs:
-        _say_once(f"{folder / name}: holds a run; not a class, and left out")
-    return [name for name in names if name not in runs]
+class _Index(NamedTuple):
+    """A listing with what tells whether it still holds.
+
+    Attributes:
+        listing: the images.
+        inner: for each class, the folders in its folder, to any depth, as paths below it.
+        stamps: (number of folders, 3) int64, see `stamp_of`: of each class folder, then of those
+            in it.
+        tallies: of each class.
+    """
+
+    listing: Listing
+    inner: List[List[str]]
+    stamps: np.ndarray
+    tallies: List[Tally]
+
+    @property
+    def folder_counts(self) -> np.ndarray:
+        """(number of classes,) int64, folders of each class."""
+        return np.fromiter((1 + len(names) for names in self.inner), np.int64, len(self.inner))
 
 
-@functools.cache
-def _say_once(text: str) -> None:
-    _LOGGER.info("%s", text)
+class _Class(NamedTuple):
+    """A class as its search found it, or as the cache knows it; see `_Index`."""
 
-
-def list_images(folder: str, extensions: Tuple[str, ...]) -> List[bytes]:
-    """Names of the images in `folder`, sorted; hidden ones are left out."""
-    with os.scandir(folder) as entries:
-        names = sorted(
-            e.name
-            for e in entries
-            if e.name.lower().endswith(extensions) and not e.name.startswith(".") and not e.is_dir()
-        )
-    return [os.fsencode(name) for name in names]
+    images: List[bytes]
+    inner: List[str]
+    stamps: np.ndarray
+    tally: Tally
 
 
 def to_listing(class_names: Sequence[str], images: Sequence[Sequence[bytes]]) -> Listing:
@@ -97,48 +104,97 @@ def images_by_class(listing: Listing) -> List[List[bytes]]:
     ends = np.cumsum(listing.lengths, dtype=np.int64)
     starts = ends - listing.lengths
     names = [text[start:end] for start, end in zip(starts.tolist(), ends.tolist())]
-    firsts = np.cumsum(listing.counts) - listing.counts
-    return [
-        names[first : first + count]
-        for first, count in zip(firsts.tolist(), listing.counts.tolist())
-    ]
+    return _split(names, listing.counts)
 
 
-def scan_classes(folder: Path, class_names: Sequence[str], extensions: Tuple[str, ...]) -> Listing:
+def _split(items: Any, counts: np.ndarray) -> List[Any]:
+    """Parts of these lengths, one after the other."""
+    ends = np.cumsum(counts).tolist()
+    return [items[end - count : end] for end, count in zip(ends, counts.tolist())]
+
+
+def scan_classes(folder: Path, class_names: Sequence[str]) -> Tuple[Listing, List[Tally]]:
     """The images of every class folder, from the cache where it still holds.
 
     The cache is `.image_index.npz` in `folder`, or in ~/.cache where `folder` cannot be written to;
     where neither can, there is none.
+
+    Returns:
+        The listing, and for each class how many files there are of which kind.
+
+    Raises:
+        UserError: a class folder cannot be listed.
     """
-    stamps = _stamps_of(folder, class_names)
     places = _cache_files(folder)
     cached = next((cache for cache in map(_read_cache, places) if cache), None)
-    if cached is None:
-        known: Dict[str, Tuple[List[int], List[bytes]]] = {}
-    else:
-        listing, known_stamps = cached
-        if listing.class_names == list(class_names) and np.array_equal(known_stamps, stamps):
-            return listing
-        known = dict(zip(listing.class_names, zip(known_stamps.tolist(), images_by_class(listing))))
-    images = []
-    for class_name, stamp in zip(class_names, stamps):
-        known_stamp, names = known.get(class_name, (None, []))
-        if known_stamp != stamp.tolist():
-            names = list_images(f"{folder}/{class_name}", extensions)
-            if stamp[1:].max() + _TICK_NS >= time.time_ns():
-                # Changed within the last tick: listed again next time.
-                stamp[:] = _UNTRUSTED
-        images.append(names)
-    listing = to_listing(class_names, images)
-    _write_cache(places, listing, stamps)
-    return listing
+    holds = _holds(folder, cached) if cached else np.zeros(0, bool)
+    if cached and cached.listing.class_names == list(class_names) and holds.all():
+        return cached.listing, cached.tallies
+    known = _known_classes(cached, holds) if cached else {}
+    classes = [known.get(name) or _search(folder, name) for name in class_names]
+    index = _Index(
+        to_listing(class_names, [found.images for found in classes]),
+        [found.inner for found in classes],
+        np.concatenate([found.stamps for found in classes]),
+        [found.tally for found in classes],
+    )
+    _write_cache(places, index)
+    return index.listing, index.tallies
 
 
-def _stamps_of(folder: Path, class_names: Sequence[str]) -> _Stamps:
-    # Strings: a thousand Path objects take as long as the system's answers.
-    found = [os.stat(f"{folder}/{class_name}") for class_name in class_names]
-    rows = [(status.st_ino, status.st_mtime_ns, status.st_ctime_ns) for status in found]
-    return np.array(rows, np.uint64).astype(np.int64)
+def _holds(folder: Path, index: _Index) -> np.ndarray:
+    """Whether each class of the index is as it was: (number of classes,) bool."""
+    same = (_stamps_of(folder, index) == index.stamps).all(axis=1)
+    counts = index.folder_counts
+    return np.logical_and.reduceat(same, np.cumsum(counts) - counts)
+
+
+def _stamps_of(folder: Path, index: _Index) -> np.ndarray:
+    rows = []
+    for class_name, inner in zip(index.listing.class_names, index.inner):
+        # Strings: a thousand Path objects take as long as the system's answers.
+        at = f"{folder}/{class_name}"
+        for path in (at, *(f"{at}/{name}" for name in inner)) if inner else (at,):
+            try:
+                rows.append(stamp_of(os.stat(path)))
+            except OSError:
+                rows.append(_GONE)
+    return np.array(rows, np.int64)
+
+
+def _known_classes(index: _Index, holds: np.ndarray) -> Dict[str, _Class]:
+    columns = (
+        images_by_class(index.listing),
+        index.inner,
+        _split(index.stamps, index.folder_counts),
+        index.tallies,
+    )
+    names = index.listing.class_names
+    return {name: _Class(*row) for name, held, *row in zip(names, holds, *columns) if held}
+
+
+def _search(folder: Path, class_name: str) -> _Class:
+    try:
+        found = find_images(f"{folder}/{class_name}")
+    except OSError as error:
+        raise UserError(
+            f"{folder / class_name}: the class folder cannot be listed ({error.strerror}); let "
+            "this user read it"
+        ) from error
+    names = [os.fsencode(name) for name in found.names]
+    # The first is the class folder itself.
+    inner = [at.name for at in found.folders[1:]]
+    return _Class(names, inner, _trusted_stamps(found), Tally(found.kinds, found.skipped))
+
+
+def _trusted_stamps(found: Found) -> np.ndarray:
+    """Those by which the class is known again; what may have changed unseen is searched anew."""
+    newest = time.time_ns() - _TICK_NS
+    rows = [
+        _UNTRUSTED if found.may_change or max(folder.stamp[1:]) >= newest else folder.stamp
+        for folder in found.folders
+    ]
+    return np.array(rows, np.int64)
 
 
 def _cache_files(folder: Path) -> List[Path]:
@@ -147,33 +203,48 @@ def _cache_files(folder: Path) -> List[Path]:
     return [folder / ".image_index.npz", *elsewhere]
 
 
-def _read_cache(path: Path) -> Optional[Tuple[Listing, _Stamps]]:
-    """None: there is no cache, or not one that can be read."""
+def _searched_for() -> str:
+    """Which files the listing is of: another Pillow may read others."""
+    return " ".join(sorted(readable_extensions()))
+
+
+def _read_cache(path: Path) -> Optional[_Index]:
+    """None: there is no cache, not one that can be read, or of a search for other files."""
     try:
         with np.load(path, allow_pickle=False) as arrays:
             if int(arrays["format"]) != _FORMAT:
                 return None
+            search = json.loads(arrays["search"].tobytes())
+            if search["extensions"] != _searched_for():
+                return None
             text = os.fsdecode(arrays["class_names"].tobytes())
             columns = (arrays[name] for name in ("counts", "lengths", "names"))
-            listing, stamps = Listing(text.split("\0"), *columns), arrays["stamps"]
-    except (OSError, KeyError, ValueError, EOFError, zipfile.BadZipFile):
+            listing = Listing(text.split("\0"), *columns)
+            tallies = [Tally(*pair) for pair in search["tallies"]]
+            index = _Index(listing, search["inner"], arrays["stamps"], tallies)
+    except (OSError, KeyError, ValueError, TypeError, EOFError, zipfile.BadZipFile):
         return None
     is_whole = (
         listing.counts.sum() == len(listing.lengths)
         and listing.lengths.sum(dtype=np.int64) == len(listing.names)
-        and len(listing.class_names) == len(listing.counts) == len(stamps)
+        and len(listing.class_names) == len(listing.counts) == len(index.inner)
+        and len(listing.class_names) == len(index.tallies)
+        and index.folder_counts.sum() == len(index.stamps)
     )
-    return (listing, stamps) if is_whole else None
+    return index if is_whole else None
 
 
-def _write_cache(places: Sequence[Path], listing: Listing, stamps: _Stamps) -> None:
-    text = os.fsencode("\0".join(listing.class_names))
-    columns = {name: getattr(listing, name) for name in ("counts", "lengths", "names")}
+def _write_cache(places: Sequence[Path], index: _Index) -> None:
+    text = os.fsencode("\0".join(index.listing.class_names))
+    search = {"extensions": _searched_for(), "inner": index.inner, "tallies": index.tallies}
+    columns = {name: getattr(index.listing, name) for name in ("counts", "lengths", "names")}
     columns["class_names"] = np.frombuffer(text, np.uint8)
+    # ASCII: what is no UTF-8 in names stands there as escapes.
+    columns["search"] = np.frombuffer(json.dumps(search).encode("ascii"), np.uint8)
     # Neither place is worth an error: the images can be listed without a cache.
     for path in places:
         with contextlib.suppress(OSError):
             path.parent.mkdir(parents=True, exist_ok=True)
             with replacing(path) as draft:
-                np.savez(draft, format=_FORMAT, stamps=stamps, **columns)
+                np.savez(draft, format=_FORMAT, stamps=index.stamps, **columns)
             return

@@ -1,31 +1,27 @@
 """Images in a folder per class: `root/train/<class>/<image>` and `root/val/<class>/<image>`.
 
-Or `root/<class>/<image>` alone, of which a share is set aside for validation.
+Or `root/<class>/<image>` alone, of which a share is set aside for validation. The images of a class
+may lie in folders of their own.
 """
 
 from __future__ import annotations
 
 import os
 import zlib
+from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Iterator, List
+from typing import Dict, Iterator, List, Sequence
 
 import numpy as np
 
 from ..errors import UserError, some_of
 from .classes import sort_classes
-from .decode import BadImageError, Decoder
-from .folder_index import (
-    Listing,
-    images_by_class,
-    list_class_folders,
-    scan_classes,
-    to_listing,
-)
+from .decode import Decoder, read_image_file
+from .find_images import describe_skipped, images_in, list_folders, list_kinds, say_once
+from .folder_index import Listing, Tally, images_by_class, scan_classes, to_listing
+from .splits import find_splits, recognise
 
-EXTENSIONS = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".ppm", ".tif", ".tiff")
-_SPLITS = ("train", "val")
 _NAMED_CLASSES = 5
 
 
@@ -38,7 +34,7 @@ class ImageFolder:
     Attributes:
         folder: the split's folder.
         class_names: in the order asked for; the position is the label.
-        names: uint8, every file name, one after the other, UTF-8.
+        names: uint8, every file name below its class folder, one after the other, UTF-8.
         ends: (N,) int64, end of each name in `names`.
         labels: (N,) int32.
         decoder: reads the files.
@@ -66,12 +62,7 @@ class ImageFolder:
         Raises:
             BadImageError: it cannot be opened.
         """
-        path = self.folder / self.file_name(index)
-        try:
-            with open(path, "rb") as file:
-                return file.read()
-        except OSError as error:
-            raise BadImageError(f"{path}: {error.strerror or error}") from error
+        return read_image_file(f"{self.folder}/{self.file_name(index)}")
 
     def read(self, index: int) -> np.ndarray:
         """The pixels of one image: (H, W, 3) uint8, RGB.
@@ -90,7 +81,7 @@ def scan_image_folder(
     class_order: str = "code_point",
     decoder: Decoder | None = None,
 ) -> ImageFolder:
-    """List one split, `train` or `val`, of the dataset at `root`. Hidden files are left out.
+    """List one split, `train` or `val`, of the dataset at `root`, and say what is left out.
 
     Args:
         root: of the dataset.
@@ -102,23 +93,17 @@ def scan_image_folder(
     Raises:
         UserError: a folder is missing or empty, or the splits have different classes.
     """
-    if not root.is_dir():
-        raise UserError(
-            f"data_url {str(root)!r}: no such folder; give one that has train/ and val/"
-        )
-    is_split = any((root / name).is_dir() for name in _SPLITS)
-    if not is_split and val_share == 0 and list_class_folders(root):
-        raise UserError(
-            f"data_url {str(root)!r}: neither train/ nor val/; to set a share of its "
-            f"{len(list_class_folders(root))} class folders aside for validation, give "
-            "--val_share 0.1"
-        )
+    splits = _find_splits(root)
+    if not splits and val_share == 0 and list_folders(str(root)):
+        raise UserError(_no_split(root))
+    folder = root / splits.get(split, split) if splits else root
+    class_names = _list_classes(root, folder)
     # Where nothing is trained val/ may stand alone.
-    if is_split and (split == "train" or (root / "train").is_dir()):
-        _check_same_classes(root)
-    folder = root / split if is_split else root
-    listing = _scan(folder, is_split, class_order)
-    if not is_split:
+    if splits and (split == "train" or "train" in splits):
+        other = root / splits.get("val" if split == "train" else "train", "val")
+        _check_same_classes(folder, class_names, other, _list_classes(root, other))
+    listing = _scan(root, folder, sort_classes(class_names, class_order))
+    if not splits:
         listing = _share_of(listing, split, val_share)
     return ImageFolder(
         folder=folder,
@@ -130,15 +115,50 @@ def scan_image_folder(
     )
 
 
-def _scan(folder: Path, is_split: bool, class_order: str) -> Listing:
-    listing = scan_classes(folder, sort_classes(_list_classes(folder), class_order), EXTENSIONS)
+def _find_splits(root: Path) -> Dict[str, str]:
+    if not root.is_dir():
+        raise UserError(
+            f"data_url {str(root)!r}: no such folder; give one that has train/ and val/"
+        )
+    return find_splits(root)
+
+
+def _no_split(root: Path) -> str:
+    classes = len(list_folders(str(root)))
+    remedy = recognise(root, root) or (
+        f"to set a share of its {classes} class folders aside for validation, give --val_share 0.1"
+    )
+    return f"data_url {str(root)!r}: neither train/ nor val/; {remedy}"
+
+
+def _scan(root: Path, folder: Path, class_names: List[str]) -> Listing:
+    listing, tallies = scan_classes(folder, class_names)
     empty = np.flatnonzero(listing.counts == 0)
     if len(empty):
+        said = describe_skipped(tallies[empty[0]].skipped)
         raise UserError(
-            f"{folder / listing.class_names[empty[0]]}: no images ({' '.join(EXTENSIONS)}); add "
-            "some, or move the folder away" + (" in train/ and val/" if is_split else "")
+            f"{folder / listing.class_names[empty[0]]}: no images"
+            + (f" ({said})" if said else "")
+            + "; add some, or move the folder away"
+            + (" in train/ and val/" if folder != root else "")
         )
+    _tell_kinds(folder, tallies)
     return listing
+
+
+def _tell_kinds(folder: Path, tallies: Sequence[Tally]) -> None:
+    """Says which files are read, where they are of several kinds, and which are left out."""
+    kinds: Counter[str] = Counter()
+    left_out = Counter({"image in no class folder": sum(1 for _ in images_in(str(folder)))})
+    for tally in tallies:
+        for kind, count in tally.kinds.items():
+            kinds[kind] += count
+        if tally.skipped:
+            left_out.update(tally.skipped)
+    if len(kinds) > 1:
+        say_once(f"{folder}: {sum(kinds.values())} images: {list_kinds(kinds)}")
+    if said := describe_skipped(left_out):
+        say_once(f"{folder}: {said}")
 
 
 def _share_of(listing: Listing, split: str, val_share: float) -> Listing:
@@ -166,30 +186,36 @@ def list_classes(root: Path) -> List[str]:
     Raises:
         UserError: no such folder, or none in it.
     """
-    is_split = any((root / name).is_dir() for name in _SPLITS)
-    return _list_classes(root / "train" if is_split else root)
+    splits = _find_splits(root)
+    return _list_classes(root, root / splits.get("train", "train") if splits else root)
 
 
-def _list_classes(folder: Path) -> List[str]:
+def _list_classes(root: Path, folder: Path) -> List[str]:
     if not folder.is_dir():
         raise UserError(f"{folder}: no such folder; data_url needs train/ and val/")
-    names = list_class_folders(folder)
+    names = list_folders(str(folder))
     if not names:
-        raise UserError(f"{folder}: no class folders; put the images of each class into one folder")
+        remedy = recognise(root, folder) or "put the images of each class into one folder"
+        raise UserError(f"{folder}: no class folders; {remedy}")
     return names
 
 
-def _check_same_classes(root: Path) -> None:
-    train, val = (set(_list_classes(root / split)) for split in _SPLITS)
-    if train == val:
+def _check_same_classes(
+    folder: Path, class_names: List[str], other: Path, names_there: List[str]
+) -> None:
+    if class_names == names_there:
         return
-    sides = [("train", train - val), ("val", val - train)]
+    here, there = set(class_names), set(names_there)
+    sides = sorted([(folder.name, here - there), (other.name, there - here)])
     differences = "; ".join(
-        f"only in {split}/: {some_of(sorted(names), _NAMED_CLASSES)}"
-        for split, names in sides
+        f"only in {name}/: {some_of(sorted(names), _NAMED_CLASSES)}"
+        for name, names in sides
         if names
     )
-    raise UserError(f"{root}: train/ and val/ need the same class folders ({differences})")
+    raise UserError(
+        f"{folder.parent}: {sides[0][0]}/ and {sides[1][0]}/ need the same class folders "
+        f"({differences})"
+    )
 
 
 def paths_of(folder: ImageFolder) -> Iterator[str]:

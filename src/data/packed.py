@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import functools
 import json
+import logging
 import os
 import zipfile
 import zlib
@@ -26,6 +27,8 @@ import numpy as np
 
 from ..errors import UserError, on_one_line
 from .decode import BadImageError, Decoder
+
+_LOGGER = logging.getLogger(__name__)
 
 MANIFEST = "manifest.json"
 FORMAT = 1
@@ -99,7 +102,7 @@ def read_manifest(folder: Path) -> Dict[str, Any]:
     except (OSError, ValueError) as error:
         raise UserError(
             f"{path}: no packed data set ({on_one_line(error)}); write it, or finish it, "
-            "with scripts/pack_dataset.py"
+            "with scripts/pack_dataset.py; folders of images are read with --set ImageNet"
         ) from error
     if manifest.get("format") != FORMAT:
         raise UserError(f"{path}: format {manifest.get('format')!r}, not {FORMAT}; pack it again")
@@ -118,6 +121,7 @@ def open_packed(folder: Path, decoder: Decoder) -> PackedImages:
         UserError: it is not finished, or a file of it is missing or has another size.
     """
     manifest = read_manifest(folder)
+    _compare_settings(folder, manifest["settings"], decoder)
     shards = [folder / shard["file"] for shard in manifest["shards"]]
     columns: Dict[str, List[np.ndarray]] = {}
     for entry, shard in zip(manifest["shards"], shards):
@@ -140,6 +144,27 @@ def open_packed(folder: Path, decoder: Decoder) -> PackedImages:
         decoder=decoder,
         **joined,
     )
+
+
+def _compare_settings(folder: Path, settings: Dict[str, Any], decoder: Decoder) -> None:
+    """Warns where shrunk images were turned or filled otherwise than the recipe says."""
+    colour = list(decoder.background) if decoder.background else None
+    asked = {"exif_orientation": decoder.turns, "background": colour}
+    # Before these were settings nothing was turned, and transparency dropped.
+    packed = {"exif_orientation": False, "background": None, **settings}
+    differing = [
+        f"{key} {packed[key]}, not {value}" for key, value in asked.items() if packed[key] != value
+    ]
+    if settings["short_side"] and differing:
+        _warn_once(
+            f"{folder}: shrunk images were packed with {', '.join(differing)}; if some are "
+            "transparent, or turned by EXIF, pack them again as the recipe has it"
+        )
+
+
+@functools.cache
+def _warn_once(text: str) -> None:
+    _LOGGER.warning("%s", text)
 
 
 def read_index(shard: Path, num_images: int) -> Dict[str, np.ndarray]:

@@ -23,7 +23,7 @@ from tqdm import tqdm
 from ..errors import UserError
 from ..runtime.files import file_sha256, give_mode_of_new_file, write_json
 from .augment.resampling import resize_box
-from .decode import BadImageError
+from .decode import WHITE, BadImageError, Colour, Decoder
 from .image_folder import ImageFolder, paths_of
 from .packed import FORMAT, MANIFEST, index_file
 
@@ -47,12 +47,20 @@ class PackSettings:
         quality: of the JPEGs that shrunk images become, 1..100.
         images_per_shard: of every shard but the last.
         skips_bad: images that cannot be read are left out and listed; otherwise they are an error.
+        exif_orientation: shrunk images are turned as their EXIF block says.
+        background: what shows through the transparent pixels of shrunk images.
     """
 
     short_side: int = 0
     quality: int = 95
     images_per_shard: int = 10_000
     skips_bad: bool = False
+    exif_orientation: bool = False
+    background: Optional[Colour] = WHITE
+
+    def decoder(self) -> Decoder:
+        """How the images are read."""
+        return Decoder(turns=self.exif_orientation, background=self.background)
 
 
 def pack_split(
@@ -101,7 +109,8 @@ def _check_plan(source: ImageFolder, target: Path, settings: PackSettings) -> No
     digest = hashlib.sha256()
     for name in paths_of(source):
         digest.update(name.encode("utf-8", "surrogateescape") + b"\0")
-    plan = {"names_sha256": digest.hexdigest(), **asdict(settings)}
+    # As JSON has it, to compare.
+    plan = json.loads(json.dumps({"names_sha256": digest.hexdigest(), **asdict(settings)}))
     path = target / _PLAN
     if path.is_file():
         known = json.loads(path.read_text(encoding="utf-8"))

@@ -6,6 +6,7 @@ framework, which they need not load.
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Dict, List, NamedTuple, Optional, Tuple
 
@@ -20,13 +21,22 @@ from .sources import Source
 
 # Readable images are looked for this far behind a damaged one.
 _MAX_REPLACEMENTS = 100
+# Every so many rows and columns are compared before all are.
+_SPARSE = 16
 
 
 class BadSample(NamedTuple):
-    """A sample that was left out or replaced: epoch, and why, naming the file."""
+    """A sample that was left out or replaced, or one that shows nothing.
+
+    Attributes:
+        epoch: counted from 0.
+        reason: why it cannot be read, naming the file; the file alone where it is flat.
+        is_flat: it can be read, and has one colour only.
+    """
 
     epoch: int
     reason: str
+    is_flat: bool = False
 
 
 @dataclass(frozen=True)
@@ -56,6 +66,8 @@ class TrainSample:
         self, key: Key, row: int, image: np.ndarray, label: np.ndarray, boxes: np.ndarray
     ) -> Optional[BadSample]:
         pixels, index, bad = self._read(key.epoch, key.sample)
+        if bad is None and is_flat(pixels):
+            bad = BadSample(key.epoch, self.source.file_name(index), is_flat=True)
         rng = sampler.sample_generator(self.seed, key.epoch, index, key.repeat)
         for transform in self.transforms:
             pixels = transform(pixels, rng)
@@ -122,9 +134,32 @@ class EvalSample:
                 raise on_bad_image(error) from error
             return BadSample(0, str(error))
         image[:], label[0] = self.transform(pixels), self.source.labels[key.sample]
+        if is_flat(pixels):
+            return BadSample(0, self.source.file_name(key.sample), is_flat=True)
         return None
+
+
+def is_flat(pixels: np.ndarray) -> bool:
+    """Whether an image, (H, W, 3) uint8, has one colour only; a few pixels tell in most cases."""
+    first = pixels[0, 0]
+    sparse = pixels[::_SPARSE, ::_SPARSE]
+    return bool((sparse == first).all() and (pixels == first).all())
 
 
 def on_bad_image(error: BadImageError) -> BadImageError:
     """The same error with what can be done about it."""
     return BadImageError(f"{error}; replace or delete the file, or set on_bad_image: skip")
+
+
+def find_bad_images(source: Source, num_workers: int) -> List[str]:
+    """Why each image of a source that cannot be read cannot, in order; decodes all of them."""
+
+    def problem(index: int) -> Optional[str]:
+        try:
+            source.read(index)
+        except BadImageError as error:
+            return str(error)
+        return None
+
+    with ThreadPoolExecutor(num_workers) as pool:
+        return [found for found in pool.map(problem, range(len(source))) if found]

@@ -40,7 +40,8 @@ class Source(Protocol):
 
 def create_decoder(config: Config) -> Decoder:
     """How the recipe reads image files."""
-    return Decoder(config.data.max_image_pixels, config.data.exif_orientation)
+    data = config.data
+    return Decoder(data.max_image_pixels, data.exif_orientation, data.background)
 
 
 def open_source(config: Config, training: bool, trained: Optional[TrainedClasses] = None) -> Source:

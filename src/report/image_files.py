@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import logging
 import os
 from collections import deque
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -14,11 +15,14 @@ import numpy as np
 
 from ..args import Config
 from ..data.augment.transforms import ResizeCenterCrop
-from ..data.decode import BadImageError, Decoder
-from ..data.image_folder import EXTENSIONS
+from ..data.decode import BadImageError, Decoder, read_image_file
+from ..data.find_images import describe_skipped
+from ..data.find_images import find_images as search
 from ..data.sources import create_decoder
 from ..data.transforms_factory import create_eval_transform
 from ..errors import UserError
+
+_LOGGER = logging.getLogger(__name__)
 
 # Batches that are prepared ahead of the one in use.
 _BATCHES_AHEAD = 2
@@ -39,6 +43,8 @@ class ImageBatch(NamedTuple):
 def find_images(given: str) -> Tuple[Path, List[str]]:
     """A file, a folder (searched to any depth, hidden entries left out) or a file:// URL.
 
+    What in a folder is no image is said in a line of the log.
+
     Returns:
         A folder and the names of the images in it, sorted.
 
@@ -50,18 +56,18 @@ def find_images(given: str) -> Tuple[Path, List[str]]:
         return path.parent, [path.name]
     if not path.is_dir():
         raise UserError(f"input {given!r}: no such file or folder; give an image or a folder")
-    names: List[str] = []
-    for folder, folders, files in os.walk(path):
-        folders[:] = sorted(name for name in folders if not name.startswith("."))
-        inside = Path(folder).relative_to(path)
-        names += [
-            str(inside / name)
-            for name in sorted(files)
-            if name.lower().endswith(EXTENSIONS) and not name.startswith(".")
-        ]
-    if not names:
-        raise UserError(f"input {given!r}: no images in it ({' '.join(EXTENSIONS)})")
-    return path, names
+    try:
+        found = search(str(path))
+    except OSError as error:
+        raise UserError(
+            f"input {given!r}: cannot be listed ({error.strerror}); let this user read it"
+        ) from error
+    said = describe_skipped(found.skipped)
+    if not found.names:
+        raise UserError(f"input {given!r}: no images in it" + (f" ({said})" if said else ""))
+    if said:
+        _LOGGER.warning("%s: %s", path, said)
+    return path, found.names
 
 
 def _local_path(given: str) -> Path:
@@ -144,8 +150,5 @@ class ImageStream:
                     self.unreadable.append(str(error))
 
     def _load(self, path: str) -> np.ndarray:
-        try:
-            content = Path(path).read_bytes()
-        except OSError as error:
-            raise BadImageError(f"{path}: {error.strerror or error}") from error
-        return np.asarray(self._transform(self._decoder.decode(content, path)))
+        pixels = self._decoder.decode(read_image_file(path), path)
+        return np.asarray(self._transform(pixels))

@@ -51,6 +51,8 @@ class ExportRecord:
 
 # Keys of the recipe that decide what an evaluated image looks like, but for image_size.
 TRANSFORM_KEYS = tuple(keys_marked(Config, "transform"))
+# Keys younger than the first records -> what was done before.
+_BEFORE = {"exif_orientation": False, "background": None}
 
 
 def transform_of(config: Config) -> Dict[str, Any]:
@@ -80,7 +82,8 @@ def read_record(path: Path) -> ExportRecord:
     beside = record_path(path)
     try:
         record = ExportRecord(**json.loads(beside.read_text(encoding="utf-8")))
-    except (OSError, ValueError, TypeError) as error:
+        record.transform.update({**_BEFORE, **record.transform})
+    except (OSError, ValueError, TypeError, AttributeError) as error:
         raise UserError(
             f"{kind} {str(path)!r}: export.py wrote a {beside.name} beside it, which is missing or "
             f"damaged ({error})"

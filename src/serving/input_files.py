@@ -78,7 +78,8 @@ class InputWriter:
         self._claim(names)
         files = list(self._finished())
         with tqdm(total=len(self._source), unit="image", initial=self._images(files)) as bar:
-            bad, lost = BadImages(len(self._source)), None
+            bad = BadImages(self._source, self._config.data, len(self._source))
+            lost = None
             for number, rows in enumerate(self._rows(len(files)), len(files)):
                 bad.add(rows.bad)
                 files.append(self._write_file(number, rows))
@@ -118,7 +119,6 @@ class InputWriter:
             "input": self._form,
             "on_bad_image": self._config.data.on_bad_image,
             "shape": list(self._shape),
-            "exif_orientation": self._config.data.exif_orientation,
             "transform": transform_of(self._config),
         }
 

@@ -3,9 +3,26 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Optional, Tuple
+from typing import Optional, Sequence, Tuple
 
 from ..configs.parser import FieldError, Section, key
+
+
+def _check_scale(mean: Sequence[float], std: Sequence[float]) -> None:
+    """Other code has them for images of 0 to 255, a deviation of 1 beside such a mean too."""
+    large = {"mean": mean} if max(mean) > 1 else {}
+    if max(std) > 1 or (large and min(std) >= 1):
+        large["std"] = std
+    if large:
+        right = ", ".join(
+            f"{name} {[round(value / 255, 4) for value in values]}"
+            for name, values in large.items()
+        )
+        raise FieldError(
+            list(large),
+            next(iter(large.values())),
+            f"each <= 1, for images scaled to [0, 1]; divided by 255: {right}",
+        )
 
 
 @dataclass(frozen=True)
@@ -56,15 +73,33 @@ class DataConfig(Section):
         choices={
             "raise": "an error that names it",
             "skip": "training takes the next of the epoch, evaluation leaves it out; listed after "
-            "the epoch; more than 1 % is an error",
+            "the epoch; more than max_bad_share is an error",
         },
+    )
+    max_bad_share: float = key(
+        0.01,
+        "on_bad_image skip: share of an epoch's images that may be unreadable; one more, and all "
+        "that cannot be read are looked for and listed",
+        range="[0, 1]",
+        free=True,
     )
     max_image_pixels: int = key(
         178_956_970,
         "larger images are refused before they are unpacked (decompression bombs), width x height",
         range="[1, 178956970]",
     )
-    exif_orientation: bool = key(False, "turn photographs as their EXIF block says; timm does not")
+    exif_orientation: bool = key(
+        False,
+        "turn photographs as their EXIF block or XMP says; timm does not",
+        transform=True,
+    )
+    background: Optional[Tuple[int, int, int]] = key(
+        (255, 255, 255),
+        "colour behind transparent pixels: red, green, blue",
+        special="null: the pixels' own colour, often black, as timm",
+        range="[0, 255]",
+        transform=True,
+    )
 
     # Crops and flips; their counterpart of evaluation.
     interpolation: str = key(
@@ -175,6 +210,7 @@ class DataConfig(Section):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        _check_scale(self.mean, self.std)
         if len(self.color_jitter) not in (0, 3, 4) or max(self.color_jitter[3:], default=0) > 0.5:
             raise FieldError(["color_jitter"], self.color_jitter, "[], 3 numbers, or 4; hue <= 0.5")
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from typing import Any, Dict, List, Optional
 
-from ..args import Config, from_yaml_text
+from ..args import Config, from_saved_text
 from ..checkpoints.checkpoint import Checkpoint
 from ..configs.parser import keys_marked, to_flow
 from ..data.dataset import ImageDataset
@@ -89,7 +89,7 @@ def check_same_data(
 
 
 def _trained_by(resumed: Checkpoint) -> Config:
-    return from_yaml_text(resumed.meta["config"], str(resumed.path))
+    return from_saved_text(resumed.meta["config"], str(resumed.path))
 
 
 def _refuse(what: str, changed: List[str], resumed: Checkpoint, old: str, is_allowed: bool) -> None:

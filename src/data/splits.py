@@ -1,0 +1,118 @@
+"""Which folders of a data set hold the images to train on and those to evaluate on."""
+
+from __future__ import annotations
+
+import itertools
+from pathlib import Path
+from typing import Dict, List, Optional, Sequence
+
+from ..errors import UserError, some_of
+from .find_images import folders_in, images_in
+from .run_folders import holds_runs
+
+# What users call them, in any case; of `val` those of a later row count where none of an earlier
+# one is there. timm knows the same names but for `test`.
+_NAMES = {
+    "train": (("train", "training"),),
+    "val": (("val", "valid", "validation", "eval", "evaluation"), ("test", "testing")),
+}
+# Endings of files that pack many images -> what they are.
+_PACKED = {
+    ".mindrecord": "MindRecord that pack_dataset.py did not write",
+    ".tfrecord": "TFRecord",
+    ".tar": "a tar archive",
+    ".tgz": "a tar archive",
+    ".tar.gz": "a tar archive",
+    ".zip": "a zip archive",
+    ".mdb": "an LMDB database",
+    ".lmdb": "an LMDB database",
+    ".parquet": "Parquet",
+    ".arrow": "Arrow",
+    ".rec": "RecordIO",
+    ".h5": "HDF5",
+    ".hdf5": "HDF5",
+    ".npz": "NumPy's arrays",
+}
+_CIFAR = {"cifar-10": "CIFAR10", "cifar-100": "CIFAR100"}
+_MOST_LOOKED_AT = 1000
+
+
+def find_splits(root: Path) -> Dict[str, str]:
+    """`train` and `val`, as far as they are there -> the folder in `root`; {}: classes only.
+
+    A folder called `train` in which there are images and no folders, beside others, is a class.
+
+    Raises:
+        UserError: two folders for one split, or one that may be a split or a class.
+    """
+    folders = folders_in(str(root))
+    others = [name for name in folders if not any(_is_called(name, split) for split in _NAMES)]
+    others = [name for name in others if not holds_runs(f"{root}/{name}")]
+    found: Dict[str, str] = {}
+    for split in _NAMES:
+        name = _find_split(root, folders, split, bool(others))
+        if name is not None:
+            found[split] = name
+    if len(found) == 1:
+        _refuse_classes_beside(root, next(iter(found.values())), others)
+    return found
+
+
+def _is_called(name: str, split: str) -> bool:
+    return any(name.lower() in row for row in _NAMES[split])
+
+
+def _find_split(root: Path, folders: Sequence[str], split: str, has_others: bool) -> Optional[str]:
+    for row in _NAMES[split]:
+        names = [name for name in folders if name.lower() in row]
+        if has_others:
+            names = [name for name in names if not _is_class(root / name)]
+        if len(names) > 1:
+            raise UserError(
+                f"{root}: {' and '.join(f'{name}/' for name in names)} may each be the folder to "
+                f"{'train' if split == 'train' else 'evaluate'} on; rename or move all but one"
+            )
+        if names:
+            return names[0]
+    return None
+
+
+def _is_class(folder: Path) -> bool:
+    return not folders_in(str(folder)) and any(images_in(str(folder)))
+
+
+def _refuse_classes_beside(root: Path, name: str, others: Sequence[str]) -> None:
+    classes = [other for other in others if any(images_in(str(root / other)))]
+    if classes:
+        raise UserError(
+            f"{root}: {name}/ may be a split or a class, beside {some_of(classes)} with images in "
+            "them; rename it if it is a class, else put the other split beside it and move these"
+        )
+
+
+def recognise(root: Path, folder: Path) -> Optional[str]:
+    """What to do about a folder of `root` that has no class folders: one clause; None: unknown."""
+    if any((root / split / "manifest.json").is_file() for split in _NAMES):
+        return "it was written by pack_dataset.py; give --set MindRecord"
+    if (root / "manifest.json").is_file() and any(root.glob("*.mindrecord")):
+        return f"it was written by pack_dataset.py; give --set MindRecord --data_url {root.parent}"
+    names = [name for at in dict.fromkeys((folder, root)) for name in _some_names(at)]
+    for start, kind in _CIFAR.items():
+        if any(name.startswith((f"{start}-", f"{start}.")) for name in names):
+            return f"it holds CIFAR's archive; give --set {kind}"
+    inner = [name for name in folders_in(str(folder)) if find_splits(folder / name)]
+    if inner:
+        return f"give --data_url {folder / inner[0]}"
+    # Beside folders an archive may be what they came from.
+    for ending, kind in _PACKED.items() if not folders_in(str(folder)) else ():
+        if any(name.endswith(ending) or f"{ending}-" in name for name in names):
+            return f"it holds {kind}, which is not read; unpack the images, a folder per class"
+    return None
+
+
+def _some_names(folder: Path) -> List[str]:
+    """Of what lies in a folder, lower case, without what is hidden."""
+    if not folder.is_dir():
+        return []
+    names = (path.name.lower() for path in itertools.islice(folder.iterdir(), _MOST_LOOKED_AT))
+    return sorted(name for name in names if not name.startswith("."))
