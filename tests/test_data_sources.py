@@ -328,6 +328,36 @@ def test_packing_shrinks_and_leaves_out(folder, tmp_path):
             assert difference.mean() < 4
 
 
+def test_shrunk_images_are_filled_and_turned_as_packing_says(tmp_path, caplog):
+    clear = Image.new("RGBA", (120, 80), (0, 0, 0, 0))
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    for split in ("train", "val"):
+        (tmp_path / "in" / split / "ant").mkdir(parents=True)
+        clear.save(tmp_path / "in" / split / "ant" / "0.png", exif=exif)
+    words = ("--data_url", tmp_path / "in", "--short_side", 40)
+    turned = ("--background", "0,200,0", "--exif_orientation")
+    for name, options, colour, shape in (
+        ("plain", (), (255, 255, 255), (40, 60, 3)),
+        ("turned", turned, (0, 200, 0), (60, 40, 3)),
+        ("dropped", ("--background", "null"), (0, 0, 0), (40, 60, 3)),
+    ):
+        result = pack(*words, "--output", tmp_path / name, *options)
+        assert result.returncode == 0, result.stderr
+        pixels = open_packed(tmp_path / name / "train", Decoder()).read(0)
+        assert pixels.shape == shape
+        assert np.abs(pixels.astype(int) - colour).max() <= 1
+    with caplog.at_level("WARNING"):
+        caplog.clear()
+        open_packed(tmp_path / "plain" / "train", Decoder())
+        assert not caplog.messages
+        open_packed(tmp_path / "turned" / "train", Decoder(background=(0, 200, 0)))
+    (said,) = caplog.messages
+    assert "packed with exif_orientation True, not False; if some" in said
+    with pytest.raises(SystemExit):
+        pack(*words, "--output", tmp_path / "x", "--background", "1,2")
+
+
 def test_folder_without_splits_needs_a_share(folder):
     with pytest.raises(UserError, match=r"neither train/ nor val/.* --val_share 0.1") as caught:
         scan_image_folder(folder / "train", "train")

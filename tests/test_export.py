@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import io
 import json
 import os
@@ -25,10 +26,11 @@ from weight_rule import bright_batches
 
 import eval as eval_program
 import export as export_program
-from src.args import parse_args
+from src.args import Config, parse_args
 from src.checkpoints.checkpoint import STATE_PREFIX, read_checkpoint
 from src.data.augment.batch_transform import ImageNormalize, normalize_pixels
 from src.runtime import compat
+from src.serving import export_record
 from src.trainer.build import build_network
 from src.trainer.open_checkpoint import load_network
 
@@ -309,3 +311,16 @@ def test_converter_configurations_say_the_input(
     assert set(beside) == {"json", *expected}
     for name, text in expected.items():
         assert text in beside[name].read_text()
+
+
+def test_records_from_before_a_key_say_what_was_done_then(tmp_path: Path) -> None:
+    path = tmp_path / "x.onnx"
+    path.write_bytes(b"x")
+    transform = export_record.transform_of(Config())
+    assert {"background", "exif_orientation"} <= set(transform)
+    del transform["background"], transform["exif_orientation"]
+    sha256 = hashlib.sha256(b"x").hexdigest()
+    record = export_record.ExportRecord("a", 2, 16, "uint8_nhwc", 1, transform, sha256, "2.10")
+    export_record.write_record(path, record)
+    before = export_record.read_record(path).transform
+    assert (before["background"], before["exif_orientation"]) == (None, False)

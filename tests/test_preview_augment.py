@@ -128,3 +128,14 @@ def test_errors_are_one_line(preview, words, capsys):
     error = capsys.readouterr().err
     assert error.startswith("error: num_classes 3: ")
     assert error.count("\n") == 1
+
+
+def test_images_of_one_colour_are_counted(preview, words, tmp_path, capsys):
+    for name in ("train", "val"):
+        for label in ("ant", "bee"):
+            (tmp_path / name / label).mkdir(parents=True)
+            for i in range(6):
+                image = Image.new("RGBA", (40, 30), (0, 0, 0, 0))
+                image.save(tmp_path / name / label / f"{i}.png")
+    preview.draw_rows(parse_args([*words, "--data_url", str(tmp_path)]))
+    assert "6 of 6 images have one colour only (" in capsys.readouterr().err
