@@ -126,6 +126,24 @@ def test_what_does_not_come_to_python_ends_all_the_same(seconds: float) -> None:
     assert time.monotonic() - start < 30
 
 
+def test_an_interrupted_import_of_mindspore_aborts_nothing() -> None:
+    """Its handler at Python's end would: exit code 134 and a core dump."""
+    program = BUSY.format(root=str(ROOT)).replace("ctypes.CDLL(None)", "interrupted()", 1)
+    program = f"{HALF_A_MODULE}{program}"
+    process = subprocess.run([sys.executable, "-c", program, "Python"], capture_output=True)
+    assert process.stderr == b"error: interrupted by signal 15\n"
+    assert process.returncode == 143
+
+
+# What aborts when Python ends, registered by a module whose import is interrupted.
+HALF_A_MODULE = """
+import atexit, os, signal
+def interrupted():
+    atexit.register(os.abort)
+    os.kill(os.getpid(), signal.SIGTERM)
+"""
+
+
 def _end(how: str, numbers: List[signal.Signals], *, apart: float = 0.0) -> Tuple[int, str]:
     program = BUSY.format(root=str(ROOT))
     process = subprocess.Popen(

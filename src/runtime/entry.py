@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import argparse
+import atexit
 import contextlib
 import itertools
 import logging
 import math
+import os
 import re
 import signal
 import sys
@@ -27,7 +29,12 @@ from typing import (
 from ..errors import StoppedBySignal, TrainingFailed, UserError, suggestion
 from .caches import use_cache_folders
 from .memory import lack_explained
-from .standard_streams import drop_output, has_no_reader, open_standard_streams
+from .standard_streams import (
+    drop_output,
+    flush_standard_streams,
+    has_no_reader,
+    open_standard_streams,
+)
 from .stop_signal import ended_by, signals_end_this
 from .text import escape_on_screen
 
@@ -221,6 +228,9 @@ def _say(error: BaseException, origins: Mapping[str, str]) -> Optional[int]:
     number = ended_by()
     # What a signal interrupts may make another error of it.
     if number is not None or isinstance(error, KeyboardInterrupt):
+        if number is not None:
+            # MindSpore, interrupted while it is imported, aborts at Python's end.
+            atexit.register(_leave, 128 + number)
         number = number or int(signal.SIGINT)
         _print_error(f"interrupted by signal {number}")
         return 128 + number
@@ -232,6 +242,13 @@ def _say(error: BaseException, origins: Mapping[str, str]) -> Optional[int]:
         _print_error(_placed(str(error), origins))
         return 1 if isinstance(error, TrainingFailed) else 2
     return None
+
+
+def _leave(code: int) -> None:
+    """Ends the process before what was registered earlier is called."""
+    logging.shutdown()
+    flush_standard_streams()
+    os._exit(code)
 
 
 def _print_error(said: object) -> None:

@@ -29,11 +29,11 @@ def open_standard_streams() -> None:
 
 @functools.cache  # once
 def _flush_at_exit() -> None:
-    atexit.register(_flush)
+    atexit.register(flush_standard_streams)
 
 
-def _flush() -> None:
-    """Before Python does, which complains of what cannot be written."""
+def flush_standard_streams() -> None:
+    """As Python does at its end, but without a word of what cannot be written."""
     for stream in (sys.stdout, sys.stderr):
         try:
             stream.flush()
