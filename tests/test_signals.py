@@ -92,11 +92,17 @@ BUSY = """
 import ctypes, sys, time
 sys.path.insert(0, {root!r})
 from src.runtime.entry import CommandParser, run_command
+class Slow:
+    def __del__(self):
+        time.sleep(5)
 def work(arguments):
+    slow = Slow() if arguments.how == "ignored" else None
     mutex, lock = ctypes.create_string_buffer(64), ctypes.CDLL(None).pthread_mutex_lock
     lock(mutex)
     try:
         print("busy", flush=True)
+        if arguments.how == "ignored":
+            slow = None  # what its __del__ raises is dropped
         if arguments.how == "C":
             lock(mutex)  # waits for ever, whatever signals come
         time.sleep(60)
@@ -110,7 +116,7 @@ sys.exit(run_command(work, parser, None))
 """
 
 
-@pytest.mark.parametrize("how", ["Python", "another error"])
+@pytest.mark.parametrize("how", ["Python", "another error", "ignored"])
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGUSR1])
 def test_what_has_nothing_to_save_ends_with_one_line(number: signal.Signals, how: str) -> None:
     code, said = _end(how, [number])

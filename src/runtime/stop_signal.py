@@ -6,6 +6,7 @@ import contextlib
 import os
 import select
 import signal
+import sys
 import threading
 import time
 from types import FrameType
@@ -60,6 +61,33 @@ def held_signals() -> Iterator[None]:
 
 
 @contextlib.contextmanager
+def _raised_again() -> Iterator[None]:
+    """While entered, EndedBySignal is raised once more where Python has to ignore it: in `__del__`.
+
+    Else the work would go on, below a traceback.
+    """
+    before = sys.unraisablehook
+
+    def hook(unraisable: Any) -> None:
+        error = unraisable.exc_value
+        if not isinstance(error, EndedBySignal):
+            before(unraisable)
+            return
+        _Arrived.at = None
+        number = _INTERRUPT if error.number == signal.SIGINT else error.number
+        # Not here, where it would be ignored again.
+        later = threading.Timer(0.05, signal.pthread_kill, (threading.get_ident(), number))
+        later.daemon = True
+        later.start()
+
+    sys.unraisablehook = hook
+    try:
+        yield
+    finally:
+        sys.unraisablehook = before
+
+
+@contextlib.contextmanager
 def signals_end_this() -> Iterator[None]:
     """While entered, a signal raises EndedBySignal where no `StopSignal` takes it.
 
@@ -90,7 +118,8 @@ def signals_end_this() -> Iterator[None]:
     waiting.start()
     watching.start()
     try:
-        yield
+        with _raised_again():
+            yield
     finally:
         is_over.set()
         assert waiting.ident is not None
