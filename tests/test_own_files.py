@@ -88,7 +88,8 @@ def test_what_replaces_a_file_of_the_run_meanwhile_is_the_users(tmp_path: Path) 
     for name in ("best.ckpt", "epoch_001.ckpt"):
         assert read_checkpoint(tmp_path / name).meta == {"of": "the user"}
     (tmp_path / "best.ckpt").unlink()
-    (tmp_path / "best.ckpt").symlink_to("epoch_001.ckpt")
+    shutil.copy(tmp_path / "last.ckpt", tmp_path / "kept.ckpt")  # its record lists best.ckpt
+    (tmp_path / "best.ckpt").symlink_to("kept.ckpt")
     save(folder, 3, is_best=True)
     assert (tmp_path / "best.ckpt").is_symlink()
 
