@@ -118,7 +118,6 @@ ENVIRONMENTS: Dict[str, Environment] = {
         variables={"XDG_CACHE_HOME": "{place}/cache"},
     ),
     "cwd read-only": Environment(prefix=AS_USER, variables=NO_HOME, cwd="/"),
-    "cwd deleted": Environment(prefix='sh -c \'cd "$(mktemp -d)"; rmdir "$PWD"; exec "$@"\' sh'),
     "python -P": Environment(flags="-P", cwd="/tmp"),
     "Turkish, odd TZ": Environment(
         variables={"LANG": "tr_TR.UTF-8", "LC_ALL": "tr_TR.UTF-8", "TZ": "Nowhere/Odd:+5:45"}

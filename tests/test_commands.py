@@ -79,6 +79,16 @@ def test_started_from_elsewhere_by_a_python_that_is_safe(program: str, tmp_path:
     assert ended.returncode == 0, ended.stderr
 
 
+def test_started_in_a_folder_that_is_gone(tmp_path: Path) -> None:
+    folder = tmp_path / "gone"
+    folder.mkdir()
+    command = [sys.executable, str(ROOT / "scripts/list_models.py")]
+    ended = subprocess.run(
+        command, capture_output=True, text=True, cwd=folder, preexec_fn=folder.rmdir
+    )
+    assert refusal(ended) == "error: the current folder has been deleted; cd to one that exists"
+
+
 @pytest.mark.parametrize("program", PROGRAMS)
 def test_an_option_that_nobody_knows(program: str) -> None:
     words = [*NEEDED.get(program, []), "--nonsense"]

@@ -207,6 +207,7 @@ def _run(work: Callable[[], Any], *, debug: bool, origins: Mapping[str, str]) ->
     logging.raiseExceptions = False
     escape_on_screen()
     try:
+        _check_current_folder()
         use_cache_folders()
         with signals_end_this():
             code = work() or 0
@@ -221,6 +222,13 @@ def _run(work: Callable[[], Any], *, debug: bool, origins: Mapping[str, str]) ->
         if code is None:
             raise
         return code
+
+
+def _check_current_folder() -> None:
+    try:
+        os.getcwd()
+    except FileNotFoundError as error:  # MindSpore asks for it while it is imported
+        raise UserError("the current folder has been deleted; cd to one that exists") from error
 
 
 def _say(error: BaseException, origins: Mapping[str, str]) -> Optional[int]:
