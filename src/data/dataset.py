@@ -16,6 +16,8 @@ from .augment.random_erasing import BOX_COLUMNS
 from .rows import Fill, Rows, Shape
 from .sampler import Key
 from .samples import BadSample, find_bad_images
+from .samples import BadSample
+from .slow_images import SlowImages
 from .sources import Source
 from .workers import batches_of
 
@@ -50,6 +52,7 @@ class ImageDataset:
         class_names: the position is the label.
         images_per_class: by label, all ranks together.
         keys: () -> iterator of the keys of the samples that `batches` yields, in order.
+        slow_images: those that took longest since it was told to forget.
         file_name: how messages name the image of an index; evaluation goes by the indices.
         lost: why worker processes are used no more, with the remedy; None: all is well.
         bad_images: what of the epoch could not be read, or shows nothing.
@@ -75,6 +78,7 @@ class ImageDataset:
         images = np.bincount(source.labels, minlength=self.num_classes)
         self.images_per_class: List[int] = images.tolist()
         self.file_name: Callable[[int], str] = source.file_name
+        self.slow_images = SlowImages(source.file_name)
         self.lost: Optional[str] = None
         self.bad_images = BadImages(source, config.data, batches_per_epoch * config.data.batch_size)
         self._batches_per_epoch = batches_per_epoch
@@ -105,6 +109,7 @@ class ImageDataset:
         try:
             for number, (rows, mix) in enumerate(zip(stream, self._mixes()), self._first_batch + 1):
                 bad.add(rows.bad)
+                self.slow_images.add(rows.slowest)
                 self.lost = self.lost or rows.lost
                 if number % self._batches_per_epoch == 0:
                     bad.report()

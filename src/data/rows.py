@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any, Callable, List, NamedTuple, Optional, Sequence
+import time
+from typing import Any, Callable, NamedTuple, Optional, Sequence
 
 import numpy as np
 
 from .sampler import Key
 from .samples import BadSample
+from .slow_images import Slowest
 
 
 class Rows(NamedTuple):
@@ -18,6 +20,7 @@ class Rows(NamedTuple):
         label: (B,) int32.
         boxes: (B, R * 7) float32 of random erasing.
         bad: samples that could not be read.
+        slowest: the sample that took longest.
         lost: what became of a worker process that has died; the samples are made without it.
     """
 
@@ -25,6 +28,7 @@ class Rows(NamedTuple):
     label: np.ndarray
     boxes: np.ndarray
     bad: Sequence[BadSample] = ()
+    slowest: Slowest = Slowest()
     lost: Optional[str] = None
 
 
@@ -57,10 +61,20 @@ class Shape(NamedTuple):
         )
 
 
-def fill_rows(fill: Fill, rows: Rows, start: int, keys: Sequence[Key]) -> List[BadSample]:
+class Filled(NamedTuple):
+    """Of samples that a worker wrote one after the other."""
+
+    bad: Sequence[BadSample]
+    slowest: Slowest
+
+
+def fill_rows(fill: Fill, rows: Rows, start: int, keys: Sequence[Key]) -> Filled:
     """Writes consecutive samples from row `start` on."""
-    found = [
-        fill(key, row, rows.image[row], rows.label[row : row + 1], rows.boxes[row])
-        for row, key in enumerate(keys, start)
-    ]
-    return [bad for bad in found if bad is not None]
+    bad, slowest = [], Slowest()
+    for row, key in enumerate(keys, start):
+        began = time.perf_counter()
+        found = fill(key, row, rows.image[row], rows.label[row : row + 1], rows.boxes[row])
+        slowest = max(slowest, Slowest(time.perf_counter() - began, key.sample))
+        if found is not None:
+            bad.append(found)
+    return Filled(bad, slowest)

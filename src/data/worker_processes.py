@@ -27,9 +27,8 @@ import numpy as np
 
 from ..runtime.stop_signal import held_signals
 from .main_guard import require_main_guard
-from .rows import Fill, Rows, Shape, fill_rows
+from .rows import Fill, Filled, Rows, Shape, fill_rows
 from .sampler import Key
-from .samples import BadSample
 
 # Where Linux keeps shared memory.
 _SHARED = "/dev/shm"
@@ -103,7 +102,7 @@ class Processes:
             memory.close()
             memory.unlink()
 
-    def _ask(self, memory: SharedMemory, start: int, keys: Sequence[Key]) -> List[BadSample]:
+    def _ask(self, memory: SharedMemory, start: int, keys: Sequence[Key]) -> Filled:
         if self.lost is None:
             try:
                 return self._worker().fill(memory.name, start, keys)
@@ -165,7 +164,7 @@ class _Worker:
         # Before Python, at its own end, waits for processes that are left.
         Finalize(self, self._pipe.close, exitpriority=10)
 
-    def fill(self, name: str, start: int, keys: Sequence[Key]) -> List[BadSample]:
+    def fill(self, name: str, start: int, keys: Sequence[Key]) -> Filled:
         """Has samples written into the shared memory `name`, from row `start` on.
 
         Raises:
@@ -174,12 +173,12 @@ class _Worker:
         """
         try:
             self._pipe.send((name, start, keys))
-            found, error, where = self._pipe.recv()
+            filled, error, where = self._pipe.recv()
         except (EOFError, OSError) as problem:
             raise _WorkerDied(self._end()) from problem
         if error is not None:
             raise error from _RemoteTraceback(where)
-        return found
+        return filled
 
     def close(self) -> None:
         self._pipe.close()

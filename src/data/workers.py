@@ -50,8 +50,11 @@ def batches_of(
             if not waiting:
                 return
             buffer, tasks = waiting.popleft()
-            bad = [sample for task in tasks for sample in task.result()]
-            yield pool.collect(buffer, shape)._replace(bad=bad, lost=pool.lost)
+            filled = [task.result() for task in tasks]
+            bad = [sample for part in filled for sample in part.bad]
+            slowest = max(part.slowest for part in filled)
+            rows = pool.collect(buffer, shape)
+            yield rows._replace(bad=bad, slowest=slowest, lost=pool.lost)
     finally:
         pool.close()
 

@@ -72,6 +72,25 @@ class Pace:
         )
 
 
+class LongWait:
+    """Tells once, of the first interval of at least `seconds` that waited for half of its time."""
+
+    def __init__(self, share: float = 0.5, seconds: float = 2.0) -> None:
+        self._share = share
+        self._seconds = seconds
+        self._is_first = True
+        self._is_told = False
+
+    def add(self, data_wait: float, seconds: float) -> bool:
+        """Whether it is that interval; the run's first does not count: there all workers start."""
+        is_first, self._is_first = self._is_first, False
+        is_long = data_wait >= self._share and seconds >= self._seconds
+        if is_first or self._is_told or not is_long:
+            return False
+        self._is_told = True
+        return True
+
+
 class ProgressDisplay:
     """Shows steps of a run of `total` steps, while entered.
 

@@ -16,7 +16,7 @@ from ..checkpoints.checkpoint import save_checkpoint
 from ..data.dataset import Batch, ImageDataset
 from ..errors import StoppedBySignal, TrainingFailed
 from ..runs.folder import CheckpointFolder
-from ..runs.progress import Pace, ProgressDisplay, StepClock
+from ..runs.progress import LongWait, Pace, ProgressDisplay, StepClock
 from ..runs.records import Records, draw_curves, read_records
 from ..runtime.collectives import StopVote, gather_from_ranks, sum_over_ranks
 from ..runtime.ranks import ALONE, World
@@ -67,6 +67,7 @@ class Trainer:
             len(lr_schedule), first_step=state.step, has_bar=world.is_main
         )
         self.pace = Pace()
+        self.long_wait = LongWait()
         self._outputs = OutputBuffer()
         self._last_batches: List[Batch] = []
         self._has_trained = False
@@ -241,6 +242,10 @@ class Trainer:
         )
         if estimate:
             self.display.message(estimate)
+        if self.long_wait.add(times.data_wait, seconds * len(outputs.loss)):
+            advice = self.train_set.slow_images.advice(self.config, times.data_wait)
+            self.display.message(advice)
+        self.train_set.slow_images.forget()
         self._scale = row["loss_scale"]
 
     def _check_overflows(self) -> None:
