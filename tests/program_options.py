@@ -15,7 +15,7 @@ from typing import Any, Dict, List, Optional, Set, Type
 from unittest import mock
 
 from src import args
-from src.configs.parser import declared_keys, section_types
+from src.configs.parser import declared_keys, keys_of, section_types
 from src.runtime.entry import CommandParser
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -48,7 +48,7 @@ class Program:
 def key_allows(config_type: Type[args.Config], key: str, value: str) -> bool:
     """Whether a key of a configuration takes a literal value, other keys aside."""
     declared = declared_keys(config_type).get(key)
-    if declared is None:
+    if declared is None or keys_of(config_type)[key] is bool:  # after a flag goes on the sentence
         return True
     section = next(kind for kind in section_types(config_type).values() if hasattr(kind(), key))
     entry = args.parser.command_line_entry(key, [value], is_flag=False)
