@@ -16,7 +16,6 @@ from .augment.random_erasing import BOX_COLUMNS
 from .rows import Fill, Rows, Shape
 from .sampler import Key
 from .samples import BadSample, find_bad_images
-from .samples import BadSample
 from .slow_images import SlowImages
 from .sources import Source
 from .workers import batches_of
