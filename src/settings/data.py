@@ -40,7 +40,12 @@ class DataConfig(Section):
             "Digits": "ships with the repository",
         },
     )
-    data_url: str = key("./data/imagenet", "dataset folder", free=True, input_url=True)
+    data_url: str = key(
+        "./data/imagenet",
+        "dataset folder; without it eval.py takes that of the checkpoint, and `set` with it",
+        free=True,
+        input_url=True,
+    )
     val_share: float = key(
         0.0,
         "share of each class that is set aside for validation where data_url has class folders "

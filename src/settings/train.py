@@ -78,7 +78,7 @@ class TrainConfig(Section):
     train_url: Optional[str] = key(
         None,
         "folder of checkpoints and logs",
-        special="null: ./outputs/<arch>",
+        special="null: ./outputs/<arch>; eval.py: beside the weights",
         also="--output_dir",
         free=True,
         output_url=True,
