@@ -80,6 +80,7 @@ def test_rows_wait_while_a_spreadsheet_has_the_file(
     assert [row["step"] for row in read_records(path)] == ["1"]
     assert caplog.text.count("Permission denied; its rows wait") == 1
     records.write(step=3, loss=3.0)
+    assert [row["step"] for row in read_records(path)] == ["1", "2", "3"]
     records.write(step=4, loss=4.0)
     records.close()
     assert [(r["step"], r["loss"]) for r in read_records(path)] == [
