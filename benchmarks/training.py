@@ -37,6 +37,7 @@ from mindspore import Tensor
 from src.args import Config, RunConfig, replace
 from src.checkpoints.checkpoint import load_parameters, read_checkpoint, save_checkpoint
 from src.data.dataset import Batch
+from src.data.slow_images import SlowImages
 from src.errors import UserError
 from src.runs.records import Records
 from src.runtime.device import setup_device
@@ -104,6 +105,8 @@ class ReadyMade:
 
     batch: Batch
     steps_per_epoch: int = 10**9
+    lost: Optional[str] = None
+    slow_images: SlowImages = dataclasses.field(default_factory=lambda: SlowImages(str))
 
     def batches(self) -> Iterator[Batch]:
         return itertools.repeat(self.batch)
