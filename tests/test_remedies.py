@@ -26,6 +26,7 @@ from remedies import (
 
 from src.args import Config, EvalRun, ExportRun, PreprocessRun
 from src.configs.parser import declared_keys
+from src.models.registry import list_models, resolve
 
 # Packages that messages name for apt-get and that Debian 12 or Ubuntu 22.04 has
 # (packages.debian.org, packages.ubuntu.com).
@@ -141,8 +142,14 @@ def wrong_keys(message: Message) -> Iterator[str]:
         if is_literal and not any(key_allows(run, key, value) for run in runs):
             yield f"{key} takes no {value!r}"
     for key in re.findall(rf"\b{_VERB} `?([a-z][a-z0-9]*(?:_[a-z0-9]+)+)\b(?!\()", message.text):
-        if key not in keys | options:
+        if key not in keys | options | _keywords_of_networks():
             yield f"{key} is no key of a recipe, nor an option"
+
+
+@functools.cache
+def _keywords_of_networks() -> FrozenSet[str]:
+    """What `model_args` may hold."""
+    return frozenset(keyword for arch in list_models() for keyword in resolve(arch)[1])
 
 
 def wrong_files(message: Message) -> Iterator[str]:
