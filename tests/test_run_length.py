@@ -126,11 +126,16 @@ def product() -> List[Path]:
 
 
 def test_nothing_ends_in_a_bare_stop_iteration() -> None:
-    """Each `next` has its second argument: what holds where nothing is left."""
+    """Each `next` of a stream has its second argument: what holds where nothing is left."""
     bare = []
     for path in product():
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
             is_next = isinstance(node, ast.Call) and getattr(node.func, "id", "") == "next"
-            if is_next and len(node.args) < 2:
+            # A search or an `iter(...)` written in place is no stream that somebody else ends.
+            if (
+                is_next
+                and len(node.args) < 2
+                and isinstance(node.args[0], (ast.Name, ast.Attribute))
+            ):
                 bare.append(f"{path.relative_to(ROOT)}:{node.lineno}")
     assert bare == []
