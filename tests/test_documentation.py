@@ -246,7 +246,7 @@ def prepare(root: Path) -> None:
 ARGUMENTS = {
     "[DEVICE_ID]": "0",
     "[CONFIG_PATH]": "src/configs/cct_2_3x2_32_digits.yaml",
-    "[RANK_TABLE_FILE]": "ranks.json",
+    "[NUMBER_OF_CARDS|CARDS|RANK_TABLE_FILE]": "ranks.json",
     "[CUDA_VISIBLE_DEVICES]": "0,1",
     "[NPROC]": "2",
     "[CHECKPOINT_PATH]": "outputs/cct_2_3x2_32/best.ckpt",
