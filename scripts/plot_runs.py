@@ -65,7 +65,7 @@ def main(argv: Optional[Sequence[str]] = None) -> int:
     parser.add_argument(
         "--output",
         type=Path,
-        help="picture to write (default: runs.png, or runs-2.png, ..., beside the first run)",
+        help="picture to write (default: runs.png, or runs_2.png, ..., beside the first run)",
     )
     parser.add_argument("--x", choices=("epoch", "step"), default="epoch", help="default: epoch")
     return run_command(plot, parser, argv)

@@ -2,7 +2,7 @@
 
 python scripts/preview_augment.py --config src/configs/NAME.yaml [--KEY VALUE ...]
 
-Writes preview.png into `train_url` (default: outputs/<arch>), or preview-2.png where it is there
+Writes preview.png into `train_url` (default: outputs/<arch>), or preview_2.png where it is there
 already, and prints the name. One row per image of the first batch of the run (on one rank): as
 read, after each transform, after erasing, and mixed with its partner in that batch; below it the
 classes and their weights.

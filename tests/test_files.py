@@ -151,7 +151,7 @@ def test_outputs_are_refused_before_any_work(tmp_path: Path) -> None:
 
 
 def test_a_name_that_is_taken_gets_a_number(tmp_path: Path) -> None:
-    for due in ("a.png", "a-2.png", "a-3.png"):
+    for due in ("a.png", "a_2.png", "a_3.png"):
         path = unused(tmp_path / "a.png")
         assert path.name == due
         path.touch()

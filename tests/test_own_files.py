@@ -179,11 +179,11 @@ def test_metrics_that_cannot_be_continued_are_kept_aside(
 ) -> None:
     path = tmp_path / "metrics.csv"
     path.write_text(text, encoding="utf-8")
-    (tmp_path / "metrics_1.csv").write_text("an earlier one")
+    (tmp_path / "metrics_2.csv").write_text("an earlier one")
     put_aside_metrics(tmp_path)
     Records(path, first_step=5).close()
     assert read_records(path) == []
-    assert (tmp_path / "metrics_2.csv").read_text(encoding="utf-8") == text
-    assert "now metrics_2.csv" in caplog.text
+    assert (tmp_path / "metrics_3.csv").read_text(encoding="utf-8") == text
+    assert "now metrics_3.csv" in caplog.text
     put_aside_metrics(tmp_path)
-    assert sorted(os.listdir(tmp_path)) == ["metrics.csv", "metrics_1.csv", "metrics_2.csv"]
+    assert sorted(os.listdir(tmp_path)) == ["metrics.csv", "metrics_2.csv", "metrics_3.csv"]

@@ -108,7 +108,7 @@ def test_sheets_have_names_of_their_own(preview, words, capsys, tmp_path, monkey
     given = [*words[:2], *words[4:]]
     assert [preview.main(given), preview.main(given)] == [0, 0]
     printed = [Path(line) for line in capsys.readouterr().out.split()]
-    assert [path.name for path in printed] == ["preview.png", "preview-2.png"]
+    assert [path.name for path in printed] == ["preview.png", "preview_2.png"]
     assert {path.parent.parent for path in printed} == {Path("outputs")}
     assert [path.name for path in tmp_path.iterdir() if path.suffix == ".png"] == []
 

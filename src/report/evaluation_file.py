@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import itertools
 import json
 import re
 from pathlib import Path
 from typing import Any, Dict
 
-from ..runtime.files import write_whole
+from ..runtime.files import numbered, write_whole
 
 KIND, VERSION = "evaluation", 1
 # Of a data set's name, as a part of a file's.
@@ -40,8 +39,7 @@ def write_evaluation(folder: Path, name: str, content: Dict[str, Any]) -> Path:
     """
     text = (json.dumps({"kind": KIND, "version": VERSION, **content}, indent=2) + "\n").encode()
     folder.mkdir(parents=True, exist_ok=True)
-    for number in itertools.count(1):
-        path = folder / (f"{name}.json" if number == 1 else f"{name}_{number}.json")
+    for path in numbered(folder / f"{name}.json"):
         if not path.exists():
             write_whole(path, text)
             break

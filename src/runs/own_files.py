@@ -11,7 +11,7 @@ from typing import List, Optional
 
 from ..checkpoints.record import read_record
 from ..errors import UserError, some_of
-from ..runtime.files import finish_renames, remove_unfinished
+from ..runtime.files import finish_renames, remove_unfinished, unused
 from .records import COLUMNS, read_records
 
 _LOGGER = logging.getLogger(__name__)
@@ -88,10 +88,9 @@ def put_aside_metrics(folder: Path) -> None:
     path = folder / "metrics.csv"
     if not os.path.lexists(path) or _is_metrics(path):
         return
-    taken = set(os.listdir(folder))
-    name = next(n for n in (f"metrics_{i}.csv" for i in range(1, 10**6)) if n not in taken)
-    os.rename(path, folder / name)
-    _LOGGER.warning("%s: not as a run wrote it; now %s, and a new one begins", path, name)
+    aside = unused(path)
+    os.rename(path, aside)
+    _LOGGER.warning("%s: not as a run wrote it; now %s, and a new one begins", path, aside.name)
 
 
 def _is_metrics(path: Path) -> bool:

@@ -225,7 +225,12 @@ def _try_to_write(key: str, given: Path, folder: Path) -> None:
         ) from error
 
 
+def numbered(path: Path) -> Iterator[Path]:
+    """`path`, then NAME_2, NAME_3, ... beside it."""
+    names = (path.with_stem(f"{path.stem}_{number}") for number in itertools.count(2))
+    return itertools.chain([path], names)
+
+
 def unused(path: Path) -> Path:
-    """`path`, or where that is taken the first of NAME-2, NAME-3, ... that is not."""
-    names = (path.with_stem(f"{path.stem}-{number}") for number in itertools.count(2))
-    return next(name for name in itertools.chain([path], names) if not name.exists())
+    """The first of `numbered` that nothing has."""
+    return next(name for name in numbered(path) if not os.path.lexists(name))
