@@ -29,6 +29,10 @@ def evaluate_network(config: EvalRun) -> None:
     """Prints one line of scores over the validation set, and writes them beside the weights."""
     if bool(config.model.pretrained) == bool(config.evaluation.mindir):
         raise UserError("eval.py needs --pretrained FILE.ckpt or --mindir FILE.mindir, one of them")
+    if Path(config.model.pretrained or "").suffix == ".mindir":
+        raise UserError(
+            f"pretrained {config.model.pretrained!r}: a file of export.py; give it as --mindir"
+        )
     if config.evaluation.report:
         check_output_folder("report", Path(config.evaluation.report))
     given = _with_own_folder(config)

@@ -133,9 +133,10 @@ def preview(config: Config) -> None:
         from src.checkpoints.complete_config import complete_by_data
 
         config = complete_by_data(config)
+    sheet = contact_sheet(draw_rows(config))
     folder.mkdir(parents=True, exist_ok=True)
     path = unused(folder / "preview.png")
-    write_whole(path, contact_sheet(draw_rows(config)))
+    write_whole(path, sheet)
     print(path)
 
 

@@ -20,6 +20,7 @@ import predict as predict_program
 from src.args import EvalRun, parse_args, replace, to_yaml
 from src.checkpoints.checkpoint import save_checkpoint
 from src.checkpoints.complete_config import complete_by_checkpoint
+from src.errors import UserError
 from src.report.evaluation_file import evaluation_name, write_evaluation
 from src.trainer.build import build_network
 
@@ -95,6 +96,12 @@ def test_data_that_is_gone_is_said_with_who_named_it(
         "here; give --data_url"
     )
     assert eval_program.main([*words, "--data_url", str(root / "elsewhere")]) == 0
+
+
+def test_an_exported_file_as_pretrained_is_told_its_option() -> None:
+    given = parse_args(["--pretrained", "net.mindir"], EvalRun)
+    with pytest.raises(UserError, match=r"net\.mindir': a file of export\.py; give it as --mindir"):
+        eval_program.evaluate_network(given)
 
 
 def test_a_folder_of_another_kind_is_not_taken_for_the_trained_kind(tmp_path: Path) -> None:

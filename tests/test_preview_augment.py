@@ -122,9 +122,11 @@ def test_a_folder_that_cannot_be_made_is_said_in_one_line(preview, words, capsys
     assert [path.name for path in tmp_path.iterdir()] == ["file"]
 
 
-def test_errors_are_one_line(preview, words, capsys):
+def test_errors_are_one_line_and_leave_no_folder(preview, words, capsys, tmp_path):
     # A folder of two classes.
-    assert preview.main([*words, "--num_classes", "3"]) == 2
+    folder = tmp_path / "run"
+    assert preview.main([*words, "--num_classes", "3", "--train_url", str(folder)]) == 2
+    assert not folder.exists()
     error = capsys.readouterr().err
     assert error.startswith("error: num_classes 3: ")
     assert error.count("\n") == 1

@@ -6,7 +6,6 @@ import dataclasses
 import json
 import logging
 import math
-import os
 import tempfile
 import time
 from pathlib import Path
@@ -21,6 +20,7 @@ from ..data.dataset import ImageDataset, first_batch
 from ..errors import TrainingFailed, UserError
 from ..runs.folder import CheckpointFolder, run_folder
 from ..runtime.device import peak_memory_gib, trace_steps
+from ..runtime.files import check_output_folder
 from .loop import Trainer
 from .memory_estimate import check_step_fits
 from .run import Run, build_trainer
@@ -38,7 +38,7 @@ def dry_run(config: Config, run: Run, datasets: Datasets, *, steps: int = 2) -> 
     Raises:
         UserError, TrainingFailed: the first problem; a step that will not fit, before it is tried.
     """
-    check_writable(run_folder(config))
+    check_output_folder("train_url", run_folder(config))
     check_step_fits(config)
     with tempfile.TemporaryDirectory() as folder:
         trainer = _build_in(Path(folder), config, run, datasets)
@@ -59,19 +59,6 @@ def dry_run(config: Config, run: Run, datasets: Datasets, *, steps: int = 2) -> 
         saving,
         peak_memory_gib(config.run),
     )
-
-
-def check_writable(folder: Path) -> None:
-    """Refuses a folder that could not be made or written, without making it.
-
-    Raises:
-        UserError: as said.
-    """
-    existing, *_ = [path for path in (folder, *folder.absolute().parents) if path.exists()]
-    if not existing.is_dir() or not os.access(existing, os.W_OK | os.X_OK):
-        raise UserError(
-            f"train_url {str(folder)!r}: {existing} cannot be written; give another --train_url"
-        )
 
 
 def profile(config: Config, run: Run, datasets: Datasets) -> None:
