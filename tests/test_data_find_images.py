@@ -329,3 +329,18 @@ def test_one_folder_too_high_is_told(tmp_path):
     split_data(tmp_path / "flowers", "train", "val")
     with pytest.raises(UserError, match=rf"give --data_url {tmp_path / 'flowers'}$"):
         scan_image_folder(tmp_path, "train")
+
+
+@pytest.mark.parametrize("inside", [("train", "val"), ("ant", "bee")])
+def test_a_lone_folder_around_the_data_is_no_class(tmp_path, inside):
+    for name in inside:
+        write(tmp_path / "unpacked" / "photographs" / name / "x" / "0.png")
+    advice = rf"give --data_url {tmp_path / 'unpacked' / 'photographs'}$"
+    with pytest.raises(UserError, match=advice):
+        scan_image_folder(tmp_path, "train", val_share=0.2)
+
+
+def test_a_lone_class_may_have_its_images_in_a_folder(tmp_path):
+    for name in ("0.png", "1.png"):
+        write(tmp_path / "ant" / "2026" / name)
+    assert scan_image_folder(tmp_path, "train", val_share=0.5).class_names == ["ant"]

@@ -154,7 +154,8 @@ def _learnt_others(checkpoint: Checkpoint, class_names: Optional[Sequence[str]])
         return False
     _LOGGER.warning(
         "pretrained %s: its classes differ from the data's: %s; the classifier is freshly "
-        "initialised; give --allow_other_classes to keep the one that was learnt",
+        "initialised; to keep the one that was learnt give --allow_other_classes (to create_model "
+        "no class_names)",
         checkpoint.path,
         difference,
     )

@@ -20,7 +20,7 @@ from .classes import sort_classes
 from .decode import Decoder, read_image_file
 from .find_images import describe_skipped, images_in, list_folders, list_kinds, say_once
 from .folder_index import Listing, Tally, images_by_class, scan_classes, to_listing
-from .splits import find_splits, recognise
+from .splits import find_classes_below, find_splits, recognise
 
 _NAMED_CLASSES = 5
 
@@ -197,6 +197,12 @@ def _list_classes(root: Path, folder: Path) -> List[str]:
     if not names:
         remedy = recognise(root, folder) or "put the images of each class into one folder"
         raise UserError(f"{folder}: no class folders; {remedy}")
+    below = find_classes_below(root / names[0]) if folder == root and len(names) == 1 else None
+    if below:
+        raise UserError(
+            f"{root}: one class folder, {names[0]}, whose images are all in folders of its own; "
+            f"give --data_url {below}"
+        )
     return names
 
 

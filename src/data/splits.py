@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 from pathlib import Path
 from typing import Dict, List, Optional, Sequence
@@ -35,6 +36,7 @@ _PACKED = {
 }
 _CIFAR = {"cifar-10": "CIFAR10", "cifar-100": "CIFAR100"}
 _MOST_LOOKED_AT = 1000
+_MOST_WRAPPERS = 8
 
 
 def find_splits(root: Path) -> Dict[str, str]:
@@ -107,6 +109,19 @@ def recognise(root: Path, folder: Path) -> Optional[str]:
     for ending, kind in _PACKED.items() if not folders_in(str(folder)) else ():
         if any(name.endswith(ending) or f"{ending}-" in name for name in names):
             return f"it holds {kind}, which is not read; unpack the images, a folder per class"
+    return None
+
+
+def find_classes_below(folder: Path) -> Optional[Path]:
+    """Where below a lone class folder the classes or splits are, if it is a wrapper of them."""
+    with contextlib.suppress(OSError):  # whoever lists the images says so
+        for _ in range(_MOST_WRAPPERS):
+            names = folders_in(str(folder))
+            if not names or any(images_in(str(folder))):
+                break
+            if len(names) > 1:
+                return folder
+            folder = folder / names[0]
     return None
 
 
