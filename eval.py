@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import logging
 import math
+import os
 import sys
 from dataclasses import asdict
 from pathlib import Path
@@ -137,10 +138,11 @@ def _write_result(config: EvalRun, result: Any, *, is_local: bool) -> None:
         return
     content = {
         "arch": config.model.arch,
-        "checkpoint": source,
+        # Whole, so that the same evaluation from another working folder says the same.
+        "checkpoint": os.path.abspath(source),
         "weights": "ema" if config.train.ema else "raw",
         "set": config.data.set,
-        "data_url": config.data.data_url,
+        "data_url": os.path.abspath(config.data.data_url),
         **asdict(result),
     }
     name = evaluation_name(Path(source), weights=content["weights"], data_url=config.data.data_url)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import importlib.util
 import io
+import json
 import os
 import pickle
 import shutil
@@ -281,6 +282,20 @@ def test_packing_goes_on_where_it_stopped(folder, packed, tmp_path):
     other = pack(*words, "--short_side", 64)
     assert other.returncode == 2
     assert "other images or settings (short_side)" in other.stderr
+
+
+def test_another_folder_with_these_names_is_not_taken_for_packed(folder, tmp_path):
+    words = ("--output", tmp_path / "out")
+    assert pack("--data_url", folder, *words).returncode == 0
+    shutil.copytree(folder, tmp_path / "others")
+    other = pack("--data_url", tmp_path / "others", *words)
+    assert other.returncode == 2
+    assert "other images or settings (source)" in other.stderr
+    # Plans of before do not say.
+    path = tmp_path / "out" / "train" / "plan.json"
+    plan = json.loads(path.read_text())
+    path.write_text(json.dumps({key: value for key, value in plan.items() if key != "source"}))
+    assert "(source)" not in pack("--data_url", folder, *words).stderr
 
 
 def test_damaged_packs_are_noticed(folder, tmp_path):

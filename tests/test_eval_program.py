@@ -166,9 +166,10 @@ def test_scores_go_beside_the_weights_and_nowhere_else(root: Path) -> None:
 
 
 def test_another_evaluation_of_that_name_gets_a_number(root: Path) -> None:
-    words = ["--pretrained", str(root / "run" / "best.ckpt")]
-    for shares in (["0.25"], ["0.25"], ["0.5"]):
-        assert eval_program.main([*words, "--val_share", *shares]) == 0
+    # The second is the first, by another path.
+    for folder, share in ((root, "0.25"), (Path(".."), "0.25"), (root, "0.5")):
+        words = ["--pretrained", str(folder / "run" / "best.ckpt"), "--val_share", share]
+        assert eval_program.main([*words, "--data_url", str(folder / "data")]) == 0
     files = {p.name: json.loads(p.read_text())["images"] for p in (root / "run").glob("eval_*")}
     assert files == {"eval_best_data_val.json": 3, "eval_best_data_val_2.json": 6}
 

@@ -109,11 +109,16 @@ def _check_plan(source: ImageFolder, target: Path, settings: PackSettings) -> No
     digest = hashlib.sha256()
     for name in paths_of(source):
         digest.update(name.encode("utf-8", "surrogateescape") + b"\0")
-    # As JSON has it, to compare.
-    plan = json.loads(json.dumps({"names_sha256": digest.hexdigest(), **asdict(settings)}))
+    plan = {
+        "source": str(source.folder.resolve()),  # another folder may have files of these names
+        "names_sha256": digest.hexdigest(),
+        **asdict(settings),
+    }
+    plan = json.loads(json.dumps(plan))  # as JSON has it, to compare
     path = target / _PLAN
     if path.is_file():
         known = json.loads(path.read_text(encoding="utf-8"))
+        known.setdefault("source", plan["source"])  # plans of before do not say
         if known != plan:
             differing = ", ".join(sorted(key for key in plan if known.get(key) != plan[key]))
             raise UserError(
