@@ -237,7 +237,7 @@ def test_fine_tuning_takes_a_fresh_classifier_for_other_names(
     assert "freshly initialised" not in caplog.text
     assert not np.allclose(classifier(["cat", "dog", "eel"]), held)
     assert "its classes differ from the data's: 3 of its 3 are missing" in caplog.text
-    assert "the classifier is freshly initialised; give --allow_other_classes" in caplog.text
+    assert "initialised; to keep the one that was learnt give --allow_other_classes" in caplog.text
 
 
 def test_from_python_too(root: Path, caplog: pytest.LogCaptureFixture) -> None:
