@@ -7,6 +7,7 @@ the end of the error. Exit code 1 when one is not ok. Needs root (another user, 
 from __future__ import annotations
 
 import argparse
+import errno
 import os
 import shlex
 import subprocess
@@ -36,13 +37,11 @@ log_interval: 1
 epochs: 1
 """
 # A folder on which files can neither be brought to the disk nor have a second name.
-NO_FSYNC = """
-#include <errno.h>
-int fsync(int f) { errno = EINVAL; return -1; }
-int fdatasync(int f) { errno = EINVAL; return -1; }
-int link(const char *a, const char *b) { errno = EPERM; return -1; }
-int linkat(int a, const char *b, int c, const char *d, int e) { errno = EPERM; return -1; }
-"""
+NO_FSYNC: Dict[str, Optional[str]] = {
+    "LD_PRELOAD": "{place}/failing_calls.so",
+    "FAIL_UNDER": "{place}/",
+    "FAIL": f"fsync={errno.EINVAL} fsync_folder={errno.EINVAL} link={errno.EPERM}",
+}
 # Python may lie where only root reads, in /root; so this user reads all, and writes nothing.
 READS = "+dac_read_search"
 AS_USER = (
@@ -97,7 +96,7 @@ ENVIRONMENTS: Dict[str, Environment] = {
     "shm of 64 MB": Environment(
         mounts="mount -t tmpfs -o size=64m,noexec tmpfs /dev/shm", keys=PROCESSES
     ),
-    "no fsync, links": Environment(variables={"LD_PRELOAD": "{place}/no_fsync.so"}),
+    "no fsync, links": Environment(variables=NO_FSYNC),
     "noexec cache": Environment(
         mounts='mount -t tmpfs -o noexec,mode=777 tmpfs "$PLACE/cache"',
         variables={"XDG_CACHE_HOME": "{place}/cache"},
@@ -164,8 +163,8 @@ def prepare(place: Path) -> None:
     for folder in (place, place / "out", place / "cache"):
         folder.mkdir(exist_ok=True)
         folder.chmod(0o777)
-    (place / "no_fsync.c").write_text(NO_FSYNC)
-    command = ["cc", "-shared", "-fPIC", "-o", "no_fsync.so", "no_fsync.c"]
+    source = str(ROOT / "tests" / "failing_calls.c")
+    command = ["cc", "-shared", "-fPIC", "-o", "failing_calls.so", source, "-ldl"]
     subprocess.run(command, cwd=place, check=True)
 
 

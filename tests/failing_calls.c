@@ -44,12 +44,15 @@ static int exists(const char *path) {
     return lstat(path, &state) == 0;
 }
 
-int fsync(int fd) {
+static int flush_fails(int fd) {
     struct stat state;
     char path[PATH_MAX];
     const char *call = fstat(fd, &state) == 0 && S_ISDIR(state.st_mode) ? "fsync_folder" : "fsync";
-    return fails(call, path_of(fd, path)) ? -1 : NEXT(fsync)(fd);
+    return fails(call, path_of(fd, path));
 }
+
+int fsync(int fd) { return flush_fails(fd) ? -1 : NEXT(fsync)(fd); }
+int fdatasync(int fd) { return flush_fails(fd) ? -1 : NEXT(fdatasync)(fd); }
 
 int link(const char *from, const char *to) { return fails("link", to) ? -1 : NEXT(link)(from, to); }
 int linkat(int a, const char *from, int b, const char *to, int flags) {

@@ -7,6 +7,7 @@ what MindSpore and Python do themselves is met as well.
 from __future__ import annotations
 
 import errno
+import hashlib
 import json
 import logging
 import os
@@ -17,6 +18,7 @@ from pathlib import Path
 from typing import Any, Dict
 
 import pytest
+from PIL import Image
 
 from src.runs.lock import LOCK, held
 from src.runtime.entry import CommandParser, run_command
@@ -127,6 +129,37 @@ def test_what_fails_ends_the_run_with_the_last_checkpoint_whole(
     assert said.endswith("then continue with --resume auto")
     assert outcomes[row]["left"] == {"epoch_001.ckpt": 1, "last.ckpt": 1}
     assert outcomes[row]["hidden"] == []
+
+
+@pytest.mark.parametrize("temporary", ["elsewhere", "mount"])
+def test_packing_where_nothing_can_be_flushed(
+    temporary: str, failing_calls: Path, tmp_path: Path
+) -> None:
+    """SQLite, which writes MindRecord's index, ends there with `disk I/O error`."""
+    for name in ("data/train/cat", "data/val/cat", "elsewhere", "mount"):
+        (tmp_path / name).mkdir(parents=True)
+    for split in ("train", "val"):
+        Image.new("RGB", (9, 9), "red").save(tmp_path / "data" / split / "cat" / "1.png")
+    environment = {
+        **os.environ,
+        "LD_PRELOAD": str(failing_calls),
+        "FAIL_UNDER": str(tmp_path / "mount"),
+        "FAIL": f"fsync={errno.EINVAL} fsync_folder={errno.EINVAL} rename_over={errno.EEXIST}",
+        "TMPDIR": str(tmp_path / temporary),
+    }
+    out = tmp_path / "mount" / "packed"
+    command = [sys.executable, str(ROOT / "scripts" / "pack_dataset.py")]
+    command += ["--data_url", str(tmp_path / "data"), "--output", str(out)]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True)
+    if temporary == "mount":
+        assert done.returncode == 2
+        assert "set TMPDIR to a folder of a disk" in done.stderr
+        return
+    assert done.returncode == 0, done.stderr
+    shard = next(out.rglob("*.mindrecord"))
+    manifest = json.loads((shard.parent / "manifest.json").read_text())
+    assert manifest["shards"][0]["sha256"] == hashlib.sha256(shard.read_bytes()).hexdigest()
+    assert not [*out.rglob("unfinished"), *(tmp_path / "elsewhere").glob("pack_*")]
 
 
 def test_times_of_two_seconds_are_enough(tmp_path: Path) -> None:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import itertools
 import json
-import os
 import shutil
 import sqlite3
+import tempfile
 import zlib
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
@@ -21,7 +22,7 @@ from PIL import Image
 from tqdm import tqdm
 
 from ..errors import UserError
-from ..runtime.files import file_sha256, give_mode_of_new_file, write_json
+from ..runtime.files import can_flush, file_sha256, give_mode_of_new_file, write_json
 from .augment.resampling import resize_box
 from .decode import WHITE, BadImageError, Colour, Decoder
 from .image_folder import ImageFolder, paths_of
@@ -146,6 +147,29 @@ def _finished_entry(shard: Path) -> Optional[Dict[str, Any]]:
     return entry if is_whole and index_file(shard).is_file() else None
 
 
+@contextlib.contextmanager
+def _staging(target: Path) -> Iterator[Path]:
+    """An empty folder for the files of a shard: in `target`, or among temporary files.
+
+    MindRecord's index is an SQLite database, which ends where it cannot flush.
+    """
+    folder = target / _STAGING
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir()
+    if can_flush(folder):
+        yield folder
+    else:
+        with tempfile.TemporaryDirectory(prefix="pack_") as elsewhere:
+            if not can_flush(Path(elsewhere)):
+                raise UserError(
+                    f"{target}: files there cannot be flushed to the disk, as MindRecord's index "
+                    f"has to be, nor in {tempfile.gettempdir()}; set TMPDIR to a folder of a disk "
+                    "that can"
+                )
+            yield Path(elsewhere)
+    shutil.rmtree(folder)
+
+
 class _ShardWriter:
     """Writes one shard in a folder of its own, checks it, and moves it into place."""
 
@@ -162,10 +186,25 @@ class _ShardWriter:
         self._skipped: List[str] = []
 
     def write(self, indices: Sequence[int], progress: tqdm) -> Dict[str, Any]:
-        staging = self._shard.parent / _STAGING
-        shutil.rmtree(staging, ignore_errors=True)
-        staging.mkdir()
-        draft = staging / self._shard.name
+        with _staging(self._shard.parent) as staging:
+            draft = staging / self._shard.name
+            self._write(draft, indices, progress)
+            entry = {
+                "file": draft.name,
+                "images": len(self._labels),
+                "bytes": draft.stat().st_size,
+                "sha256": file_sha256(draft),
+                "skipped": self._skipped,
+            }
+            for finished in (draft, draft.with_suffix(".mindrecord.db"), index_file(draft)):
+                # MindRecord makes files that nobody but their owner can read.
+                give_mode_of_new_file(finished)
+                # A copy where that is another disk; whole once the entry says so.
+                shutil.move(finished, self._shard.parent / finished.name, shutil.copyfile)
+            write_json(_entry_file(self._shard), entry)
+        return entry
+
+    def _write(self, draft: Path, indices: Sequence[int], progress: tqdm) -> None:
         writer = FileWriter(str(draft), shard_num=1)
         writer.add_schema(_SCHEMA, "images with labels")
         writer.add_index(["index"])
@@ -183,20 +222,6 @@ class _ShardWriter:
             checksums=np.array(self._checksums, np.uint32),
             labels=np.array(self._labels, np.int32),
         )
-        entry = {
-            "file": draft.name,
-            "images": len(self._labels),
-            "bytes": draft.stat().st_size,
-            "sha256": file_sha256(draft),
-            "skipped": self._skipped,
-        }
-        for finished in (draft, draft.with_suffix(".mindrecord.db"), index_file(draft)):
-            # MindRecord makes files that nobody but their owner can read.
-            give_mode_of_new_file(finished)
-            os.replace(finished, self._shard.parent / finished.name)
-        write_json(_entry_file(self._shard), entry)
-        shutil.rmtree(staging)
-        return entry
 
     def _rows(self, indices: Sequence[int], progress: tqdm) -> Iterator[List[Dict[str, Any]]]:
         with ThreadPoolExecutor(self._num_workers) as pool:

@@ -163,6 +163,22 @@ def _flush(path: Path) -> None:
             raise
 
 
+def can_flush(folder: Path) -> bool:
+    """Whether files in `folder` can be brought to the disk, which some mounts do not do.
+
+    Raises:
+        OSError: no file can be made there, or the disk has failed.
+    """
+    with tempfile.TemporaryFile(dir=folder) as file:
+        try:
+            os.fsync(file.fileno())
+        except OSError as error:
+            if error.errno not in _UNKNOWN | _REFUSED:
+                raise
+            return False
+    return True
+
+
 def what_helps(error: BaseException) -> str:
     """The remedy for a file that could not be written."""
     number = getattr(error, "errno", None)
