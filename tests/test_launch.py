@@ -356,6 +356,26 @@ def test_a_signal_lets_every_rank_save(number: signal.Signals, stub: Path, tmp_p
     assert living(tmp_path) == []
 
 
+@pytest.mark.parametrize(("said", "code"), [("signal 15: saved", 143), ("signal 15: saving", 139)])
+def test_a_crash_after_the_save_costs_no_exit_code(said: str, code: int, tmp_path: Path) -> None:
+    """As MindSpore's cluster ends now and then: docs/results.md#signals."""
+    program = tmp_path / "stub.py"
+    program.write_text(
+        "import os, pathlib, signal, time\n"
+        "def crash(*_):\n"
+        f"    print({said!r}, flush=True)\n"
+        "    os.kill(os.getpid(), signal.SIGSEGV)\n"
+        "signal.signal(signal.SIGTERM, crash)\n"
+        "pathlib.Path('ready_' + os.environ['RANK_ID']).touch()\n"
+        "time.sleep(60)\n"
+    )
+    process = start_hanging(tmp_path, program)
+    process.send_signal(signal.SIGTERM)
+    errors = process.communicate(timeout=30)[1]
+    assert process.returncode == code
+    assert ("one with exit code 139 after it was saved" in errors) == (code == 143)
+
+
 def test_a_second_signal_kills(stub: Path, tmp_path: Path) -> None:
     process = start_hanging(tmp_path, stub, "deaf")
     process.send_signal(signal.SIGTERM)
