@@ -142,8 +142,9 @@ def _read(arguments: argparse.Namespace) -> Tuple[Any, Dict[str, Any], Any]:
     arrays, naming = to_network_names(
         arrays, network, arch=arch, source=path, ema=ema, prefix=arguments.prefix
     )
-    found = find_sizes(arrays, network, img_size=resolve(arch, **sizes)[1]["img_size"])
-    free = {key: value for key, value in found.items() if sizes.get(key) is None}
+    side = resolve(arch, **sizes)[1]["img_size"]
+    own = [key for key, value in sizes.items() if value is not None]
+    free = find_sizes(arrays, network, img_size=side, given=own)
     if free:
         arguments.image_size = free.get("img_size", arguments.image_size)
         network = create_model(arch, **{**sizes, **free})

@@ -156,6 +156,6 @@ def test_distillation_needs_a_teacher() -> None:
     assert OptimConfig(distillation_type="hard", **teacher).distillation_alpha == 0.5
     for missing in teacher:
         with pytest.raises(UserError, match=f"distillation_type: soft .* or give {missing}"):
-            OptimConfig(distillation_type="soft", **{**teacher, missing: None})
+            OptimConfig(distillation_type="soft", **{**teacher, missing: None}).check_training()
     with pytest.raises(UserError, match=r"distillation_type: sof .* did you mean 'soft'"):
         OptimConfig(distillation_type="sof", **teacher)

@@ -170,6 +170,7 @@ def test_times_of_two_seconds_are_enough(tmp_path: Path) -> None:
     os.utime(path, (0, 1_700_000_000.0))
     assert remote.is_at(path)
     assert not remote._replace(modified=1_700_000_002.25).is_at(path)
+    assert not remote._replace(modified=1_700_000_001.0).is_at(path)
     os.utime(path, (0, 1_700_000_001.25))
     assert not remote.is_at(path)
     with held(tmp_path) as lock:

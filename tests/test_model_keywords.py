@@ -78,7 +78,6 @@ IMPOSSIBLE = [
     ("convmixer_768_32", {"kernel_size": 4}, "odd"),
     ("convmixer_768_32", {"patch_size": 5}, "image_size 32: expected a multiple of 5"),
     ("convmixer_768_32", {"patch_size": 64}, "image_size 32: expected a multiple of 64"),
-    ("convnext_tiny", {"dims": [4, 4, 8, 16]}, "dims [4, 4, 8, 16]: a stage that follows"),
     ("cct_2_3x2_32", {"num_heads": 3}, "num_heads 3"),
     ("cct_2_3x2_32", {"n_conv_layers": 0, "kernel_size": 5}, "image_size 32: expected a multiple"),
     ("cct_2_3x2_32", {"mlp_ratio": 0.1}, "mlp_ratio 0.1: of 8 channels that is no hidden one"),

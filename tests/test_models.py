@@ -20,6 +20,7 @@ from model_parity import (
     HAS_TIMM,
     SLOW_CASES,
     STORED_LOGITS,
+    convnext,
     load_rule_weights,
     logits,
     reference_logits,
@@ -181,6 +182,13 @@ def test_logits_equal_timms(name: str) -> None:
     expected = expected_logits(name)
     assert relative_error(logits(CASES[name]), expected) <= 1e-4
     assert relative_error(np.load(STORED_LOGITS)[name], expected) <= 1e-5
+
+
+@needs_timm
+def test_stages_of_convnext_as_wide_as_the_one_before_halve_the_map() -> None:
+    widths = {"depths": (1, 1, 1, 1), "dims": (8, 8, 16, 16)}
+    case = convnext("convnext_tiny", "convnext_tiny", 64, **widths)
+    assert relative_error(logits(case), reference_logits(case)) <= 1e-5
 
 
 @needs_timm

@@ -519,11 +519,11 @@ def test_what_is_there_is_not_sent_again(server: Server, proxy: Proxy, tmp_path:
 def test_of_two_runs_at_a_url_the_second_to_save_sends_nothing(
     server: Server, tmp_path: Path
 ) -> None:
-    server.put("both", {})
+    server.put("rivals", {})
     mirrors = {}
     for host in "ab":
         write(tmp_path / host, {"last.ckpt": host.encode(), "metrics.csv": host.encode()})
-        mirrors[host] = RunMirror(tmp_path / host, "s3://both/run", endpoint=server.url)
+        mirrors[host] = RunMirror(tmp_path / host, "s3://rivals/run", endpoint=server.url)
         mirrors[host].watch()
     for host in "ab":
         mirrors[host].send()
@@ -536,4 +536,4 @@ def test_of_two_runs_at_a_url_the_second_to_save_sends_nothing(
     mirrors["a"].send()
     mirrors["b"].send()
     assert mirrors["a"].failed == {}
-    assert server.get("both", "run/") == {"run/last.ckpt": b"a2", "run/metrics.csv": b"a"}
+    assert server.get("rivals", "run/") == {"run/last.ckpt": b"a2", "run/metrics.csv": b"a"}

@@ -8,7 +8,7 @@ from __future__ import annotations
 import dataclasses
 import logging
 from pathlib import Path
-from typing import Any, Callable, Dict, Optional, Sequence, Tuple, Union
+from typing import Any, Callable, Collection, Dict, Optional, Sequence, Tuple, Union
 
 import numpy as np
 from mindspore import Parameter, Tensor
@@ -66,8 +66,7 @@ def build_from_file(
     keywords = {**_keywords_in(checkpoint, arch), **own}
     network = build(**keywords)
     side = resolve(arch, **keywords)[1]["img_size"]
-    found = find_sizes(_weights_of(checkpoint), network, img_size=side)
-    free = {key: value for key, value in found.items() if key not in keywords}
+    free = find_sizes(_weights_of(checkpoint), network, img_size=side, given=keywords)
     network = build(**keywords, **free) if free else network
     target, level = f"arch {arch}", logging.WARNING
     start_from_weights(network, checkpoint, target=target, class_names=class_names, level=level)
@@ -122,12 +121,15 @@ def start_from_weights(
     _LOGGER.info("started from the weights of %s", checkpoint.describe())
 
 
-def find_sizes(arrays: Arrays, network: Classifier, *, img_size: int) -> Dict[str, int]:
+def find_sizes(
+    arrays: Arrays, network: Classifier, *, img_size: int, given: Collection[str] = ()
+) -> Dict[str, int]:
     """Sizes of the weights that differ from those of `network`: `num_classes`, `img_size`.
 
     Args:
         arrays: by the names of `network`. Sizes that cannot be read off them are left out.
         img_size: of `network`.
+        given: sizes that are not looked for.
     """
     found: Dict[str, int] = {}
     weight = arrays.get(f"{network.classifier_layers[0]}.weight")
@@ -139,9 +141,10 @@ def find_sizes(arrays: Arrays, network: Classifier, *, img_size: int) -> Dict[st
         new, old = _grid(held, network), _grid(due, network)
         if new and old and new != old:
             found["img_size"] = img_size * new[0] // old[0]
-    for key, value in found.items():
+    free = {key: value for key, value in found.items() if key not in given}
+    for key, value in free.items():
         _LOGGER.info("%s %d: as in the weights", key, value)
-    return found
+    return free
 
 
 def _learnt_others(checkpoint: Checkpoint, class_names: Optional[Sequence[str]]) -> bool:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 from types import SimpleNamespace
-from typing import Any, Dict, Sequence
+from typing import Any, Dict, Optional, Sequence
 
 import numpy as np
 from mindspore import Parameter, Tensor, nn
@@ -60,14 +60,17 @@ class Stage(nn.Cell):
     """Blocks of one resolution, after halving it unless this is the first stage.
 
     Shapes: (B, 2H, 2W, C') -> (B, H, W, C), for the first stage (B, H, W, C) -> the same.
+
+    Args:
+        in_dim: C'; None: the first stage.
     """
 
     def __init__(
-        self, in_dim: int, dim: int, *, drop_path_rates: Sequence[float], **block: Any
+        self, in_dim: Optional[int], dim: int, *, drop_path_rates: Sequence[float], **block: Any
     ) -> None:
         super().__init__()
         self.downsample = nn.Identity()
-        if in_dim != dim:
+        if in_dim is not None:
             self.downsample = nn.SequentialCell(
                 LayerNorm(in_dim, epsilon=1e-6),
                 PatchConv(in_dim, dim, 2, in_layout=NHWC, out_layout=NHWC, **_conv_init()),
@@ -97,7 +100,7 @@ class ConvNeXt(Classifier):
 
     Args:
         depths: blocks of each stage.
-        dims: channels of each stage, all different.
+        dims: channels of each stage.
         drop_path_rate: stochastic depth of the last block, growing linearly from 0 over all stages.
         layer_scale_init_value: initial layer scale of every channel.
         head_init_scale: factor of the classifier's initial weights; the authors fine-tune with
@@ -105,7 +108,7 @@ class ConvNeXt(Classifier):
         img_size: for the check only; every multiple of 32 gives the same parameters.
 
     Raises:
-        ValueError: `img_size` is not a multiple of 32, or two stages in a row have equal `dims`.
+        ValueError: `img_size` is not a multiple of 32.
     """
 
     classifier_layers = ("head.fc",)
@@ -125,11 +128,6 @@ class ConvNeXt(Classifier):
     ) -> None:
         super().__init__()
         check_img_size(img_size, _TOTAL_STRIDE)
-        if any(before == dim for before, dim in zip(dims, dims[1:])):
-            raise ValueError(
-                f"dims {list(dims)}: a stage that follows one of as many channels would not halve "
-                "the map; give other dims"
-            )
         self.num_features, self.depths = dims[-1], tuple(depths)
         self.stem = nn.SequentialCell(
             PatchConv(in_chans, dims[0], 4, in_layout=NCHW, out_layout=NHWC, **_conv_init()),
@@ -145,7 +143,7 @@ class ConvNeXt(Classifier):
                     layer_scale_init_value=layer_scale_init_value,
                     nonlinearity=nonlinearity,
                 )
-                for in_dim, dim, stage_rates in zip([dims[0], *dims], dims, rates)
+                for in_dim, dim, stage_rates in zip([None, *dims], dims, rates)
             ]
         )
         self.to_map = Relayout(NHWC, NCHW)
@@ -167,8 +165,8 @@ class ConvNeXt(Classifier):
         """See `Classifier.count_macs`."""
         side = model.img_size // 4
         total = side**2 * 16 * model.in_chans * model.dims[0]
-        for in_dim, dim, depth in zip([model.dims[0], *model.dims], model.dims, model.depths):
-            if in_dim != dim:
+        for in_dim, dim, depth in zip([None, *model.dims], model.dims, model.depths):
+            if in_dim is not None:
                 side //= 2
                 total += side**2 * 4 * in_dim * dim
             total += side**2 * depth * (49 * dim + mlp_macs(dim, 4))
@@ -256,7 +254,7 @@ FAMILY = Family(
     ),
     keywords={
         "depths": Keyword("blocks of each stage", high=MAX_BLOCKS, length=4),
-        "dims": Keyword("channels of each stage, other than of the one before", length=4),
+        "dims": Keyword("channels of each stage", length=4),
         "layer_scale_init_value": Keyword("initial layer scale of every channel", float, 0, 1e3),
         "head_init_scale": Keyword("factor of the classifier's initial weights", float, 1e-6, 1e3),
     },

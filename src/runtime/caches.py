@@ -30,7 +30,8 @@ _NAME = "mindspore-vision-classifiers"
 def cache_folders(kind: str, environment: Optional[Mapping[str, str]] = None) -> Iterator[Path]:
     """Folders for a cache of this kind that can be written, best first; made when asked for."""
     given = os.environ if environment is None else environment
-    for root in (_users_folder(given), _temporary_folder()):
+    for find in (lambda: _users_folder(given), _temporary_folder):
+        root = find()  # one after the other: it makes the temporary folder
         if root is not None and _is_writable(root / _NAME / kind):
             yield root / _NAME / kind
 

@@ -48,10 +48,11 @@ class RemoteFile(NamedTuple):
         state = path.stat()
         if self.modified is None or state.st_size != self.size:
             return state.st_size == self.size
-        # Some file systems keep whole or even seconds only, and round down.
+        # Some file systems keep whole or even seconds only, and round down. A storage's own whole
+        # seconds are compared as they are: the next one may be another file.
         seconds = state.st_mtime
         tick = 2.0 if seconds % 2 == 0 else 1.0 if seconds % 1 == 0 else 1e-3
-        return -1e-3 < self.modified - seconds < tick
+        return -1e-3 < self.modified - seconds < (tick if self.modified % 1 else 1e-3)
 
 
 # Path below the root -> file; of a URL that is a file, that one under the name ''.
