@@ -25,6 +25,8 @@ from src.runtime.entry import run_entry_point
 from src.runtime.files import check_output_folder
 from src.storage.staging import localize_output, stage_inputs, uploads
 
+_LOGGER = logging.getLogger(__name__)
+
 
 def evaluate_network(config: EvalRun) -> None:
     """Prints one line of scores over the validation set, and writes them beside the weights."""
@@ -105,7 +107,7 @@ def _check_data(config: EvalRun) -> None:
         raise UserError(
             f"data_url {url!r}: {origin} was trained on it, but it is not here; give --data_url"
         )
-    logging.getLogger(__name__).info("data of the weights: %s %s", config.data.set, url)
+    _LOGGER.info("data of the weights: %s %s", config.data.set, url)
 
 
 def _source(config: EvalRun) -> str:
@@ -118,11 +120,9 @@ def _write_result(config: EvalRun, result: Any, *, is_local: bool) -> None:
     Args:
         is_local: the weights were not brought here from a URL.
     """
-    from src.report.evaluation_file import evaluation_name, write_evaluation
-
     source = _source(config)
     if not math.isfinite(result.loss):
-        logging.getLogger(__name__).warning(
+        _LOGGER.warning(
             "loss %s: some logits are not finite numbers and count as wrong; --amp_level O0 may "
             "cure it",
             result.loss,
@@ -131,11 +131,16 @@ def _write_result(config: EvalRun, result: Any, *, is_local: bool) -> None:
         f"top-1 {result.top1:.3f} %  top-5 {result.top5:.3f} %  loss {result.loss:.4f}  "
         f"images {result.images}  {config.model.arch}  {source}"
     )
-    logger = logging.getLogger(__name__)
-    given = config.train.train_url
-    if given is None and not is_local:
-        logger.info("the weights are at a URL: give --train_url for a file of the scores")
-        return
+    if config.train.train_url is None and not is_local:
+        _LOGGER.info("the weights are at a URL: give --train_url for a file of the scores")
+    else:
+        _write_file(config, result)
+
+
+def _write_file(config: EvalRun, result: Any) -> None:
+    from src.report.evaluation_file import evaluation_name, write_evaluation
+
+    source, given = _source(config), config.train.train_url
     content = {
         "arch": config.model.arch,
         # Whole, so that the same evaluation from another working folder says the same.
@@ -151,9 +156,9 @@ def _write_result(config: EvalRun, result: Any, *, is_local: bool) -> None:
     except OSError as error:
         if given is not None:
             raise UserError(f"train_url {given!r}: cannot be written ({error})") from error
-        logger.warning("no file of the scores (%s); --train_url gives it a folder", error)
+        _LOGGER.warning("no file of the scores (%s); --train_url gives it a folder", error)
         return
-    logger.info("wrote %s", path)
+    _LOGGER.info("wrote %s", path)
 
 
 def _write_report(config: EvalRun, checkpoint: Any, eval_net: Any, dataset: Any) -> Any:
@@ -190,7 +195,7 @@ def _write_report(config: EvalRun, checkpoint: Any, eval_net: Any, dataset: Any)
     }
     real = config.evaluation.real_labels
     page = write_report(folder, passes, facts=facts, real_labels=Path(real) if real else None)
-    logging.getLogger(__name__).info("wrote %s", page)
+    _LOGGER.info("wrote %s", page)
     return passes[0][0].result
 
 

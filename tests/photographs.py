@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import importlib.util
+import io
 from pathlib import Path
-from typing import List
+from typing import Any, List
 
 import pytest
 from PIL import Image
@@ -29,3 +30,10 @@ def load_photographs() -> List[Image.Image]:
 def sized_photographs() -> List[Image.Image]:
     """The photographs at the five SIZES."""
     return [image.resize(size) for image, size in zip(load_photographs(), SIZES)]
+
+
+def encoded(image: Image.Image, kind: str, **options: Any) -> bytes:
+    """A file of the image in a format of Pillow's."""
+    buffer = io.BytesIO()
+    image.save(buffer, kind, **options)
+    return buffer.getvalue()

@@ -26,6 +26,10 @@ import numpy as np
 from PIL import Image
 
 ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT))  # so that it runs alone
+
+from src.launch.supervisor import descendants  # noqa: E402
+
 WORKERS = ("threads", "processes")
 STARTS = ("one process", "script", "launcher", "msrun")
 TARGETS = ("group", "leader", "both")
@@ -101,18 +105,8 @@ def command(combination: Combination, job: Path, run: Path) -> List[str]:
 
 
 def members(pid: int) -> List[int]:
-    """A process and all that it has started, first ones first."""
-    children: Dict[int, List[int]] = {}
-    for entry in Path("/proc").glob("[0-9]*/stat"):
-        try:
-            fields = entry.read_text().rpartition(")")[2].split()
-        except OSError:
-            continue
-        children.setdefault(int(fields[1]), []).append(int(entry.parent.name))
-    found = [pid]
-    for each in found:
-        found += children.get(each, [])
-    return found
+    """A process and all that it has started, parents first."""
+    return [pid, *descendants(pid)]
 
 
 def send(combination: Combination, pid: int, dice: random.Random) -> None:

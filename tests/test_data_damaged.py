@@ -9,7 +9,7 @@ import zlib
 
 import numpy as np
 import pytest
-from photographs import load_photographs
+from photographs import encoded, load_photographs
 from PIL import Image
 
 from src.args import Config, DataConfig, ModelConfig, OptimConfig, TrainConfig
@@ -20,12 +20,6 @@ from src.data.imagenet import create_dataset
 from src.errors import UserError
 
 NUM_TRAIN = 240
-
-
-def encoded(image, kind, **options):
-    buffer = io.BytesIO()
-    image.save(buffer, kind, **options)
-    return buffer.getvalue()
 
 
 @pytest.fixture(scope="module")

@@ -8,7 +8,7 @@ import zlib
 
 import numpy as np
 import pytest
-from photographs import load_photographs
+from photographs import encoded, load_photographs
 from PIL import Image, ImageCms, ImageOps, PngImagePlugin
 
 from src.args import Config, DataConfig, from_saved_text, parse_args, to_yaml
@@ -18,12 +18,6 @@ from src.data.sources import create_decoder
 from src.errors import UserError
 
 RED = (255, 0, 0)
-
-
-def encoded(image, kind, **options):
-    buffer = io.BytesIO()
-    image.save(buffer, kind, **options)
-    return buffer.getvalue()
 
 
 @pytest.fixture(scope="module")
