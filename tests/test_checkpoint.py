@@ -5,9 +5,10 @@ from __future__ import annotations
 import errno
 import os
 from pathlib import Path
-from typing import List
+from typing import BinaryIO, List
 from unittest import mock
 
+import mindspore
 import numpy as np
 import pytest
 from mindspore import Parameter, Tensor
@@ -51,11 +52,11 @@ def test_a_failed_save_leaves_the_old_file_and_no_rest(
     path = tmp_path / "last.ckpt"
     save_checkpoint(path, parameters(1.0), {"step": 1})
 
-    def half_then_full_disk(tensors: list, name: str) -> None:
-        Path(name).write_bytes(b"half")
+    def half_then_full_disk(file: BinaryIO, *_: object) -> None:
+        file.write(b"half")
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(checkpoint.ms, "save_checkpoint", half_then_full_disk)
+    monkeypatch.setattr(checkpoint, "write_tensors", half_then_full_disk)
     with pytest.raises(OSError, match="No space"):
         save_checkpoint(path, parameters(2.0), {"step": 2})
     monkeypatch.undo()
@@ -102,7 +103,7 @@ def test_each_reason_has_its_own_words(tmp_path: Path, monkeypatch: pytest.Monke
         "notes.txt": (b"text", "no MindSpore checkpoint; give the path of a .ckpt file"),
         "torch.pth": (b"PK", "no MindSpore checkpoint; scripts/convert_weights.py makes one of it"),
         "empty.ckpt": (b"", "an empty file; copy it again or give another one"),
-        "half.ckpt": (data[:40], "not a whole MindSpore checkpoint; copy it again or give another"),
+        "half.ckpt": (data[:40], r"damaged \(its end is missing\); copy it again or give another"),
     }
     for name, (content, words) in cases.items():
         (tmp_path / name).write_bytes(content)
@@ -117,7 +118,7 @@ def test_each_reason_has_its_own_words(tmp_path: Path, monkeypatch: pytest.Monke
         (errno.EIO, r"cannot be read \(Input/output error\); try again, or give another one"),
     ):
         failing = mock.Mock(side_effect=OSError(number, os.strerror(number)))
-        monkeypatch.setattr(Path, "open", failing)
+        monkeypatch.setattr(checkpoint, "open_regular", failing)
         with pytest.raises(UserError, match=words):
             read_checkpoint(path)
 
@@ -132,10 +133,10 @@ def test_the_record_is_read_past_the_tensors(tmp_path: Path) -> None:
     for size in (0, 1, 20, len(data) - 1):
         path.write_bytes(data[:size])
         assert read_record(path) is None
-    checkpoint.ms.save_checkpoint([{"name": "w", "data": large}], str(path))
+    mindspore.save_checkpoint([{"name": "w", "data": large}], str(path))
     assert read_record(path) == {}
     path.write_bytes(b"no checkpoint")
-    with pytest.raises(ValueError, match="no checkpoint"):
+    with pytest.raises(ValueError, match="byte 0 is not as in a MindSpore checkpoint"):
         read_record(path)
 
 

@@ -1,27 +1,33 @@
 """Checkpoints: one file holds network, optimizer, counters, the resolved config and the versions.
 
-The format is MindSpore's own. Parameters of the network keep their names; everything else is named
-`train.*`, so `mindspore.load_checkpoint` reads the network from any of our files.
+The format is MindSpore's own (`tensor_file.py`). Parameters of the network keep their names;
+everything else is named `train.*`, so `mindspore.load_checkpoint` reads the network from any of our
+files.
 """
 
 from __future__ import annotations
 
 import contextlib
 import json
+import logging
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Dict, Iterable, Iterator, List, Mapping, Tuple
 
-import mindspore as ms
 import numpy as np
 from mindspore import Parameter, Tensor
 
 from ..data.classes import TrainedClasses
 from ..errors import UserError, some_of
 from ..runtime.files import replacing
+from ..runtime.json_files import parse_json
+from ..runtime.regular_files import WEIGHTS_BYTES, open_regular
 from .finite import check_finite
-from .record import META, read_record
+from .record import read_record
+from .tensor_file import META, DamagedCheckpoint, TensorReader, write_tensors
 from .weight_files import FOREIGN, is_torch_file
+
+_LOGGER = logging.getLogger(__name__)
 
 STATE_PREFIX = "train."
 
@@ -31,7 +37,7 @@ class Checkpoint:
     """What a file holds: tensors by name, and for our own files the record saved with them."""
 
     path: Path
-    tensors: Dict[str, Parameter]
+    tensors: Dict[str, Tensor]
     meta: Dict[str, Any]
 
     def describe(self) -> str:
@@ -76,20 +82,11 @@ def save_checkpoint(path: Path, parameters: Iterable[Parameter], meta: Dict[str,
         meta: JSON values, returned as they are by `read_checkpoint`.
 
     Raises:
-        OSError, RuntimeError, ValueError: the folder cannot be written or the disk is full, in
-            the framework's words; an older file at `path` is whole.
+        OSError: the folder cannot be written or the disk is full; an older file at `path` is whole.
     """
-    text = json.dumps(meta).encode()
-    record = {"name": META, "data": Tensor(np.frombuffer(text, np.uint8))}
-    tensors = [{"name": parameter.name, "data": parameter} for parameter in parameters]
-    with replacing(path, to_disk=True) as draft:
-        draft.unlink()  # MindSpore would change its mode, which not every file system lets it
-        try:
-            ms.save_checkpoint([*tensors, record], str(draft))
-        except PermissionError as error:
-            # The last thing it does is to make the finished file readable by its owner alone.
-            if error.filename != str(draft) or not draft.exists():
-                raise
+    arrays = ((parameter.name, parameter.asnumpy()) for parameter in parameters)
+    with replacing(path, to_disk=True) as draft, draft.open("wb") as file:
+        write_tensors(file, json.dumps(meta).encode(), arrays)
 
 
 def read_checkpoint(path: Path, *, must_be_finite: bool = True) -> Checkpoint:
@@ -101,40 +98,45 @@ def read_checkpoint(path: Path, *, must_be_finite: bool = True) -> Checkpoint:
     Raises:
         UserError: a file that is missing, unreadable, damaged or something else, or such weights.
     """
-    _check_file(path)
+    with _failures_explained(path):
+        _check_file(path)
+        with open_regular(path, WEIGHTS_BYTES) as file:
+            reader = TensorReader(file, path)
+            arrays = dict(reader.tensors())
+    record = arrays.pop(META, None)
     try:
-        tensors = ms.load_checkpoint(str(path))
-    except Exception as error:  # the framework raises whatever its parser met
-        raise UserError(
-            f"checkpoint {str(path)!r}: not a whole MindSpore checkpoint; copy it again or give "
-            "another one"
-        ) from error
-    record = tensors.pop(META, None)
-    meta = json.loads(record.asnumpy().tobytes().decode()) if record is not None else {}
+        meta = parse_json(record.tobytes()) if record is not None else {}
+    except ValueError as error:
+        raise DamagedCheckpoint(path, f"its record: {error}") from error
+    tensors = {name: Tensor.from_numpy(array) for name, array in arrays.items()}
     if must_be_finite:
         check_finite(_values(tensors), path, kind="checkpoint")
     return Checkpoint(path, tensors, meta)
 
 
-def _check_file(path: Path) -> None:
-    """Names what is wrong with a file before MindSpore calls it damaged, whatever it is."""
+@contextlib.contextmanager
+def _failures_explained(path: Path) -> Iterator[None]:
+    """What keeps a file from being read, as a UserError."""
     named = f"checkpoint {str(path)!r}"
     try:
-        if path.is_dir():
-            raise UserError(f"{named}: a folder; {_checkpoints_in(path)}")
-        with path.open("rb") as file:
-            is_empty = not file.read(1)
+        yield
     except FileNotFoundError as error:
         raise UserError(f"{named}: no such file; give the path of a .ckpt file") from error
+    except IsADirectoryError as error:
+        raise UserError(f"{named}: a folder; {_checkpoints_in(path)}") from error
     except OSError as error:
-        raise UserError(
-            f"{named}: cannot be read ({error.strerror}); as its owner: chmod +r, and +x for the "
-            "folders above it"
-            if isinstance(error, PermissionError)
-            else f"{named}: cannot be read ({error.strerror}); try again, or give another one"
-        ) from error
-    if is_empty:
-        raise UserError(f"{named}: an empty file; copy it again or give another one")
+        remedy = "try again, or give another one"
+        if isinstance(error, PermissionError):
+            remedy = "as its owner: chmod +r, and +x for the folders above it"
+        raise UserError(f"{named}: cannot be read ({error.strerror}); {remedy}") from error
+
+
+def _check_file(path: Path) -> None:
+    """Names what is wrong with a file before it is called damaged, whatever it is."""
+    named = f"checkpoint {str(path)!r}"
+    with open_regular(path, WEIGHTS_BYTES) as file:
+        if not file.read(1):
+            raise UserError(f"{named}: an empty file; copy it again or give another one")
     if path.suffix in FOREIGN or is_torch_file(path):
         raise UserError(
             f"{named}: no MindSpore checkpoint; scripts/convert_weights.py makes one of it"
