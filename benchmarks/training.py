@@ -1,14 +1,12 @@
-"""What the training engine costs: the loop around the step, the optimizer within it, a checkpoint.
+"""What the training engine costs: the loop around the step, the optimizer within it.
 
-    .venv/bin/python benchmarks/training.py [loop] [optimizer] [checkpoint]
+    .venv/bin/python benchmarks/training.py [loop] [optimizer]
 
 loop: CCT-2/3x2 at 16x16, batch 32, ready-made batches: `Trainer.run` (host batch to device,
 records, log every 10 steps) beside the same compiled step called with tensors that are on the
 device already.
 optimizer: AdamW of DeiT-S (batch 32, 224x224) and of that CCT beside the whole step, and beside
 torch.optim.AdamW(fused=True) on tensors of the same shapes.
-checkpoint: DeiT-S with AdamW and averaged weights, beside a plain write of as many bytes to the
-same folder, both until they are on the disk.
 
 The sides take turns in one process; numbers are medians. Needs requirements-dev.txt (torch).
 """
@@ -19,7 +17,6 @@ import argparse
 import dataclasses
 import itertools
 import logging
-import os
 import statistics
 import sys
 import tempfile
@@ -35,7 +32,6 @@ import numpy as np
 from mindspore import Tensor
 
 from src.args import Config, RunConfig, replace
-from src.checkpoints.checkpoint import load_parameters, read_checkpoint, save_checkpoint
 from src.data.dataset import Batch
 from src.data.slow_images import SlowImages
 from src.errors import UserError
@@ -47,7 +43,7 @@ from src.trainer.loop import Trainer
 from src.trainer.run import build_run, build_trainer
 from src.trainer.train_one_step import TrainOneStep
 
-_PARTS = ("loop", "optimizer", "checkpoint")
+_PARTS = ("loop", "optimizer")
 BATCH = 32
 # So low that learning the one batch by heart does not change what is computed.
 LR = 1e-6
@@ -196,36 +192,6 @@ def measure_optimizer(config: Config, rounds: int) -> None:
     )
 
 
-def measure_checkpoint(rounds: int) -> None:
-    config = replace(DEIT, with_ema=True)
-    step = build_train_step(config, build_network(config))
-    parameters = step.saved_parameters()
-    with tempfile.TemporaryDirectory() as folder:
-        path, plain = Path(folder) / "last.ckpt", Path(folder) / "plain"
-        save_checkpoint(path, parameters, {"step": 1})
-        content = path.read_bytes()
-
-        def write() -> None:
-            with plain.open("wb") as file:
-                file.write(content)
-                file.flush()
-                os.fsync(file.fileno())
-
-        sides = {
-            "save": lambda: save_checkpoint(path, parameters, {"step": 1}),
-            "write": write,
-            "load": lambda: load_parameters(parameters, read_checkpoint(path), target="this"),
-        }
-        found = medians(sides, rounds)
-    save, plainly, load = (found[name].wall for name in ("save", "write", "load"))
-    print(
-        f"checkpoint: {len(content) / 2**20:.1f} MiB, saved in {save:.2f} s (plain write: "
-        f"{plainly:.2f} s, {save / plainly:.2f} times), read and loaded in {load:.2f} s "
-        f"({config.model.arch}, AdamW, averaged weights)",
-        flush=True,
-    )
-
-
 def run(args: argparse.Namespace) -> None:
     """Measures the parts that were asked for."""
     unknown = set(args.parts) - set(_PARTS)
@@ -239,8 +205,6 @@ def run(args: argparse.Namespace) -> None:
     if "optimizer" in chosen:
         measure_optimizer(CCT, 4 * args.rounds)
         measure_optimizer(DEIT, max(1, args.rounds // 3))
-    if "checkpoint" in chosen:
-        measure_checkpoint(args.rounds)
 
 
 def main(argv: Optional[Sequence[str]] = None) -> int:

@@ -103,6 +103,12 @@ def read_checkpoint(path: Path, *, must_be_finite: bool = True) -> Checkpoint:
         with open_regular(path, WEIGHTS_BYTES) as file:
             reader = TensorReader(file, path)
             arrays = dict(reader.tensors())
+    if not reader.is_verified:
+        _LOGGER.warning(
+            "checkpoint %s: without a digest (an older version's, or MindSpore's own file), so "
+            "changed numbers would not be noticed; whatever is saved from here on has one",
+            path,
+        )
     record = arrays.pop(META, None)
     try:
         meta = parse_json(record.tobytes()) if record is not None else {}

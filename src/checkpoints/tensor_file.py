@@ -2,23 +2,24 @@
 
 A file is a row of protobuf messages (MindSpore's checkpoint.proto): `Checkpoint {Value value = 1}`,
 `Value {string tag = 1, TensorProto tensor = 2}` and `TensorProto {int64 dims = 1, string
-tensor_type = 2, bytes tensor_content = 3}`. Ours begin with the record and end with the SHA-256 of
-all bytes before it, both as tensors of bytes: what follows the record is missing when the digest
-is. MindSpore's parser believes a file: contents that do not fit their dims make it write beyond its
-memory.
+tensor_type = 2, bytes tensor_content = 3}`. Ours begin with the record and end with a digest (XXH3,
+128 bits) of all bytes before it, both as tensors of bytes: a file that begins with a record is not
+whole without a digest. MindSpore's parser believes a file: contents that do not fit their dims make
+it write beyond its memory.
 """
 
 from __future__ import annotations
 
-import hashlib
 import itertools
 import math
 import os
+import zlib
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO, Iterable, Iterator, List, Optional, Tuple
+from typing import BinaryIO, Dict, Iterable, Iterator, Optional, Tuple, Union
 
 import numpy as np
+import xxhash
 
 from ..errors import UserError
 from ..runtime.regular_files import RECORD_BYTES, WEIGHTS_BYTES, open_regular
@@ -42,9 +43,11 @@ _TEXT = "str"  # of `append_dict`
 
 # Keys of the fields: number * 8 + form.
 _VALUE, _TAG, _TENSOR, _DIM, _TYPE, _CONTENT = 0x0A, 0x0A, 0x12, 0x08, 0x12, 0x1A
-_MOST_CHARS = 4096  # of a name
+_MOST_CHARS = 512  # of a name
 _MOST_DIMS = 16
-_DIGEST_BYTES = 32
+_DIGEST_BYTES = 16
+# What MindSpore's `crc_check` adds behind the messages: this and the CRC-32 in 10 bytes.
+_CRC_START, _CRC_BYTES = b"crc_num", 17
 
 
 class DamagedCheckpoint(UserError):
@@ -94,7 +97,7 @@ class TensorReader:
     """The tensors of an open file in turn. Nothing it says is believed before it is compared.
 
     Attributes:
-        is_verified: the file had a digest, and it was right; known at the end.
+        is_verified: the file had a digest or a checksum, and it was right; known at the end.
     """
 
     def __init__(self, file: BinaryIO, path: Path) -> None:
@@ -102,8 +105,19 @@ class TensorReader:
         self._size = os.fstat(file.fileno()).st_size
         self._position = 0
         self._header = bytearray()  # read, and not digested yet
-        self._digest = hashlib.sha256()
+        self._digest = xxhash.xxh3_128()
+        self._crc, self._due_crc = 0, self._find_crc()
         self.is_verified = False
+
+    def _find_crc(self) -> Optional[int]:
+        """MindSpore's checksum at the end, which is none of the messages."""
+        self._file.seek(max(0, self._size - _CRC_BYTES))
+        end = self._file.read(_CRC_BYTES)
+        self._file.seek(0)
+        if not end.startswith(_CRC_START):
+            return None
+        self._size -= _CRC_BYTES
+        return int.from_bytes(end[len(_CRC_START) :], "big")
 
     def tensors(self) -> Iterator[Tuple[str, np.ndarray]]:
         """Names and values; bfloat16 as float32. The last one's end shows that all are right.
@@ -111,21 +125,24 @@ class TensorReader:
         Raises:
             DamagedCheckpoint, OSError: not as it was written; cannot be read.
         """
-        names: List[str] = []
-        seen = set()
+        names: Dict[str, None] = {}  # in their order
         while self._position < self._size:
             header = self._read_header()
-            if header.name in seen:
+            if header.name in names:
                 raise self._damaged(f"two tensors are called {header.name!r}")
-            seen.add(header.name)
-            names.append(header.name)
+            names[header.name] = None
             if header.name == DIGEST:
                 self._check_digest(header)
-            elif header.kind == _TEXT:
+            elif header.kind == _TEXT and header.size <= RECORD_BYTES:
                 self._read_content(np.empty(header.size, np.uint8))
             else:
                 yield header.name, self._read_tensor(header)
-        if names and names[0] == META and len(names) > 1 and not self.is_verified:
+        self._digest_header()
+        if self._due_crc is not None:
+            if self._crc != self._due_crc:
+                raise self._damaged("its checksum is another one")
+            self.is_verified = True
+        if next(iter(names), META) == META and DIGEST not in names:
             raise self._unfinished()
 
     def find_record(self) -> Optional[bytes]:
@@ -142,7 +159,7 @@ class TensorReader:
             header = self._read_header()
             if header.name == META and header.size <= RECORD_BYTES:
                 record = self._take(header.size)
-                if is_first and self._position < self._size:
+                if is_first:
                     self._check_end()
                     return record
             else:
@@ -193,8 +210,7 @@ class TensorReader:
         self.is_verified = True
 
     def _read_header(self) -> _Header:
-        self._digest.update(self._header)
-        self._header.clear()
+        self._digest_header()
         self._expect(_VALUE)
         end = self._end_of_message()
         self._expect(_TAG)
@@ -257,9 +273,17 @@ class TensorReader:
         if self._file.readinto(content) < len(content):  # type: ignore[attr-defined]
             raise self._unfinished()
         self._position += len(content)
-        self._digest.update(self._header)
+        self._digest_header()
+        self._add(content.data)
+
+    def _digest_header(self) -> None:
+        self._add(bytes(self._header))
         self._header.clear()
-        self._digest.update(content.data)
+
+    def _add(self, data: Union[bytes, memoryview]) -> None:
+        self._digest.update(data)
+        if self._due_crc is not None:
+            self._crc = zlib.crc32(data, self._crc)
 
     def _damaged(self, reason: str) -> DamagedCheckpoint:
         return DamagedCheckpoint(self._path, reason)
@@ -275,7 +299,7 @@ def write_tensors(file: BinaryIO, record: bytes, tensors: Iterable[Tuple[str, np
         OSError: the disk is full or has failed.
         KeyError: a type that MindSpore's format does not have.
     """
-    digest = hashlib.sha256()
+    digest = xxhash.xxh3_128()
     first = (META, np.frombuffer(record, np.uint8))
     for name, array in itertools.chain([first], tensors):
         content = np.ascontiguousarray(array).reshape(-1).view(np.uint8)
