@@ -6,6 +6,7 @@ MindSpore's own reader, writer and protobuf classes are what ours is compared wi
 from __future__ import annotations
 
 import logging
+import os
 import tracemalloc
 from pathlib import Path
 from typing import Any, Callable, Dict, List
@@ -17,10 +18,12 @@ from mindspore import Parameter, Tensor
 from mindspore.train import serialization
 from mindspore.train.checkpoint_pb2 import Checkpoint as Messages
 
+from src.checkpoints import tensor_file
 from src.checkpoints.checkpoint import read_checkpoint, save_checkpoint
 from src.checkpoints.record import read_record
 from src.checkpoints.tensor_file import DIGEST, META, DamagedCheckpoint, is_whole
 from src.errors import UserError
+from src.runtime.memory import Allowance
 
 Change = Callable[[Messages], Any]
 
@@ -53,6 +56,10 @@ def foreign(tmp_path_factory: pytest.TempPathFactory) -> bytes:
 def refusal(path: Path, content: bytes) -> str:
     """The line that a file of these bytes is refused with."""
     path.write_bytes(content)
+    return refusal_of(path)
+
+
+def refusal_of(path: Path) -> str:
     assert not is_whole(path)
     with pytest.raises(UserError) as refused:
         read_checkpoint(path)
@@ -228,6 +235,26 @@ def test_a_foreign_file_with_a_bit_changed_ends_in_one_line_or_is_read(
         f"checkpoint {path}: without a digest (an older version's, or MindSpore's own file), so "
         "changed numbers would not be noticed; whatever is saved from here on has one"
     ]
+
+
+def test_a_file_of_holes_is_not_read(foreign: bytes, tmp_path: Path) -> None:
+    messages = Messages.FromString(foreign)
+    messages.value[0].tensor.dims.append(2**32)
+    path = tmp_path / "x.ckpt"
+    path.write_bytes(messages.SerializeToString())
+    os.truncate(path, 2**34)
+    assert "of its 17,179,869,184 bytes 4,096 have been written" in refusal_of(path)
+
+
+def test_more_than_memory_holds_is_not_read(
+    ours: bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "x.ckpt"
+    path.write_bytes(ours)
+    monkeypatch.setattr(tensor_file, "host_allowance", lambda: Allowance(99, "ulimit -v allows"))
+    words = f"cannot be read \\({len(ours)} bytes; ulimit -v allows 99\\)"
+    with pytest.raises(UserError, match=words):
+        read_checkpoint(path)
 
 
 def of_every_type() -> Dict[str, Tensor]:

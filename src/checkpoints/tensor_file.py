@@ -10,6 +10,7 @@ it write beyond its memory.
 
 from __future__ import annotations
 
+import errno
 import itertools
 import math
 import os
@@ -22,7 +23,8 @@ import numpy as np
 import xxhash
 
 from ..errors import UserError
-from ..runtime.regular_files import RECORD_BYTES, WEIGHTS_BYTES, open_regular
+from ..runtime.memory import host_allowance
+from ..runtime.regular_files import RECORD_BYTES, WEIGHTS_BYTES, FileTooLarge, open_regular
 
 META = "train.meta"
 DIGEST = "train.digest"
@@ -46,6 +48,7 @@ _VALUE, _TAG, _TENSOR, _DIM, _TYPE, _CONTENT = 0x0A, 0x0A, 0x12, 0x08, 0x12, 0x1
 _MOST_CHARS = 512  # of a name
 _MOST_DIMS = 16
 _DIGEST_BYTES = 16
+_LARGE = 2**30  # smaller files may take no blocks
 # What MindSpore's `crc_check` adds behind the messages: this and the CRC-32 in 10 bytes.
 _CRC_START, _CRC_BYTES = b"crc_num", 17
 
@@ -123,8 +126,10 @@ class TensorReader:
         """Names and values; bfloat16 as float32. The last one's end shows that all are right.
 
         Raises:
-            DamagedCheckpoint, OSError: not as it was written; cannot be read.
+            DamagedCheckpoint: not as it was written.
+            OSError: cannot be read, or takes more memory than there is.
         """
+        self._check_room()
         names: Dict[str, None] = {}  # in their order
         while self._position < self._size:
             header = self._read_header()
@@ -144,6 +149,18 @@ class TensorReader:
             self.is_verified = True
         if next(iter(names), META) == META and DIGEST not in names:
             raise self._unfinished()
+
+    def _check_room(self) -> None:
+        """Zeros that nobody has written, or more than memory holds, are not read."""
+        state = os.fstat(self._file.fileno())
+        written = 512 * state.st_blocks
+        # Some file systems do not tell, and one that compresses makes weights little smaller.
+        if state.st_size >= _LARGE and 0 < written < state.st_size // 4:
+            raise self._damaged(f"of its {state.st_size:,} bytes {written:,} have been written")
+        room = host_allowance()
+        if room and state.st_size > room.num_bytes:
+            said = f"{state.st_size:,} bytes; {room.said_by} {room.num_bytes:,}"
+            raise FileTooLarge(errno.EFBIG, said, str(self._path))
 
     def find_record(self) -> Optional[bytes]:
         """The record, without reading tensors or comparing digests; None: there is none.
