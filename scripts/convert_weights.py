@@ -19,14 +19,17 @@ from src.errors import UserError
 from src.runtime.entry import CommandParser, run_command
 
 DESCRIPTION = """\
-PyTorch -> MindSpore: reads .pth, .pth.tar, .pt, .bin, lightning's .ckpt (with torch, weights only),
-.safetensors, .npz and the .index.json of weights in pieces, named as by timm or by the authors, and
+PyTorch -> MindSpore: reads .pth, .pth.tar, .pt, .bin, lightning's .ckpt, .safetensors, .npz and the
+.index.json of weights in pieces, named as by timm or by the authors; runs no code in them; and
 writes a .ckpt that train.py and eval.py take as --pretrained. MindSpore -> PyTorch (--to torch):
 reads a .ckpt and writes .safetensors with timm's names (CCT, CVT and ViT-Lite: the authors'). Every
 tensor of the network must have its place.
 
 Weights that learnt your own classes: --data_url or --class_names records what they are called,
 which eval.py and train.py compare with their data."""
+
+# Networks of one size that a file may hold, and what is always allowed, bytes.
+_NETWORKS, _LEAST_ROOM = 4, 2**28
 
 SUFFIXES = {"mindspore": ".ckpt", "torch": ".safetensors"}
 
@@ -138,7 +141,7 @@ def _read(arguments: argparse.Namespace) -> Tuple[Any, Dict[str, Any], Any]:
     arch, path, ema = arguments.arch, arguments.input, arguments.ema
     sizes = {"num_classes": arguments.num_classes, "img_size": arguments.image_size}
     network = create_model(arch, **sizes)
-    arrays = read_weights(path, ema=ema, key=arguments.key)
+    arrays = read_weights(path, ema=ema, key=arguments.key, room=_room_for(network, arch))
     arrays, naming = to_network_names(
         arrays, network, arch=arch, source=path, ema=ema, prefix=arguments.prefix
     )
@@ -149,6 +152,14 @@ def _read(arguments: argparse.Namespace) -> Tuple[Any, Dict[str, Any], Any]:
         arguments.image_size = free.get("img_size", arguments.image_size)
         network = create_model(arch, **{**sizes, **free})
     return network, arrays, naming
+
+
+def _room_for(network: Any, arch: str) -> Any:
+    """For the weights of a file: it may hold a teacher beside the network, or other classes."""
+    from src.runtime.memory import Allowance
+
+    own = 4 * sum(parameter.size for parameter in network.get_parameters())
+    return Allowance(max(_NETWORKS * own, _LEAST_ROOM), f"files of {arch} may take")
 
 
 def _classes_of(arguments: argparse.Namespace, num_classes: int) -> Dict[str, Any]:

@@ -6,8 +6,8 @@ import logging
 from pathlib import Path
 from typing import Any, Dict, List, Optional
 
-from ..errors import UserError, some_of
-from .torch_pickles import state_of
+from ..errors import UserError, on_one_line, some_of
+from .torch_pickles import is_module, state_of
 
 _LOGGER = logging.getLogger(__name__)
 
@@ -110,16 +110,25 @@ def _is_tensor(value: Any) -> bool:
 
 def _weights_in(value: Any) -> Optional[Any]:
     """`value` when it is a network, or a dict with tensors at any depth."""
-    if state_of(value) is not None:
-        return value
-    if not isinstance(value, dict) or {"param_groups", "state"} <= set(value):
-        return None
-    holds = any(_is_tensor(v) or _weights_in(v) is not None for v in value.values())
-    return value if holds else None
+    pending, seen = [value], {id(value)}
+    # Dicts may hold each other, or the same one many times.
+    while pending:
+        inner = pending.pop()
+        if _is_tensor(inner) and inner is not value:
+            return value
+        if is_module(inner):
+            return value
+        if not isinstance(inner, dict) or {"param_groups", "state"} <= set(inner):
+            continue
+        new = {id(each): each for each in inner.values() if id(each) not in seen}
+        seen.update(new)
+        pending += new.values()
+    return None
 
 
 def _entries_of(entries: Dict[str, Any], path: Path) -> str:
     with_weights = [key for key in entries if _weights_in(entries[key]) is not None]
     if not with_weights:
-        return f"{str(path)!r} has {some_of([str(key) for key in entries]) or 'no entries'}"
-    return f"give --key {' or --key '.join(with_weights)}"
+        names = [on_one_line(key) for key in entries]
+        return f"{str(path)!r} has {some_of(names) or 'no entries'}"
+    return f"give --key {' or --key '.join(map(on_one_line, with_weights))}"

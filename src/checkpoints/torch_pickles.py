@@ -1,156 +1,361 @@
-"""PyTorch's own files, read without running any code that is in them.
+"""What `torch.save` pickles, read without running any code that is in it, and without PyTorch.
 
-torch unpickles with `weights_only`: tensors, numbers, strings and containers. Training scripts save
-more than that, their arguments, metrics and hyper-parameters; a whole network is nothing but such
-objects. Each of them becomes a `StandIn` here, which keeps the attributes and nothing else.
+Each name in a pickle stands for something of this module: storages, tensors and NumPy's arrays
+become descriptions, whose numbers are read later or not at all. Training scripts save more than
+that, their arguments, metrics and hyper-parameters; a whole network is nothing but such objects.
+Each of them becomes a `StandIn`, which keeps the attributes and nothing else.
 """
 
 from __future__ import annotations
 
-import argparse
-import importlib
-import logging
 import pickle
-import re
-import warnings
 from collections import OrderedDict
-from pathlib import Path
-from typing import Any, Dict, List, NoReturn, Optional, Set, Tuple
+from typing import Any, BinaryIO, Callable, ClassVar, Dict, List, NamedTuple, Optional, Set, Tuple
 
-import numpy as np
+from ..errors import on_one_line
 
-from ..errors import UserError, some_of
+# A training script's checkpoint has some thirty for a tensor and one for a number of its log. Each
+# makes an object of up to 250 bytes.
+_MOST_OPERATIONS = 1_000_000
+# Names of modules whose mention is no accident.
+_REFUSED = ("os", "posix", "nt", "sys", "subprocess")
+# What nobody misses: of these modules anything, of Python's own the containers.
+_PLAIN = ("torch", "numpy", "collections", "argparse")
+_CONTAINERS = ("set", "frozenset", "complex", "bytearray", "slice", "range", "object")
+# Bytes that are made before they are read, and buffers from outside: none of torch's.
+_ABSENT = (pickle.BYTEARRAY8[0], pickle.NEXT_BUFFER[0], pickle.READONLY_BUFFER[0])
+# Classes of storages -> types, by torch's names.
+STORAGE_TYPES = {
+    "DoubleStorage": "float64",
+    "FloatStorage": "float32",
+    "HalfStorage": "float16",
+    "BFloat16Storage": "bfloat16",
+    "LongStorage": "int64",
+    "IntStorage": "int32",
+    "ShortStorage": "int16",
+    "CharStorage": "int8",
+    "ByteStorage": "uint8",
+    "BoolStorage": "bool",
+    "ComplexFloatStorage": "complex64",
+    "ComplexDoubleStorage": "complex128",
+    "UntypedStorage": "bytes",
+}
+_LATER_TYPES = (
+    "uint16",
+    "uint32",
+    "uint64",
+    "float8_e4m3fn",
+    "float8_e5m2",
+    "float8_e4m3fnuz",
+    "float8_e5m2fnuz",
+)
 
-_LOGGER = logging.getLogger(__name__)
-# Objects that say more than their attributes.
-_PLAIN = ("argparse.Namespace",)
+
+class RefusedObject(ValueError):
+    """A pickle names something that runs commands; the message is its name."""
 
 
-class StandIn:
-    """What any unknown class or function of a pickle is read as: makes empty dicts with attributes.
+class StandIn(OrderedDict):
+    """What any unknown class or function of a pickle is: makes dicts that take attributes."""
 
-    The only kind torch's reader both fills with items and gives attributes to.
+    def __new__(cls, *_: object, **__: object) -> StandIn:
+        return super().__new__(cls)
+
+    def __init__(self, *_: object, **__: object) -> None:
+        super().__init__()
+
+    def __setstate__(self, state: object) -> None:
+        parts = state if isinstance(state, tuple) else (state,)
+        for part in parts:
+            if isinstance(part, dict):
+                self.__dict__.update({k: v for k, v in part.items() if isinstance(k, str)})
+
+    def append(self, item: object) -> None:
+        """Of a list's subclass; its items are no weights."""
+
+    def extend(self, items: object) -> None:
+        """As `append`."""
+
+
+class _Items(StandIn):
+    """OrderedDict; Python 2 pickled its items as its argument."""
+
+    def __init__(self, pairs: object = (), *_: object) -> None:
+        super().__init__()
+        for pair in pairs if isinstance(pairs, (list, tuple)) else ():
+            if isinstance(pair, (list, tuple)) and len(pair) == 2 and isinstance(pair[0], str):
+                self[pair[0]] = pair[1]
+
+
+class Storage(NamedTuple):
+    """Numbers in the file.
+
+    Attributes:
+        key: which.
+        dtype: by torch's name; "bytes": that of the tensor.
+        whole: numbers under that key.
+        start, numel: the part of them that this is.
     """
 
-    def __new__(cls, *_: object, **__: object) -> Any:
-        return OrderedDict()
+    key: str
+    dtype: str
+    whole: int
+    start: int
+    numel: int
 
 
-def load_pickle(path: Path) -> Any:
-    """What `torch.save` wrote; arrays of NumPy are read too.
+class StoredTensor(NamedTuple):
+    """A tensor whose numbers are in the file; strides in numbers."""
 
-    Raises:
-        UserError: no PyTorch here, a damaged file, one of TorchScript, or one that runs code.
-    """
-    try:
-        import torch
-    except ImportError as error:
-        raise UserError(
-            f"input {str(path)!r}: reading it needs PyTorch; pip install torch, or give the "
-            "weights as .safetensors"
-        ) from error
-    safe_globals = getattr(torch.serialization, "safe_globals", None)
-    unknown: Set[str] = set()
-    while True:
-        try:
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore")
-                if safe_globals is None:  # torch before 2.5
-                    return torch.load(path, map_location="cpu", weights_only=True)
-                allowed = [argparse.Namespace, *_arrays(), *((StandIn, name) for name in unknown)]
-                with safe_globals(allowed):
-                    found = torch.load(path, map_location="cpu", weights_only=True)
-            _tell(unknown)
-            return found
-        except pickle.UnpicklingError as error:
-            name = _unknown_object(error)
-            if name is None or name in unknown or "is blocked" in str(error) or not safe_globals:
-                _refuse(path, error, name)
-            unknown.update({name, *_all_unknown(torch, path)})
-        except (RuntimeError, EOFError, OSError, ValueError, KeyError, TypeError) as error:
-            _refuse(path, error, None)
+    storage: Storage
+    offset: int
+    shape: Tuple[int, ...]
+    strides: Tuple[int, ...]
+    dtype: str
 
 
-def _unknown_object(error: pickle.UnpicklingError) -> Optional[str]:
-    """The object torch refuses, with its module."""
-    found = re.search(r"GLOBAL (\S+)", str(error))
-    # torch leaves the module out of those that are built in.
-    return found and (found[1] if "." in found[1] else f"builtins.{found[1]}")
+class PickledArray:
+    """An array of NumPy, in the pickle itself: `raw` has its bytes."""
+
+    def __init__(self, *_: object) -> None:
+        self.shape: Tuple[int, ...] = ()
+        self.dtype: object = None
+        self.is_fortran = False
+        self.raw: object = b""
+
+    def __setstate__(self, state: Any) -> None:
+        _, self.shape, self.dtype, self.is_fortran, self.raw = state
 
 
-def _all_unknown(torch: Any, path: Path) -> List[str]:
-    """All of them at once, where torch tells: each further one would cost another reading."""
-    tell = getattr(torch.serialization, "get_unsafe_globals_in_checkpoint", None)
-    try:
-        names = tell(path) if tell else []
-    except (RuntimeError, ValueError, OSError, pickle.UnpicklingError):  # before torch 1.6
-        return []
-    return [name for name in names if name not in _PLAIN and not name.startswith("numpy")]
+class PickledType:
+    """A type of NumPy: its code, such as f4, and < or >."""
+
+    def __init__(self, code: object, *_: object) -> None:
+        self.code, self.order = code, "="
+
+    def __setstate__(self, state: Any) -> None:
+        self.order = state[1]
 
 
-def _tell(unknown: Set[str]) -> None:
-    if unknown:
-        _LOGGER.info(
-            "Python objects passed by, no code of theirs was run: %s", some_of(sorted(unknown))
-        )
+class _ArrayClass:
+    """`numpy.ndarray`, which is named and never called."""
 
 
-def _arrays() -> List[Any]:
-    """What pickles of NumPy's arrays and numbers are made of, by the names of NumPy 1 and 2."""
-    dtypes = {type(np.dtype(kind)) for kind in "?bBhHiIlLqQefdFDSUV"}
-    parts: List[Any] = [np.ndarray, np.dtype, *dtypes]
-    try:
-        core = importlib.import_module("numpy._core.multiarray")
-    except ImportError:
-        core = importlib.import_module("numpy.core.multiarray")
-    for home in ("numpy.core.multiarray", "numpy._core.multiarray"):
-        parts += [(getattr(core, name), f"{home}.{name}") for name in ("_reconstruct", "scalar")]
-    return parts
-
-
-def _refuse(path: Path, error: Exception, name: Optional[str]) -> NoReturn:
-    if name is not None:
-        raise UserError(
-            f"input {str(path)!r}: holds the Python object {name}, which could run code: refused; "
-            "save the state_dict alone where the file comes from"
-        ) from error
-    if "TorchScript" in str(error):
-        raise UserError(
-            f"input {str(path)!r}: a network of TorchScript; save its weights where it comes from: "
-            "torch.save(torch.jit.load(FILE).state_dict(), 'weights.pth')"
-        ) from error
-    if "Can only" in str(error) or "Only persistent_load" in str(error):
-        raise UserError(
-            f"input {str(path)!r}: holds Python objects that PyTorch's reader of weights refuses; "
-            "save the state_dict alone where the file comes from"
-        ) from error
-    raise UserError(
-        f"input {str(path)!r}: not a whole PyTorch file; copy or download it again"
-    ) from error
-
-
-def state_of(module: Any) -> Optional[Dict[str, Any]]:
-    """The state_dict of a network that was saved whole; None: it is none."""
-    if not isinstance(getattr(module, "_modules", None), dict):
-        return None
-    passing = getattr(module, "_non_persistent_buffers_set", ())
-    found: Dict[str, Any] = {}
-    for kind in ("_parameters", "_buffers"):
-        held = getattr(module, kind, None) or {}
-        found.update({n: v for n, v in held.items() if v is not None and n not in passing})
-    for name, child in module._modules.items():
-        found.update({f"{name}.{n}": v for n, v in (state_of(child) or {}).items()})
+def _scalar(dtype: object, raw: object = b"", *_: object) -> PickledArray:
+    found = PickledArray()
+    found.dtype, found.raw = dtype, raw
     return found
 
 
-def stored_tensor(value: Any) -> Tuple[str, np.ndarray]:
-    """Type and values of a tensor or array; bfloat16 comes as the uint16 of its bits."""
-    if isinstance(value, (np.ndarray, np.generic)):
-        return value.dtype.name, np.asarray(value)
-    import torch
+def _tensor(storage: Any, offset: Any, shape: Any, strides: Any, *_: object) -> StoredTensor:
+    return _tensor_of_type(storage, offset, shape, strides, None, None, storage.dtype)
 
-    value = value.detach()
-    kind = str(value.dtype).split(".")[-1]
-    if value.dtype == torch.bfloat16:
-        return kind, value.contiguous().view(torch.int16).numpy().view(np.uint16)
-    return kind, value.numpy()
+
+def _tensor_of_type(
+    storage: Any, offset: Any, shape: Any, strides: Any, _: Any, __: Any, dtype: Any, *___: Any
+) -> StoredTensor:
+    if not isinstance(storage, Storage) or not isinstance(dtype, str):
+        raise pickle.UnpicklingError("a tensor without a storage")
+    numbers = (offset, *shape, *strides)
+    if len(shape) != len(strides) or not all(type(n) is int and n >= 0 for n in numbers):
+        raise pickle.UnpicklingError(f"a tensor of shape {on_one_line(shape)}")
+    return StoredTensor(storage, offset, tuple(shape), tuple(strides), dtype)
+
+
+def _of_subclass(rebuild: Any, _: object, arguments: Any, *__: object) -> Any:
+    if rebuild not in _REBUILDERS.values():
+        raise pickle.UnpicklingError("a tensor of an unknown kind")
+    return rebuild(*arguments)
+
+
+_REBUILDERS: Dict[Tuple[str, str], Any] = {
+    ("torch._utils", "_rebuild_tensor"): _tensor,
+    ("torch._utils", "_rebuild_tensor_v2"): _tensor,
+    ("torch._utils", "_rebuild_tensor_v3"): _tensor_of_type,
+}
+_MEANT: Dict[Tuple[str, str], Any] = {
+    **_REBUILDERS,
+    ("torch._utils", "_rebuild_parameter"): lambda data, *_: data,
+    ("torch._utils", "_rebuild_parameter_with_state"): lambda data, *_: data,
+    ("torch._tensor", "_rebuild_from_type_v2"): _of_subclass,
+    ("torch", "Size"): lambda sizes=(): tuple(sizes),
+    ("collections", "OrderedDict"): _Items,
+    ("numpy", "ndarray"): _ArrayClass,
+    ("numpy", "dtype"): PickledType,
+    **{
+        (f"numpy.{core}.multiarray", name): made
+        for core in ("core", "_core")
+        for name, made in (("_reconstruct", PickledArray), ("scalar", _scalar))
+    },
+}
+_TYPES = {*STORAGE_TYPES.values(), *_LATER_TYPES}
+
+
+class _Operations:
+    """A pickle's bytes. Each operation reads one of its own, so they are counted here."""
+
+    def __init__(self, file: BinaryIO, most_bytes: int) -> None:
+        self._file, self._bytes, self._operations = file, most_bytes, _MOST_OPERATIONS
+
+    def spend(self, size: int) -> None:
+        self._bytes -= size
+        if self._bytes < 0:
+            raise pickle.UnpicklingError("a text longer than all weights")
+
+    def read(self, size: int = -1) -> bytes:
+        self._operations -= 1
+        if self._operations < 0:
+            raise pickle.UnpicklingError(f"more than {_MOST_OPERATIONS:,} objects")
+        self.spend(size)
+        return self._file.read(size)
+
+    def readline(self) -> bytes:
+        return self._file.readline(2**16)
+
+
+class WeightsUnpickler(pickle._Unpickler):
+    """Python's unpickler, written in Python: the other one makes room for what a pickle claims.
+
+    Args:
+        file: it reads one pickle from where that stands.
+        most_bytes: of all texts in it.
+
+    Attributes:
+        unknown: names of the objects that were passed by.
+        storages: by their keys.
+    """
+
+    stack: List[Any]
+    append: Callable[[Any], None]
+    pop_mark: Callable[[], List[Any]]
+    read: Callable[[int], bytes]
+
+    def __init__(self, file: BinaryIO, *, most_bytes: int) -> None:
+        self._operations = _Operations(file, most_bytes)
+        super().__init__(self._operations, encoding="latin1")
+        self.unknown: Set[str] = set()
+        self.storages: Dict[str, Storage] = {}
+
+    def find_class(self, module: str, name: str) -> Any:
+        """What a name stands for here."""
+        root = module.split(".")[0]
+        if root in _REFUSED:
+            raise RefusedObject(f"{module}.{name}")
+        if (module, name) == ("_codecs", "encode"):
+            return self._encode
+        if module in ("torch", "torch.storage") and name in STORAGE_TYPES:
+            return STORAGE_TYPES[name]
+        if module == "torch" and name in _TYPES:
+            return name
+        is_plain = root in _PLAIN or name in _CONTAINERS or (module, name) in _MEANT
+        if not is_plain:
+            self.unknown.add(on_one_line(f"{module}.{name}"))
+        return _MEANT.get((module, name), StandIn)
+
+    def _encode(self, text: str, encoding: str = "latin1") -> bytes:
+        """Bytes under protocol 2."""
+        if encoding not in ("latin1", "latin-1"):
+            raise pickle.UnpicklingError("bytes in another encoding")
+        self._operations.spend(len(text))
+        return text.encode("latin1")
+
+    def persistent_load(self, pid: Any) -> Any:
+        """A storage; before torch 1.6 a class of a network too."""
+        kind, *rest = pid if isinstance(pid, tuple) else (None,)
+        if kind in ("module", b"module"):
+            return rest[0]
+        if kind not in ("storage", b"storage"):
+            raise pickle.UnpicklingError("an object kept elsewhere")
+        dtype, key, _, numel, *view = rest
+        start, part = 0, numel
+        if view and view[0] is not None:
+            _, start, part = view[0]
+        if dtype not in _TYPES or not all(type(n) is int and n >= 0 for n in (numel, start, part)):
+            raise pickle.UnpicklingError("a storage without a type or size")
+        return self._known(Storage(str(key), dtype, numel, start, part))
+
+    def _known(self, storage: Storage) -> Storage:
+        first = self.storages.setdefault(storage.key, storage)
+        is_same = (first.dtype, first.whole) == (storage.dtype, storage.whole)
+        if not is_same or storage.start + storage.numel > storage.whole:
+            raise pickle.UnpicklingError(f"storage {on_one_line(storage.key)} has two sizes")
+        return storage
+
+    def _build(self) -> None:
+        state = self.stack.pop()
+        if not isinstance(self.stack[-1], (StandIn, PickledArray, PickledType)):
+            raise pickle.UnpicklingError("attributes of what has none")
+        self.stack[-1].__setstate__(state)
+
+    def _set_items(self) -> None:
+        items = self.pop_mark()
+        self._put(items[::2], items[1::2])
+
+    def _set_item(self) -> None:
+        value, key = self.stack.pop(), self.stack.pop()
+        self._put([key], [value])
+
+    def _put(self, keys: List[Any], values: List[Any]) -> None:
+        target = self.stack[-1]
+        if not isinstance(target, dict):
+            raise pickle.UnpicklingError("items of what has none")
+        # A deep tuple cannot be hashed: the stack of C would not suffice.
+        plain = (str, int, float, bytes, type(None))
+        target.update({k: v for k, v in zip(keys, values) if isinstance(k, plain)})
+
+    def _add_items(self) -> None:
+        self.pop_mark()
+
+    def _make_frozen(self) -> None:
+        self.append(self.pop_mark())
+
+    def _make_set(self) -> None:
+        self.append([])
+
+    def _pass_frame(self) -> None:
+        self.read(8)
+
+    dispatch: ClassVar[Dict[int, Any]] = {
+        **{code: do for code, do in pickle._Unpickler.dispatch.items() if code not in _ABSENT},
+        pickle.BUILD[0]: _build,
+        pickle.SETITEM[0]: _set_item,
+        pickle.SETITEMS[0]: _set_items,
+        pickle.EMPTY_SET[0]: _make_set,
+        pickle.ADDITEMS[0]: _add_items,
+        pickle.FROZENSET[0]: _make_frozen,
+        pickle.FRAME[0]: _pass_frame,
+    }
+
+
+def is_module(value: Any) -> bool:
+    """Whether this was a network."""
+    return isinstance(value, StandIn) and isinstance(getattr(value, "_modules", None), dict)
+
+
+# Networks have some thousands, and names of some ten parts.
+_MOST_WEIGHTS, _LONGEST_NAME = 100_000, 1_000
+
+
+def state_of(module: Any) -> Optional[Dict[str, Any]]:
+    """The state_dict of a network that was saved whole; None: it is none.
+
+    Raises:
+        ValueError: modules that hold each other.
+    """
+    if not is_module(module):
+        return None
+    found: Dict[str, Any] = {}
+    pending, met = [("", module)], 0
+    while pending:
+        prefix, module = pending.pop()
+        met += 1
+        if met > _MOST_WEIGHTS or len(prefix) > _LONGEST_NAME:
+            raise ValueError("modules that hold each other")
+        passing = getattr(module, "_non_persistent_buffers_set", ())
+        for kind in ("_parameters", "_buffers"):
+            held = getattr(module, kind, None) or {}
+            kept = {n: v for n, v in held.items() if v is not None and n not in passing}
+            found.update({f"{prefix}{n}": v for n, v in kept.items()})
+        inner = [(f"{prefix}{n}.", child) for n, child in module._modules.items()]
+        pending += reversed([(name, child) for name, child in inner if is_module(child)])
+    return found

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from collections import Counter
 from typing import Any, Dict, List, NoReturn, Tuple, Type, TypeVar, Union
 
 from ..errors import on_one_line
@@ -89,7 +90,6 @@ def _parse_float(text: str) -> float:
 def _without_repeats(pairs: List[Tuple[str, Any]]) -> Dict[str, Any]:
     found = dict(pairs)
     if len(found) < len(pairs):
-        names = [name for name, _ in pairs]
-        twice = next(name for name in names if names.count(name) > 1)
+        twice = next(name for name, count in Counter(n for n, _ in pairs).items() if count > 1)
         raise ValueError(f"key {twice!r} is given twice")
     return found
