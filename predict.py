@@ -18,7 +18,7 @@ from src.errors import UserError
 from src.report.image_files import ImageStream, find_images
 from src.report.predictions import FORMATS, Prediction, check_format, top_k, write_predictions
 from src.runtime.device import setup_device
-from src.runtime.entry import CommandParser, run_parsed
+from src.runtime.entry import CommandParser, run_parsed, whole
 from src.runtime.files import check_output, check_output_folder
 from src.storage.staging import stage_inputs
 
@@ -103,7 +103,7 @@ def create_parser() -> CommandParser:
     parser.add_argument(
         "--input", required=True, help="an image, a folder (to any depth), or file:///PATH"
     )
-    parser.add_argument("--top_k", type=int, default=5, help="classes per image (default 5)")
+    parser.add_argument("--top_k", type=whole, default=5, help="classes per image (default 5)")
     parser.add_argument("--labels", type=Path, help="names of the classes: one a line, or JSON")
     parser.add_argument(
         "--output",

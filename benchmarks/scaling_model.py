@@ -21,7 +21,7 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
 from src.errors import UserError
-from src.runtime.entry import CommandParser, finite, positive, run_command
+from src.runtime.entry import CommandParser, finite, positive, run_command, whole
 
 DEVICES_PER_HOST = 8
 TRAIN_IMAGES, VAL_IMAGES = 1_281_167, 50_000  # ImageNet-1k (ILSVRC 2012)
@@ -179,7 +179,7 @@ def main(argv: Optional[Sequence[str]] = None) -> int:
     parser.add_argument(
         "--devices", type=positive, nargs="+", default=[8, 64, 1024], help="numbers of devices"
     )
-    parser.add_argument("--global_batch", type=int, default=0, help="0: grows with the devices")
+    parser.add_argument("--global_batch", type=whole, default=0, help="0: grows with the devices")
     parser.add_argument(
         "--bandwidth_gb_s", type=finite, default=6.25, help="all-reduce, per device"
     )

@@ -12,7 +12,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from src.errors import UserError
 from src.report.outcomes import read_outcomes
-from src.runtime.entry import CommandParser, run_command
+from src.runtime.entry import CommandParser, run_command, whole
+from src.runtime.text import printable
 
 DESCRIPTION = """\
 A and B are folders of eval.py --report over the same images. McNemar's test asks whether the images
@@ -34,11 +35,11 @@ def compare(arguments: argparse.Namespace) -> None:
         lost = sorted(a.keys() ^ b.keys())
         raise UserError(
             f"report {str(arguments.b)!r}: other images than {str(arguments.a)!r} ({len(lost)} are "
-            f"in one only, such as {lost[0]}); evaluate both on the same data"
+            f"in one only, such as {lost[0]!r}); evaluate both on the same data"
         )
     labels = [image for image in a if a[image]["label"] != b[image]["label"]]
     if labels:
-        raise UserError(f"report {str(arguments.b)!r}: another label for {labels[0]}")
+        raise UserError(f"report {str(arguments.b)!r}: another label for {labels[0]!r}")
     better = [image for image in a if a[image]["correct"] < b[image]["correct"]]
     worse = [image for image in a if a[image]["correct"] > b[image]["correct"]]
     scores = [_top1(rows) for rows in (a, b)]
@@ -57,7 +58,8 @@ def compare(arguments: argparse.Namespace) -> None:
     _show(result, arguments.most)
     for title, images in (("better", better), ("worse", worse)):
         for image in images[: arguments.most]:
-            print(f"{title}: {image}  {a[image]['predicted']} -> {b[image]['predicted']}")
+            change = f"{a[image]['predicted']} -> {b[image]['predicted']}"
+            print(printable(f"{title}: {image}  {change}"))
 
 
 def _top1(rows: Rows) -> float:
@@ -88,14 +90,14 @@ def _show(result: Dict, most: int) -> None:
     changed = [entry for entry in result["classes"] if entry[1] != entry[2]]
     shown = changed if len(changed) <= 2 * most else [*changed[:most], *changed[-most:]]
     for name, before, after in shown:
-        print(f"class {name}: {before:.2f} % -> {after:.2f} % ({after - before:+.2f})")
+        print(printable(f"class {name}: {before:.2f} % -> {after:.2f} % ({after - before:+.2f})"))
 
 
 def main(argv: Optional[Sequence[str]] = None) -> int:
     parser = CommandParser("compare_reports.py", DESCRIPTION)
     parser.add_argument("a", type=Path, metavar="A", help="folder of a report")
     parser.add_argument("b", type=Path, metavar="B", help="folder of another")
-    parser.add_argument("--most", type=int, default=10, help="rows per list (default 10)")
+    parser.add_argument("--most", type=whole, default=10, help="rows per list (default 10)")
     parser.add_argument("--json", action="store_true", help="everything, as JSON")
     return run_command(compare, parser, argv)
 

@@ -16,7 +16,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from src.data.classes import CLASS_ORDERS, sort_classes
 from src.errors import UserError
-from src.runtime.entry import CommandParser, run_command
+from src.runtime.entry import CommandParser, run_command, whole
 
 DESCRIPTION = """\
 PyTorch -> MindSpore: reads .pth, .pth.tar, .pt, .bin, lightning's .ckpt, .safetensors, .npz and the
@@ -51,13 +51,13 @@ def _parser() -> CommandParser:
     )
     parser.add_argument(
         "--num_classes",
-        type=int,
+        type=whole,
         help="classes of the network (default: those of the weights); a classifier for another "
         "number is freshly initialised",
     )
     parser.add_argument(
         "--image_size",
-        type=int,
+        type=whole,
         help="side of the images (default: that of the weights' positions)",
     )
     classes = parser.add_mutually_exclusive_group()

@@ -17,7 +17,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from src.errors import UserError
 from src.launch.plans import PLANS, check_host, check_options, inherited
 from src.launch.supervisor import supervise
-from src.runtime.entry import CommandParser, finite, run_command
+from src.runtime.entry import CommandParser, finite, run_command, whole
 
 
 def launch(options: argparse.Namespace) -> int:
@@ -61,17 +61,17 @@ def _parser() -> CommandParser:
     parser.add_argument(
         "--device", choices=("Ascend", "GPU", "CPU"), default="CPU", help="what they run on"
     )
-    parser.add_argument("--nproc", type=int, help="processes on this host (default 1)")
+    parser.add_argument("--nproc", type=whole, help="processes on this host (default 1)")
     parser.add_argument("--devices", help="their devices, such as 4,5,6,7")
     parser.add_argument("--device_id", help="standalone: number of the device (default 0)")
     parser.add_argument("--rank_table", help="rank table, or a folder with jobstart_hccl.json")
     parser.add_argument("--server_id", help="this host in the rank table, if it is not evident")
-    parser.add_argument("--nnodes", type=int, default=1, help="hosts with --nproc processes each")
-    parser.add_argument("--node_rank", type=int, default=0, help="number of this host, from 0")
+    parser.add_argument("--nnodes", type=whole, default=1, help="hosts with --nproc processes each")
+    parser.add_argument("--node_rank", type=whole, default=0, help="number of this host, from 0")
     parser.add_argument("--master_addr", default="127.0.0.1", help="address or name of host 0")
     parser.add_argument("--master_port", help="default: a free one; with several hosts 8118")
     parser.add_argument("--logs", type=Path, default=Path("outputs/logs"), help="one log per rank")
-    parser.add_argument("--timeout", type=int, default=600, help="s until all ranks have met")
+    parser.add_argument("--timeout", type=whole, default=600, help="s until all ranks have met")
     parser.add_argument("--grace", type=finite, default=20.0, help="s to end in after another died")
     parser.add_argument("--no_bind", dest="bind", action="store_false", help="do not bind cores")
     parser.add_argument("--dry_run", action="store_true", help="print what would run, and end")

@@ -19,8 +19,9 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from src.data.classes import CLASS_ORDERS
 from src.errors import UserError
-from src.runtime.entry import CommandParser, finite, run_command
+from src.runtime.entry import CommandParser, finite, run_command, whole
 from src.runtime.files import check_output_folder, file_sha256
+from src.runtime.plain_numbers import whole_number
 from src.runtime.text import check_utf8
 
 _SPLITS = ("train", "val")
@@ -75,11 +76,15 @@ def colour(text: str) -> Optional[Tuple[int, int, int]]:
     """
     if text == "null":
         return None
-    words = text.strip("[]").split(",")
-    values = [int(word) for word in words if word.strip().isdecimal()]
-    if len(values) != 3 or len(words) != 3 or max(values) > 255:
-        raise argparse.ArgumentTypeError(f"{text!r}: allowed: three of 0 to 255, or null")
-    return values[0], values[1], values[2]
+    try:
+        red, green, blue = (
+            whole_number(word.strip(), most=255) for word in text.strip("[]").split(",")
+        )
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(
+            f"{text[:40]!r}: allowed: three of 0 to 255, or null"
+        ) from error
+    return red, green, blue
 
 
 def check(arguments: argparse.Namespace) -> None:
@@ -126,11 +131,11 @@ def main(argv: Optional[Sequence[str]] = None) -> int:
     parser.add_argument("--data_url", type=Path, help="folder of images")
     parser.add_argument("--output", type=Path, help="folder to write; gets train/ and val/")
     parser.add_argument("--verify", type=Path, help="check this packed folder instead")
-    parser.add_argument("--short_side", type=int, default=0, help="shrink to it; 0: do not")
-    parser.add_argument("--quality", type=int, default=95, help="of shrunk JPEGs")
+    parser.add_argument("--short_side", type=whole, default=0, help="shrink to it; 0: do not")
+    parser.add_argument("--quality", type=whole, default=95, help="of shrunk JPEGs")
     parser.add_argument(
         "--images_per_shard",
-        type=int,
+        type=whole,
         default=10_000,
         help="images of a file (default: %(default)s)",
     )
@@ -161,7 +166,7 @@ def main(argv: Optional[Sequence[str]] = None) -> int:
     )
     parser.add_argument(
         "--num_workers",
-        type=int,
+        type=whole,
         default=os.cpu_count() or 1,
         help="threads that decode (default: the cores)",
     )

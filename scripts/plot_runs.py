@@ -46,8 +46,11 @@ def _read(path: Path) -> List[Dict[str, str]]:
         raise UserError(f"run {str(path)!r}: no {file.name} there; give a folder that holds one")
     try:
         rows = read_records(file)
-    except UnicodeDecodeError as error:
-        raise UserError(f"run {str(path)!r}: {file} is no text") from error
+    except (OSError, ValueError) as error:
+        reason = error.strerror if isinstance(error, OSError) else error
+        raise UserError(
+            f"run {str(path)!r}: {file} is not as a run wrote it ({reason}); leave it out"
+        ) from error
     if not rows:
         raise UserError(f"run {str(path)!r}: {file} has no rows yet")
     missing = [column for column in NEEDED if column not in rows[0]]

@@ -26,7 +26,7 @@ from typing import (
 from .configs import parser
 from .configs.parser import Entry, FieldError
 from .errors import UserError
-from .runtime.text import escape_on_screen
+from .runtime.text import escape_on_screen, printable
 from .settings.data import DataConfig
 from .settings.model import ModelConfig
 from .settings.optim import OptimConfig
@@ -167,7 +167,7 @@ def parse_args(
     except UserError as error:
         if "--debug" in arguments:
             raise
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {printable(str(error))}", file=sys.stderr)
         raise SystemExit(2) from None
 
 
@@ -238,7 +238,7 @@ def _config_of(
         parser.split_command_line(arguments, options)  # says which is unknown
     config = _in_float32_on_a_cpu(parser.build(config_type, entries))
     if ignored:
-        print(f"run_modelarts: ignored {' '.join(ignored)}", file=sys.stderr)
+        print(f"run_modelarts: ignored {printable(' '.join(ignored))}", file=sys.stderr)
     if is_printed:
         config = complete(config) if complete else config
         _print_and_exit(to_yaml(config, with_origins=True))

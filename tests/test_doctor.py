@@ -230,18 +230,20 @@ def test_nvidias_tools_are_read(monkeypatch: pytest.MonkeyPatch, tmp_path: Path)
 
 
 def rank_table(ranks: List[str]) -> str:
-    devices = [{"device_id": r, "device_ip": "10.0.0.1", "rank_id": r} for r in ranks]
-    return json.dumps({"version": "1.0", "server_list": [{"server_id": "a", "device": devices}]})
+    devices = [{"device_id": r, "device_ip": f"10.0.0.{r}", "rank_id": r} for r in ranks]
+    servers = [{"server_id": "a", "device": devices}]
+    head = {"version": "1.0", "status": "completed", "server_count": "1"}
+    return json.dumps({**head, "server_list": servers})
 
 
 @pytest.mark.parametrize(
     ("text", "verdict", "said"),
     [
         (rank_table(["0", "1"]), "ok", "1 servers, 2 devices"),
-        (rank_table(["0", "2"]), "broken", "ranks are [0, 2]"),
-        ("{}", "broken", "server_list"),
-        ("not json", "broken", "JSONDecodeError"),
-        (None, "broken", "FileNotFoundError"),
+        (rank_table(["0", "2"]), "broken", "rank_id 1 is missing"),
+        ("{}", "broken", "'version' is missing"),
+        ("not json", "broken", "not JSON"),
+        (None, "broken", "no such file"),
     ],
 )
 def test_the_rank_table_is_read(

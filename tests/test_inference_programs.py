@@ -158,15 +158,59 @@ def test_scores_are_those_of_the_definition(
     assert "bytes: 000005_0.bin" in message
 
 
-@pytest.mark.parametrize("text", [None, "", "[]", '{"labels": {}}', '{"labels": {"a": "b"}}'])
+def labels_with(**values: object) -> str:
+    whole = {"dataset_name": "Digits", "num_classes": 8, "batch_size": 2, "labels": {"a": 0}}
+    return json.dumps({**whole, **values})
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        (None, "No such file"),
+        ("", "Expecting value"),
+        ("[" * 100_000, "nested too deep"),
+        ('{"labels": {"a": 1, "a": 2}}', "'a' is given twice"),
+        (labels_with(labels={"a": 2**32}), "'a' has 4294967296"),
+        (labels_with(labels={"a": 0.9}), "got `float`"),
+        (labels_with(labels={"a": True}), "got `bool`"),
+        (labels_with(labels={"a": "1"}), "got `str`"),
+        (labels_with(labels={"a": -2}), "Expected `int` >= -1"),
+        (labels_with(labels={"x": 1, "a": 8}), "below num_classes 8, 'a' has 8"),
+        (labels_with(labels={}), "there are none"),
+        (labels_with(labels=[1]), "got `array` - at `$.labels`"),
+        (labels_with(num_classes="8"), "got `str` - at `$.num_classes`"),
+        (labels_with(batch_size=0), "Expected `int` >= 1 - at `$.batch_size`"),
+        (labels_with(batch_size=1_000_000, num_classes=1_000_000), "smaller --batch_size"),
+        (labels_with(batch_size=int("9" * 30)), "batch_size"),
+        (labels_with(dataset_name=None), "got `null`"),
+    ],
+)
 def test_damaged_labels_are_refused(
-    text: str | None, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    text: str | None, said: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     path = tmp_path / "label.json"
     if text is not None:
         path.write_text(text)
     options = ["--result_dir", str(tmp_path), "--dataset_name", "digits", "--label_file", str(path)]
-    assert "label.json" in failure(capsys, postprocess_program, options)
+    message = failure(capsys, postprocess_program, options)
+    assert "label.json" in message
+    assert said in message
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+def test_results_that_are_no_numbers_are_refused(
+    value: float, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    results = tmp_path / "out"
+    write_results(results, np.zeros(4, int), batch=2, classes=8)
+    logits = np.fromfile(results / "000001_0.bin", np.float32)
+    logits[8 + 3] = value
+    logits.tofile(results / "000001_0.bin")
+    options = ["--result_dir", str(results), "--dataset_name", "digits"]
+    options += ["--label_file", str(tmp_path / "label.json")]
+    message = failure(capsys, postprocess_program, options)
+    assert f"000001_0.bin is no result (logit 3 of image 1 is {value}, no finite number" in message
+    assert not (results / "inference_scores.json").exists()
 
 
 def test_labels_of_another_dataset_are_refused(

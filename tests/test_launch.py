@@ -499,7 +499,7 @@ def test_msrun_and_mpirun_as_their_guides_say(stub: Path, tmp_path: Path) -> Non
         ),
         (
             ["--launcher", "standalone", "--device_id", "-1", "--", "stub.py"],
-            "--device_id '-1': must be 0 or more",
+            "--device_id '-1': expected a whole number, 0 to 1023",
         ),
         (["--server_id", "x", "--", "stub.py"], "--server_id: of --launcher rank_table"),
         (
@@ -507,7 +507,10 @@ def test_msrun_and_mpirun_as_their_guides_say(stub: Path, tmp_path: Path) -> Non
             "--devices 1: the rank table gives them",
         ),
         (["--devices", "0,0", "--", "stub.py"], "--devices 0,0"),
-        (["--devices", "0-3", "--", "stub.py"], "--devices 0-3"),
+        (["--devices", "0-3", "--", "stub.py"], "--devices '0-3': expected a whole number"),
+        (["--devices", "9" * 5000, "--", "stub.py"], "expected a whole number"),
+        (["--devices", "٣", "--", "stub.py"], "expected a whole number"),
+        (["--nproc", "1_0", "--", "stub.py"], "'1_0': expected a whole number"),
         (["--launcher", "rank_table", "--", "stub.py"], "needs --rank_table"),
         (["--launcher", "mpirun", "--nproc", "2", "--", "stub.py"], "use cluster"),
         (
@@ -647,7 +650,7 @@ def test_help_of_every_shell_script(path: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("program", "words", "said"),
     [
-        ("launch", ["--nproc", "two", "--", "x.py"], "invalid int value: 'two'"),
+        ("launch", ["--nproc", "two", "--", "x.py"], "'two': expected a whole number"),
         ("launch", ["--launcher", "slurm"], "invalid choice: 'slurm'"),
         ("rank_table", [], "required: command"),
         ("rank_table", ["show"], "required:"),
@@ -669,4 +672,4 @@ def test_a_count_that_is_none(tmp_path: Path) -> None:
     (tmp_path / "c.yaml").touch()
     ended = shell(ROOT / "scripts" / "run_distribute_train_cpu.sh", tmp_path, "two", "c.yaml")
     assert ended.returncode == 2
-    assert "invalid int value: 'two'" in ended.stderr
+    assert "'two': expected a whole number" in ended.stderr

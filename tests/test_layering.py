@@ -49,7 +49,11 @@ ALLOWED = {
     "src/settings": ("src.configs",),
     "src/launch": (
         "src.errors",
-        *(f"src.runtime.{name}" for name in "files npu_smi standard_streams stop_signal".split()),
+        *(
+            f"src.runtime.{name}"
+            for name in "files json_files npu_smi plain_numbers regular_files standard_streams "
+            "stop_signal".split()
+        ),
     ),
     "src/kernels": ("src.runtime.caches",),
 }

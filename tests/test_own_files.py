@@ -169,7 +169,6 @@ def test_a_run_is_not_written_over_from_another_folder(tmp_path: Path) -> None:
         "step;epoch;loss\n1;0,5;0,25\n",  # a spreadsheet, in Europe
         "step,epoch,loss,my notes\n1,0.5,0.25,good\n",
         "step,epoch,loss\n1.0,0.5,0.25\n",
-        "\ufeffstep,epoch\n1,0.5\n",
         "step,epoch\n1,0.5,7,8\n",
         "",
     ],

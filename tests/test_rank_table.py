@@ -158,6 +158,13 @@ BROKEN: List[Tuple[Callable[[], Table], Damage, str]] = [
     (table_of, put(S, 0, D, 1, "device_id", 1), "device[1].device_id: must be a string, is 1"),
     (table_of, put(S, 0, D, 1, "device_id", "01"), "device_id: must be a whole number"),
     (table_of, put(S, 0, D, 1, "device_id", "-1"), "device_id: must be a whole number"),
+    (table_of, put(S, 0, D, 1, "device_id", "１"), "device_id: must be a whole number"),
+    (table_of, put(S, 0, D, 1, "device_id", " 1"), "device_id: must be a whole number"),
+    (table_of, put(S, 0, D, 1, "device_id", "9" * 5000), "below 2^32, is '9999"),
+    (table_of, put(S, 0, D, 1, "device_id", True), "must be a string, is true"),
+    (table_of, put(S, 0, D, 1, "device_id", 1.5), "must be a string, is 1.5"),
+    (table_of, put(S, 0, D, 1, "rank_id", "1_0"), "rank_id: must be a whole number"),
+    (table_of, put(S, 0, D, 0, "device_ip", "fe80::1%\x1b[2J"), "is no IP address"),
     (table_of, put(S, 0, D, 1, "device_id", "0"), "device_id '0' is at server_list[0].device[0]"),
     (table_of, drop(S, 0, D, 0, "device_ip"), "device[0]: 'device_ip' is missing"),
     (table_of, put(S, 0, D, 0, "device_ip", "192.168.0"), "'192.168.0' is no IP address"),
@@ -309,6 +316,14 @@ def test_files_that_are_none(tmp_path: Path) -> None:
     assert "no such file" in said(tmp_path / "no.json")
     assert "no .json file" in said(tmp_path)
     (tmp_path / "half.json").write_text('{\n"version": ')
-    assert "half.json:2: not JSON" in said(tmp_path / "half.json")
+    assert "not JSON (Expecting value: line 2" in said(tmp_path / "half.json")
+    for text, reason in (
+        ('{"version": ' + "9" * 5000 + "}", "a number of 5,000 digits"),
+        ("[" * 100_000, "nested too deep"),
+        ('{"version": "1.0", "version": "1.0"}', "given twice"),
+        (" " * 5_000_000, "5,000,000 bytes, more than"),
+    ):
+        (tmp_path / "half.json").write_text(text)
+        assert reason in said(tmp_path / "half.json")
     (tmp_path / "other.json").write_text("{}")
     assert "half.json, other.json; name one" in said(tmp_path)

@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+import csv
+import io
 import json
 import logging
 import os
+import re
 import subprocess
 import sys
+import unicodedata
 from pathlib import Path
+from typing import List
 
 import numpy as np
 import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
 from test_scripts import script
 
 from src.errors import UserError
@@ -18,6 +25,7 @@ from src.report.outcomes import Collector, read_outcomes
 from src.report.page import write_report
 from src.report.predictions import FORMATS, Prediction, write_predictions
 from src.runtime.log import log_to_file
+from src.runtime.text import from_cell, to_cell
 from src.serving.exported_network import load_mindir
 from src.trainer.metrics import EvalResult
 
@@ -51,7 +59,7 @@ def test_reports(tmp_path: Path) -> None:
     facts = {"arch": "cct", "checkpoint": NAME}
     page = write_report(tmp_path, [(outcomes, collector)], facts=facts, real_labels=None)
     assert ESCAPED in page.read_text(encoding="utf-8")
-    assert list(read_outcomes(tmp_path)) == [f"0{ESCAPED}", f"1{ESCAPED}"]
+    assert list(read_outcomes(tmp_path)) == [f"0{NAME}", f"1{NAME}"]
     content = json.loads((tmp_path / "report.json").read_text())
     assert [c["name"] for c in content["results"][0]["classes"]] == names
 
@@ -75,6 +83,89 @@ def test_what_mindspore_does_not_take_is_refused(
     words = ["--data_url", "images", "--output", str(tmp_path / NAME)]
     assert script("pack_dataset").main(words) == 2
     assert f"{ESCAPED}': its name is not UTF-8" in capsys.readouterr().err
+
+
+@given(st.text(st.characters(exclude_categories=())))
+@example("=1+1")
+@example("'=1")
+@example("\\u003d\x1b[2J\\")
+@example("a;=1")
+@example('a;" @x')
+@example("\u202egnp.exe")
+@example("-1.5")
+@example("\uff1dcmd|' /C calc'!A0")
+def test_a_cell_is_no_formula_and_gives_its_name_back(name: str) -> None:
+    cell = to_cell(name)
+    assert from_cell(cell) == name
+    buffer = io.StringIO()
+    csv.writer(buffer).writerow([cell])
+    # What a spreadsheet computes (OWASP, "CSV Injection"), whichever sign separates its cells.
+    for part in re.split("[,;\t\r\n]", cell):
+        begins = part.strip(" \"'")[:1] if part is not cell.split(";")[0] else part[:1]
+        is_number = re.fullmatch("-[0-9.e+-]+", cell)
+        assert is_number or begins not in (
+            "=",
+            "+",
+            "-",
+            "@",
+            "\uff1d",
+            "\uff0b",
+            "\uff0d",
+            "\uff20",
+        )
+    assert not controls_in(buffer.getvalue().rstrip("\r\n"))
+
+
+def controls_in(text: str) -> List[str]:
+    """By the Unicode database: controls, ends of lines, what turns the direction of text."""
+    directions = ("LRE", "RLE", "LRO", "RLO", "PDF", "LRI", "RLI", "FSI", "PDI")
+    return [
+        character
+        for character in text
+        if unicodedata.category(character) in ("Cc", "Zl", "Zp")
+        or unicodedata.bidirectional(character) in directions
+    ]
+
+
+HOSTILE = "\x1b]0;owned\x07\x9b2J\u202e\r\n.png"
+ESCAPED_HOSTILE = r"\u001b]0;owned\u0007\u009b2J\u202e\u000d\u000a.png"
+
+
+@pytest.mark.parametrize("form", ["table", "csv", "json"])
+def test_a_terminal_gets_nothing_to_obey(form: str, capsys: pytest.CaptureFixture[str]) -> None:
+    write_predictions([Prediction(HOSTILE, [0], [f"={HOSTILE}"], [1.0])], form, None)
+    text = capsys.readouterr().out
+    assert not controls_in(text.replace("\n", ""))
+    if form == "json":
+        assert json.loads(text)[0]["image"] == HOSTILE
+    elif form == "csv":
+        row = next(csv.DictReader(io.StringIO(text)))
+        assert [from_cell(row[key]) for key in ("image", "name")] == [HOSTILE, f"={HOSTILE}"]
+        assert row["probability"] == "1.0"
+
+
+def test_no_program_shows_what_a_terminal_obeys(tmp_path: Path) -> None:
+    code = (
+        "import logging, sys; from src.errors import UserError\n"
+        "from src.runtime.entry import CommandParser, run_command\n"
+        "def work(_):\n"
+        "    print('one', sys.argv[1], 'of two'); sys.stderr.writelines([sys.argv[1]])\n"
+        "    logging.warning('left out: %s', sys.argv[1]); raise UserError(sys.argv[1])\n"
+        "sys.exit(run_command(work, CommandParser('x'), []))"
+    )
+    command = [sys.executable, "-c", code, HOSTILE]
+    ended = subprocess.run(command, cwd=ROOT, capture_output=True)
+    assert ended.returncode == 2
+    for stream in (ended.stdout, ended.stderr):
+        assert not controls_in(stream.decode().replace("\r\n", "").replace("\n", ""))
+    log, error = ended.stderr.decode().splitlines()[-2:]
+    assert log.endswith(f"left out: {ESCAPED_HOSTILE}")
+    assert error == f"error: {ESCAPED_HOSTILE}"
+    options = ["--result_dir", "x", "--dataset_name", "digits", HOSTILE]
+    command = [sys.executable, "postprocess.py", *options]
+    ended = subprocess.run(command, cwd=ROOT, capture_output=True)
+    assert not controls_in(ended.stderr.decode().rstrip("\n"))
+    assert b"\\u001b" in ended.stderr
 
 
 @pytest.mark.parametrize("encoding", ["ascii", "utf-8"])

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import re
 from pathlib import Path
 from typing import Optional
 
-from ..errors import some_of
+from ..errors import UserError, some_of
+from ..launch import rank_table
+from ..launch.rank_table_files import load_table
 from .machine import PIP, Finding, Machine
 
 _GIB = 1024**3
@@ -85,7 +86,7 @@ def check_compiler(machine: Machine) -> Finding:
     if said is None:
         found = "none: cpu_kernels auto takes the slower `pure`, the C++ program cannot be built"
         return Finding("C++ compiler", "note", found, "apt-get install g++")
-    version = re.search(r"\) ([0-9]+)\.", said)
+    version = re.search(r"\) ([0-9]{1,4})\.", said)
     if "clang" not in said and version and int(version.group(1)) < _FIRST_GCC:
         found = f"{said}: too old for the C++ program (<charconv>, <filesystem>)"
         cure = "apt-get install g++-9 && export CXX=g++-9 (CentOS 7: devtoolset-9)"
@@ -127,15 +128,12 @@ def check_rank_table(machine: Machine) -> Optional[Finding]:
     path = Path(given)
     cure = "export RANK_TABLE_FILE=/ABSOLUTE/PATH.json; scripts/rank_table.py makes one"
     try:
-        table = json.loads(path.read_text(encoding="utf-8"))
-        devices = [device for server in table["server_list"] for device in server["device"]]
-        ranks = sorted(int(device["rank_id"]) for device in devices)
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        found = f"{given}: cannot be used ({type(error).__name__}: {error})"
-        return Finding("rank table", "broken", found, cure)
+        table = load_table(path)
+        rank_table.check_rank_table(table)
+    except UserError as error:
+        return Finding("rank table", "broken", f"{given}: cannot be used ({error})", cure)
+    devices = [device for server in table["server_list"] for device in server["device"]]
     found = f"{given}: {len(table['server_list'])} servers, {len(devices)} devices"
-    if ranks != list(range(len(devices))):
-        return Finding("rank table", "broken", f"{found}; ranks are {ranks}", cure)
     if not path.is_absolute():
         return Finding("rank table", "note", f"{found}; the path is relative", cure)
     return Finding("rank table", "ok", found)

@@ -44,7 +44,7 @@ print("losses", *(f"{{value:.4f}}" for value in losses))
 
 def _versions(text: str) -> List[Tuple[int, int]]:
     """All `a.b` in it."""
-    return [(int(a), int(b)) for a, b in re.findall(r"\b(\d+)\.(\d+)", text)]
+    return [(int(a), int(b)) for a, b in re.findall(r"\b([0-9]{1,4})\.([0-9]{1,4})", text)]
 
 
 @dataclass(frozen=True)
@@ -177,7 +177,9 @@ class Machine:
         if shutil.which(command[0]) is None:
             return None
         try:
-            done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+            done = subprocess.run(
+                command, capture_output=True, encoding="utf-8", errors="replace", timeout=60
+            )
         except (OSError, subprocess.TimeoutExpired):
             return None
         return done.stdout if done.returncode == 0 else None

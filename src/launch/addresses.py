@@ -11,7 +11,12 @@ from pathlib import Path
 from typing import Dict, List, Optional, Sequence, Set
 
 from ..errors import UserError
+from ..runtime.plain_numbers import whole_number
+from ..runtime.regular_files import RECIPE_BYTES, read_text
 from .rank_table import Table
+
+# Of one host; servers have 8 or 16.
+_MOST_DEVICES = 1024
 
 
 def local_server(table: Table, server_id: Optional[str]) -> Table:
@@ -33,7 +38,10 @@ def local_server(table: Table, server_id: Optional[str]) -> Table:
 
 def _own_addresses() -> Set[str]:
     try:
-        found = subprocess.run(["hostname", "-I"], capture_output=True, text=True).stdout.split()
+        ended = subprocess.run(
+            ["hostname", "-I"], capture_output=True, encoding="utf-8", errors="replace"
+        )
+        found = ended.stdout.split()
     except OSError:
         found = []
     return {*found, socket.gethostname()}
@@ -45,13 +53,16 @@ def device_ips(devices: Sequence[int], *, hccn_tool: str, hccn_conf: Path) -> Di
     Raises:
         UserError: neither knows it.
     """
-    text = hccn_conf.read_text(encoding="utf-8") if hccn_conf.is_file() else ""
+    text = _read_conf(hccn_conf) if hccn_conf.is_file() else ""
     configured = dict(re.findall(r"^\s*address_([0-9]+)\s*=\s*(\S+)", text, re.MULTILINE))
     found = {}
     for device in devices:
         command = [hccn_tool, "-i", str(device), "-ip", "-g"]
         try:
-            said = subprocess.run(command, capture_output=True, text=True, timeout=60).stdout
+            ended = subprocess.run(
+                command, capture_output=True, encoding="utf-8", errors="replace", timeout=60
+            )
+            said = ended.stdout
         except (OSError, subprocess.TimeoutExpired):
             said = ""
         match = re.search(r"ipaddr:\s*(\S+)", said)
@@ -65,17 +76,32 @@ def device_ips(devices: Sequence[int], *, hccn_tool: str, hccn_conf: Path) -> Di
     return found
 
 
+def _read_conf(path: Path) -> str:
+    try:
+        return read_text(path, RECIPE_BYTES)
+    except (OSError, ValueError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "not UTF-8"
+        raise UserError(
+            f"--hccn_conf {str(path)!r}: cannot be read ({reason}); give the host's /etc/hccn.conf"
+        ) from error
+
+
 def parse_devices(text: str) -> List[int]:
     """`0,1,2,3`, or the model zoo's half-open `[0,4)`."""
-    zoo = re.fullmatch(r"\[([0-9]+),([0-9]+)\)", text.replace(" ", ""))
-    if zoo:
-        devices = list(range(int(zoo.group(1)), int(zoo.group(2))))
-    elif re.fullmatch("[0-9]+(,[0-9]+)*", text):
-        devices = [int(part) for part in text.split(",")]
-    else:
-        devices = []
+    zoo = re.fullmatch(r"\[(.+),(.+)\)", text.replace(" ", ""))
+    try:
+        numbers = [
+            whole_number(part, most=_MOST_DEVICES)
+            for part in (zoo.groups() if zoo else text.split(","))
+        ]
+    except ValueError:
+        numbers = []
+    devices = list(range(*numbers)) if zoo and numbers else numbers
     if not devices or len(set(devices)) != len(devices):
-        raise UserError(f"--devices {text!r}: must be like 0,1,2,3 or [0,8), none twice")
+        raise UserError(
+            f"--devices {text[:80]!r}: must be like 0,1,2,3 or [0,8), none twice, none above "
+            f"{_MOST_DEVICES}"
+        )
     return sorted(devices)
 
 

@@ -18,6 +18,7 @@ from typing import Dict, List, Optional, Sequence, Tuple
 
 from ..errors import UserError
 from ..runtime.npu_smi import list_cards
+from ..runtime.plain_numbers import whole_number
 from .addresses import check_port_is_free, local_server, resolve
 from .cores import cores_near, share_cores
 from .rank_table import Table
@@ -31,6 +32,7 @@ _PLACE = """MS_ROLE MS_SCHED_HOST MS_SCHED_PORT MS_WORKER_NUM MS_NODE_ID MS_TOPO
     RANK_SIZE RANK_TABLE_FILE DEVICE_ID DEVICE_NUM OMPI_COMM_WORLD_SIZE OMPI_COMM_WORLD_RANK
     OMPI_COMM_WORLD_LOCAL_RANK""".split()
 # What restricts the processes to some devices, which they then count from 0.
+_MOST_CARD = 1023
 _VISIBLE = {"GPU": "CUDA_VISIBLE_DEVICES", "Ascend": "ASCEND_RT_VISIBLE_DEVICES"}
 _LOCALHOST = "127.0.0.1"
 # Before it HCCL takes the ranks from the table only.
@@ -81,10 +83,21 @@ def _cores(options: argparse.Namespace, devices: Sequence[str]) -> List[List[int
     if options.device != "Ascend":
         return share_cores(cores, len(devices))
     # A shell's own choice of cards is what the numbers count.
-    visible = options.environ.get(_VISIBLE["Ascend"], os.environ.get(_VISIBLE["Ascend"], ""))
-    chosen = [int(part) for part in visible.split(",") if part.isdecimal()]
+    name = _VISIBLE["Ascend"]
+    visible = options.environ.get(name, os.environ.get(name, ""))
+    chosen = [_card(part, name) for part in visible.split(",") if part]
     cards = [chosen[int(i)] if int(i) < len(chosen) else int(i) for i in devices]
     return cores_near(cards, list_cards(), cores, sysfs=Path("/sys"))
+
+
+def _card(text: str, name: str) -> int:
+    """The number of a card, in `name`. Raises UserError."""
+    try:
+        return whole_number(text, most=_MOST_CARD)
+    except ValueError as error:
+        raise UserError(
+            f"{name} {text[:40]!r}: {error}; several are separated by commas, such as 0,1,2,3"
+        ) from error
 
 
 def plan_standalone(options: argparse.Namespace) -> Plan:
@@ -283,11 +296,12 @@ def _check_numbers(options: argparse.Namespace) -> None:
             raise UserError(f"--{key} {getattr(options, key)}: must be {least} or more")
     if not 0 <= options.node_rank < options.nnodes:
         raise UserError(f"--node_rank {options.node_rank}: must be in [0, {options.nnodes})")
-    if not re.fullmatch("[0-9]+", options.device_id):
-        raise UserError(f"--device_id {options.device_id!r}: must be 0 or more")
+    _card(options.device_id, "--device_id")
     port = options.master_port or "8118"
-    if not re.fullmatch("[0-9]{1,5}", port) or not 1 <= int(port) <= 65535:
-        raise UserError(f"--master_port {port!r}: must be in [1, 65535]")
+    try:
+        whole_number(port, 1, 65535)
+    except ValueError as error:
+        raise UserError(f"--master_port {port[:40]!r}: must be in [1, 65535]") from error
     options.master_addr = resolve(
         options.master_addr, "--master_addr", is_one_host=options.nnodes == 1
     )
@@ -334,8 +348,8 @@ def _check_devices(options: argparse.Namespace) -> None:
         _check_visible(options)
         return
     options.devices = options.devices.split(",")
-    wrong = [device for device in options.devices if not device.isdecimal()]
-    if wrong or len(set(options.devices)) != len(options.devices):
+    numbers = {_card(device, "--devices") for device in options.devices}
+    if len(numbers) != len(options.devices):
         raise UserError(
             f"--devices {','.join(options.devices)}: must be different numbers with commas, "
             "such as 0,1,2,3"

@@ -2,23 +2,31 @@
 
 from __future__ import annotations
 
+import contextlib
 import ipaddress
 import json
-import re
 from typing import Any, Dict, List, NoReturn, Sequence, Tuple
 
 from ..errors import UserError
+from ..runtime import plain_numbers
 
 Table = Dict[str, Any]
 
 _VERSIONS = ("1.0", "1.2")
 _STATES = ("initializing", "completed")
+_SHOWN = 40
 _SERVER_KEYS = {"server_id": str, "device": list}
 _DEVICE_KEYS = {"device_id": str, "device_ip": str, "rank_id": str}
 
 
 def _refuse(place: str, problem: str) -> NoReturn:
     raise UserError(f"{place}: {problem}")
+
+
+def _shown(value: Any) -> str:
+    """Not longer than a line has room for."""
+    text = repr(value) if isinstance(value, str) else json.dumps(value)
+    return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}..."
 
 
 def _kind(value: Any) -> str:
@@ -45,28 +53,34 @@ def value_of(entry: Any, key: str, kind: type, place: str) -> Any:
     value = entry[key]
     if not isinstance(value, kind):
         quote = f'; write "{value}"' if kind is str and isinstance(value, (int, float)) else ""
-        _refuse(f"{place}.{key}", f"must be {_kind(kind())}, is {json.dumps(value)[:40]}{quote}")
+        _refuse(f"{place}.{key}", f"must be {_kind(kind())}, is {_shown(value)}{quote}")
     return value
 
 
 def whole_number(text: str, place: str) -> int:
-    if not re.fullmatch("0|[1-9][0-9]*", text):
-        _refuse(place, f"must be a whole number as a string, is {text!r}")
-    return int(text)
+    """Of `text` at `place`. Raises UserError."""
+    try:
+        # Of super devices, which are numbered by 32 bits, too.
+        return plain_numbers.whole_number(text, most=2**32 - 1)
+    except ValueError:
+        _refuse(place, f"must be a whole number as a string, below 2^32, is {_shown(text)}")
 
 
 def _ip(text: str, place: str) -> None:
-    try:
-        ipaddress.ip_address(text)
-    except ValueError:
-        _refuse(place, f"{text!r} is no IP address; `hccn_tool -i N -ip -g` shows the right one")
+    with contextlib.suppress(ValueError):
+        # The name of an interface, which may stand behind, means something on its own host only.
+        if "%" not in text and ipaddress.ip_address(text):
+            return
+    _refuse(place, f"{_shown(text)} is no IP address; `hccn_tool -i N -ip -g` shows the right one")
 
 
 def _unique(values: Sequence[str], what: str, places: Sequence[str]) -> None:
     seen: Dict[str, str] = {}
     for value, place in zip(values, places):
         if value in seen:
-            _refuse(place, f"{what} {value!r} is at {seen[value]} already; each may occur once")
+            _refuse(
+                place, f"{what} {_shown(value)} is at {seen[value]} already; each may occur once"
+            )
         seen[value] = place
 
 
@@ -85,10 +99,10 @@ def check_rank_table(table: Any) -> None:
     """
     version = value_of(table, "version", str, "table")
     if version not in _VERSIONS:
-        _refuse("table.version", f"{version!r} is unknown; allowed: {', '.join(_VERSIONS)}")
+        _refuse("table.version", f"{_shown(version)} is unknown; allowed: {', '.join(_VERSIONS)}")
     status = value_of(table, "status", str, "table")
     if status not in _STATES:
-        _refuse("table.status", f"{status!r} is unknown; allowed: {', '.join(_STATES)}")
+        _refuse("table.status", f"{_shown(status)} is unknown; allowed: {', '.join(_STATES)}")
     if status != "completed":
         _refuse("table.status", f"is {status!r}: the platform is not ready; wait for 'completed'")
     servers = value_of(table, "server_list", list, "table")
@@ -153,8 +167,8 @@ def _check_servers(servers: List[Table]) -> None:
         if name < before:
             _refuse(
                 f"server_list[{number}].server_id",
-                f"{name!r} comes after {before!r}; servers must be in the dictionary order of "
-                "server_id, as HCCL numbers them; `rank_table.py merge` sorts",
+                f"{_shown(name)} comes after {_shown(before)}; servers must be in the dictionary "
+                "order of server_id, as HCCL numbers them; `rank_table.py merge` sorts",
             )
 
 
@@ -196,9 +210,12 @@ def _check_groups(table: Table, list_key: str, id_key: str, servers: List[Table]
     known = {server["server_id"] for server in servers}
     for name, place in zip(members, places):
         if name not in known:
-            _refuse(place, f"server_id {name!r} is not in the table's server_list")
+            _refuse(place, f"server_id {_shown(name)} is not in the table's server_list")
     for name in sorted(known - set(members)):
-        _refuse(list_key, f"server_id {name!r} of the table's server_list is in none of the groups")
+        _refuse(
+            list_key,
+            f"server_id {_shown(name)} of the table's server_list is in none of the groups",
+        )
 
 
 def _check_clusters(clusters: List[Table]) -> None:
@@ -206,7 +223,8 @@ def _check_clusters(clusters: List[Table]) -> None:
         network = value_of(cluster, "network_type", str, f"cluster_list[{number}]")
         if network != "ROCE":
             _refuse(
-                f"cluster_list[{number}].network_type", f"{network!r} is unknown; allowed: ROCE"
+                f"cluster_list[{number}].network_type",
+                f"{_shown(network)} is unknown; allowed: ROCE",
             )
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 import time
 from pathlib import Path
@@ -10,6 +9,8 @@ from typing import Any, List, Tuple
 
 from ..errors import UserError
 from ..runtime.files import write_json
+from ..runtime.json_files import read_json
+from ..runtime.regular_files import RANK_TABLE_BYTES
 from .rank_table import Table, check_count, check_rank_table, numbered, value_of
 
 MODELARTS_FILE = "jobstart_hccl.json"
@@ -20,15 +21,15 @@ _SETTLED_S = 30.0
 def load_table(path: Path) -> Any:
     """The content of a file, not checked yet. Raises UserError."""
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        return read_json(path, RANK_TABLE_BYTES)
     except FileNotFoundError:
         raise UserError(f"rank table {str(path)!r}: no such file") from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"rank table {str(path)!r}: cannot be read ({error})") from error
-    except json.JSONDecodeError as error:
+    except OSError as error:
         raise UserError(
-            f"{path}:{error.lineno}: not JSON ({error.msg}); make the table anew"
+            f"rank table {str(path)!r}: cannot be read ({error.strerror}); make it anew"
         ) from error
+    except ValueError as error:
+        raise UserError(f"rank table {str(path)!r}: not JSON ({error}); make it anew") from error
 
 
 def find_rank_table(path: Path) -> Path:

@@ -6,6 +6,7 @@ Parameter names are timm's but for the norms' gamma, beta, moving_mean and movin
 
 from __future__ import annotations
 
+import re
 from types import SimpleNamespace
 from typing import Dict, List
 
@@ -144,7 +145,7 @@ VARIANTS = {
 def _from_the_authors(name: str) -> str:
     """Their network is one nn.Sequential: three cells of the stem, blocks, pool, head."""
     index, _, rest = name.partition(".")
-    if not index.isdecimal():
+    if not re.fullmatch("[0-9]{1,4}", index):
         return name
     if int(index) < 3:
         return f"stem.{name}"

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any, Dict, List, Optional
 
 from ..errors import UserError
+from ..runtime.json_files import parse_json
+from ..runtime.regular_files import NAMES_BYTES, read_text
+from ..runtime.text import printable
 
 _IMAGENET = Path(__file__).with_name("imagenet_classes.txt")
+
+_SHOWN = 40
 
 
 def imagenet_names() -> Dict[str, str]:
@@ -28,23 +32,37 @@ def read_labels(path: Path, key: str = "labels") -> List[str]:
         UserError: no such file, or another content.
     """
     try:
-        text = path.read_text(encoding="utf-8-sig")
-        names = _from_json(json.loads(text)) if path.suffix == ".json" else text.splitlines()
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "not of this form"
+        text = read_text(path, NAMES_BYTES)
+        return parse_names(text, is_json=path.suffix == ".json")
+    except (OSError, ValueError) as error:
+        reason = error.strerror if isinstance(error, OSError) else error
         raise UserError(
             f"{key} {str(path)!r}: {reason}; expected a text file with one name a line, or JSON "
             "with a list of names or numbers from 0 -> names"
         ) from error
-    return [name.strip() for name in names if name.strip()]
 
 
-def _from_json(content: Any) -> List[str]:
-    if isinstance(content, dict):
-        return [str(content[str(index)]) for index in range(len(content))]
+def parse_names(text: str, *, is_json: bool) -> List[str]:
+    """Names in label order, without blanks around them. One may stand for several classes, as two
+    of ImageNet's are cranes.
+
+    Raises:
+        ValueError: a reason on one line.
+    """
+    names = _listed(parse_json(text)) if is_json else text.rstrip().split("\n")
+    found = [name.strip() if isinstance(name, str) else "" for name in names]
+    for number, (name, given) in enumerate(zip(found, names)):
+        if not name or printable(name) != name:
+            raise ValueError(f"class {number} is called {str(given)[:_SHOWN]!r}, which is no name")
+    return found
+
+
+def _listed(content: Any) -> List[Any]:
+    if isinstance(content, dict) and set(content) == set(map(str, range(len(content)))):
+        return [content[str(index)] for index in range(len(content))]
     if not isinstance(content, list):
-        raise TypeError(type(content))
-    return [str(name) for name in content]
+        raise ValueError("neither a list nor numbers from 0 -> names")
+    return content
 
 
 def class_names(

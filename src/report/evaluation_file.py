@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import re
 from pathlib import Path
 from typing import Any, Dict
 
 from ..runtime.files import numbered, write_whole
+from ..runtime.regular_files import read_regular
 
 KIND, VERSION = "evaluation", 1
 # Of a data set's name, as a part of a file's.
@@ -43,6 +45,7 @@ def write_evaluation(folder: Path, name: str, content: Dict[str, Any]) -> Path:
         if not path.exists():
             write_whole(path, text)
             break
-        if path.read_bytes() == text:
-            break
+        with contextlib.suppress(OSError):  # what is larger, or no file, says something else
+            if read_regular(path, len(text)) == text:
+                break
     return path

@@ -4,22 +4,28 @@ from __future__ import annotations
 
 import csv
 import io
-import json
 import re
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Callable, Dict, List, NamedTuple, Optional, Tuple
+from typing import Annotated, Any, Callable, Dict, List, NamedTuple, Optional, Tuple
 
+import msgspec
 import numpy as np
 
-from ..errors import UserError
+from ..errors import UserError, on_one_line
 from ..runtime.files import write_whole
-from ..runtime.text import to_utf8
+from ..runtime.json_files import read_typed
+from ..runtime.plain_numbers import decimal_number
+from ..runtime.regular_files import RECORD_BYTES, TABLE_BYTES, read_text
+from ..runtime.text import from_cell, to_cell, to_utf8
 from ..trainer.metrics import EvalResult
 from .predictions import top_k
 
 _COLUMNS = ("image", "label", "predicted", "confidence", "correct")
 _BINS = 15
+# A list of labels for each image of ImageNet's val/.
+_Accepted = List[List[Annotated[int, msgspec.Meta(ge=0, lt=1000)]]]
+_VAL_NUMBER = re.compile(r"ILSVRC2012_val_([0-9]{8})(?![0-9])")
 
 
 @dataclass(frozen=True)
@@ -145,8 +151,8 @@ def write_outcomes(outcomes: Outcomes, path: Path) -> None:
     writer.writerow(_COLUMNS)
     rows = (outcomes.label, outcomes.predicted, outcomes.confidence, outcomes.correct)
     for image, label, predicted, confidence, correct in zip(outcomes.images, *rows):
-        names = outcomes.class_names[label], outcomes.class_names[predicted]
-        writer.writerow([image, *names, f"{confidence:.6g}", int(correct)])
+        names = image, outcomes.class_names[label], outcomes.class_names[predicted]
+        writer.writerow([*map(to_cell, names), f"{confidence:.6g}", int(correct)])
     write_whole(path, to_utf8(text.getvalue()))
 
 
@@ -156,19 +162,46 @@ def read_outcomes(folder: Path) -> Dict[str, Dict[str, str]]:
     Raises:
         UserError: no report in the folder, or another content.
     """
-    path = folder / "images.csv"
-    if not path.is_file():
+    try:
+        text = read_text(folder / "images.csv", TABLE_BYTES)
+    except FileNotFoundError as error:
         raise UserError(
             f"report {str(folder)!r}: no images.csv; give a folder eval.py --report made"
-        )
+        ) from error
+    except (OSError, ValueError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "no UTF-8"
+        raise UserError(f"report {str(folder)!r}: images.csv cannot be read ({reason})") from error
     try:
-        with path.open(newline="", encoding="utf-8") as file:
-            rows = {row["image"]: row for row in csv.DictReader(file)}
-        bad = [image for image, row in rows.items() if row["correct"] not in ("0", "1")]
-    except (KeyError, ValueError) as error:
-        raise UserError(f"report {str(folder)!r}: images.csv is not eval.py's") from error
-    if bad or not rows:
-        raise UserError(f"report {str(folder)!r}: images.csv is not whole; make the report anew")
+        return parse_outcomes(text)
+    except (ValueError, csv.Error) as error:
+        raise UserError(
+            f"report {str(folder)!r}: images.csv is not as eval.py wrote it "
+            f"({on_one_line(error)}); make the report anew"
+        ) from error
+
+
+def parse_outcomes(text: str) -> Dict[str, Dict[str, str]]:
+    """`read_outcomes` of a file's text.
+
+    Raises:
+        ValueError, csv.Error: it is not as `write_outcomes` wrote it, and in which line.
+    """
+    reader = csv.reader(io.StringIO(text, newline=""), strict=True)
+    if next(reader, None) != list(_COLUMNS):
+        raise ValueError(f"its columns are not {', '.join(_COLUMNS)}")
+    rows: Dict[str, Dict[str, str]] = {}
+    for cells in reader:
+        if len(cells) != len(_COLUMNS) or cells[-1] not in ("0", "1"):
+            raise ValueError(f"line {reader.line_num} is not whole")
+        image, label, predicted = map(from_cell, cells[:3])
+        if image in rows:
+            raise ValueError(f"line {reader.line_num}: image {image!r} is there already")
+        if not 0 <= decimal_number(cells[3]) <= 1:
+            raise ValueError(f"line {reader.line_num}: confidence {cells[3]!r}")
+        values = (image, label, predicted, *cells[3:])
+        rows[image] = dict(zip(_COLUMNS, values))
+    if not rows:
+        raise ValueError("it has no images")
     return rows
 
 
@@ -182,16 +215,23 @@ def real_accuracy(outcomes: Outcomes, path: Path) -> Tuple[float, int]:
         UserError: unreadable, or the images are not ImageNet's.
     """
     try:
-        accepted: Any = json.loads(path.read_text(encoding="utf-8"))
-        numbers = [int(re.findall(r"_val_(\d+)", image)[0]) - 1 for image in outcomes.images]
-        sets = [set(accepted[number]) for number in numbers]
-    except (OSError, ValueError, TypeError, IndexError) as error:
+        accepted = read_typed(path, RECORD_BYTES, _Accepted)
+        sets = [accepted[_val_number(image, len(accepted)) - 1] for image in outcomes.images]
+    except (OSError, ValueError) as error:
+        reason = error.strerror if isinstance(error, OSError) else error
         raise UserError(
             f"real_labels {str(path)!r}: needs the JSON list of ReaL and images named "
-            "ILSVRC2012_val_NNNNNNNN; leave it out for other data"
+            f"ILSVRC2012_val_NNNNNNNN ({reason}); leave it out for other data"
         ) from error
     hits = [label in allowed for label, allowed in zip(outcomes.predicted, sets) if allowed]
     return 100.0 * float(np.mean(hits)) if hits else float("nan"), len(hits)
+
+
+def _val_number(image: str, most: int) -> int:
+    found = _VAL_NUMBER.search(image)
+    if found is None or not 1 <= int(found.group(1)) <= most:
+        raise ValueError(f"image {image!r}, and the list has {most} entries")
+    return int(found.group(1))
 
 
 def summary(outcomes: Outcomes, real: Optional[Tuple[float, int]]) -> Dict[str, Any]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import html
 import io
+import re
 from pathlib import Path
 from typing import Any, Dict, List, Optional, Sequence, Tuple
 
@@ -13,7 +14,7 @@ import numpy as np
 from ..errors import UserError
 from ..runs.fonts import Fonts, create_figure
 from ..runtime.files import write_json, write_whole
-from ..runtime.text import to_utf8
+from ..runtime.text import printable, to_utf8
 from .outcomes import Collector, Outcomes, real_accuracy, summary, write_outcomes
 from .pictures import Tile, contact_sheet
 
@@ -87,11 +88,11 @@ def _page(
     facts: Dict[str, str],
     pictures: Dict[str, bytes],
 ) -> str:
-    title = f"{facts['arch']}: top-1 {summaries[0]['top1']:.3f} %"
+    title = f"{printable(facts['arch'])}: top-1 {summaries[0]['top1']:.3f} %"
     shown = " · ".join(f"{key}: {value}" for key, value in facts.items())
     parts = [
         f"<h1>{html.escape(title)}</h1>",
-        f'<p class="facts">{html.escape(shown)}</p>',
+        f'<p class="facts">{html.escape(printable(shown))}</p>',
         "<h2>Scores</h2>",
         _scores(summaries),
         "<h2>Calibration</h2>",
@@ -134,8 +135,8 @@ def _classes(outcomes: Outcomes) -> str:
 
 def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     def cell(text: str) -> str:
-        number = text.replace(".", "").replace("-", "").isdigit()
-        return f"<td{' class=n' if number else ''}>{html.escape(text)}</td>"
+        number = re.fullmatch("[0-9.-]+", text)
+        return f"<td{' class=n' if number else ''}>{html.escape(printable(text))}</td>"
 
     heads = "".join(f"<th>{html.escape(text)}</th>" for text in head)
     body = "\n".join(f"<tr>{''.join(map(cell, row))}</tr>" for row in rows)

@@ -13,7 +13,7 @@ import numpy as np
 
 from ..errors import UserError
 from ..runtime.files import write_whole
-from ..runtime.text import to_utf8, without_surrogates
+from ..runtime.text import on_screen, printable, to_cell, to_utf8, without_surrogates
 
 FORMATS = ("table", "csv", "json", "parquet")
 _COLUMNS = ("image", "rank", "label", "name", "probability")
@@ -115,7 +115,8 @@ def _csv(predictions: Sequence[Prediction]) -> str:
     text = io.StringIO()
     writer = csv.DictWriter(text, _COLUMNS, lineterminator="\n")
     writer.writeheader()
-    writer.writerows(_rows(predictions))
+    for row in _rows(predictions):
+        writer.writerow({**row, "image": to_cell(row["image"]), "name": to_cell(row["name"])})
     return text.getvalue()
 
 
@@ -130,7 +131,8 @@ def _json(predictions: Sequence[Prediction]) -> str:
         }
         for p in predictions
     ]
-    return json.dumps(content, indent=1, ensure_ascii=False) + "\n"
+    # Its escapes are those of JSON.
+    return on_screen(json.dumps(content, indent=1, ensure_ascii=False)) + "\n"
 
 
 def _parquet(predictions: Sequence[Prediction]) -> bytes:
@@ -145,12 +147,14 @@ def _parquet(predictions: Sequence[Prediction]) -> bytes:
 
 
 def _table(predictions: Sequence[Prediction]) -> str:
-    width = min(_NAME_CHARS, max((len(p.image) for p in predictions), default=0))
+    images = [printable(p.image) for p in predictions]
+    width = min(_NAME_CHARS, max(map(len, images), default=0))
     lines = []
-    for p in predictions:
-        shown = p.image if len(p.image) <= width else "..." + p.image[3 - width :]
+    for p, image in zip(predictions, images):
+        shown = image if len(image) <= width else "..." + image[3 - width :]
         best = "  ".join(
-            f"{name} {100 * share:.1f} %" for name, share in zip(p.names, p.probabilities)
+            f"{printable(name)} {100 * share:.1f} %"
+            for name, share in zip(p.names, p.probabilities)
         )
         lines.append(f"{shown.ljust(width)}  {best}\n")
     return "".join(lines)

@@ -14,8 +14,9 @@ from mindspore import Parameter
 from ..args import Config
 from ..checkpoints.checkpoint import Checkpoint, read_checkpoint, save_checkpoint
 from ..errors import TrainingFailed, UserError, on_one_line
-from ..runtime.files import replacing, what_helps
+from ..runtime.files import replacing
 from .own_files import NAMES, check_free, clear_unfinished, epoch_files, is_own
+from .records import how_to_go_on
 
 _LOGGER = logging.getLogger(__name__)
 
@@ -107,11 +108,9 @@ class CheckpointFolder:
                     raise
                 self._write(parameters, {**meta, NAMES: names})  # by a path looked up again
         except (OSError, RuntimeError, ValueError) as error:
-            before = "the previous one is whole: " if self.last.is_file() else ""
             raise TrainingFailed(
                 f"step {meta['step']}: {self.folder} cannot take a checkpoint "
-                f"({on_one_line(error)}); {before}{what_helps(error)}, then continue with "
-                "--resume auto"
+                f"({on_one_line(error)}); {how_to_go_on(self.last, error)}"
             ) from error
         self.on_save()
 

@@ -12,6 +12,7 @@ from typing import List, Optional
 from ..checkpoints.record import read_record
 from ..errors import UserError, some_of
 from ..runtime.files import finish_renames, remove_unfinished, unused
+from ..runtime.regular_files import TABLE_BYTES, read_text
 from .records import COLUMNS, read_records
 
 _LOGGER = logging.getLogger(__name__)
@@ -95,10 +96,9 @@ def put_aside_metrics(folder: Path) -> None:
 
 def _is_metrics(path: Path) -> bool:
     try:
-        with path.open(encoding="utf-8") as file:
-            header = file.readline().rstrip("\r\n").split(",")
+        header = read_text(path, TABLE_BYTES).partition("\n")[0].rstrip("\r").split(",")
         rows = read_records(path)
-        is_whole = all(row["step"].isdecimal() and None not in row for row in rows)
-    except (OSError, ValueError, AttributeError, KeyError):
+    except (OSError, ValueError):
         return False
-    return header[0] == COLUMNS[0] and set(header) <= set(COLUMNS) and is_whole
+    has_steps = header[0] == COLUMNS[0] and all(row[COLUMNS[0]] for row in rows)
+    return has_steps and len(set(header)) == len(header) and set(header) <= set(COLUMNS)

@@ -11,8 +11,10 @@ import os
 from pathlib import Path
 from typing import Any, BinaryIO, Dict, Iterable, List, Mapping, Optional, Tuple
 
-from ..errors import TrainingFailed
+from ..errors import TrainingFailed, on_one_line
 from ..runtime.files import replacing, what_helps
+from ..runtime.plain_numbers import decimal_number, whole_number
+from ..runtime.regular_files import TABLE_BYTES, read_text
 from .fonts import Fonts, create_figure
 from .tensorboard_events import TensorBoardEvents
 
@@ -38,6 +40,9 @@ COLUMNS = (
 # May pass: somebody has the file open and locked, or a network disk has come back.
 _PASSING = (errno.EACCES, errno.EPERM, errno.EBUSY, errno.EAGAIN, errno.ETXTBSY, errno.ESTALE)
 
+# What a loss or a norm may have become.
+_NOT_FINITE = ("nan", "inf", "-inf")
+_SHOWN = 40
 # Of the legend below the curves of several runs.
 _LEGEND_COLUMNS = 5
 
@@ -83,10 +88,10 @@ class Records:
                 self._events.write(values)
         except OSError as error:
             if error.errno not in _PASSING:
+                last = self._path.with_name("last.ckpt")
                 raise TrainingFailed(
-                    f"step {values.get('step')}: {self._file.name} cannot be written ({error}); "
-                    f"the last checkpoint is whole: {what_helps(error)}, then continue with "
-                    "--resume auto"
+                    f"step {values.get('step')}: {self._file.name} cannot be written "
+                    f"({error.strerror}); {how_to_go_on(last, error)}"
                 ) from error
             if is_first:
                 _LOGGER.warning("%s: %s; its rows wait", self._path, error.strerror)
@@ -121,15 +126,56 @@ class Records:
                 self._events.close()
 
 
+def how_to_go_on(last: Path, error: BaseException) -> str:
+    """After a file could not be written: what there is, and what to do.
+
+    Args:
+        last: the run's last checkpoint, which may not have been written yet.
+    """
+    if last.is_file():
+        return f"{last.name} is whole: {what_helps(error)}, then continue with --resume auto"
+    return f"no checkpoint has been saved yet: {what_helps(error)}, then start again"
+
+
 def read_records(path: Path) -> List[Dict[str, str]]:
     """Rows of a metrics.csv, oldest first; none where there is no file.
 
     A last line without its end, which a full disk leaves behind, is not read.
+
+    Raises:
+        ValueError: it is no such file, and in which line.
+        OSError: it cannot be read.
     """
     if not path.exists():
         return []
-    text = path.read_text(encoding="utf-8")
-    return list(csv.DictReader(text[: text.rfind("\n") + 1].splitlines()))
+    return parse_records(read_text(path, TABLE_BYTES))
+
+
+def parse_records(text: str) -> List[Dict[str, str]]:
+    """`read_records` of a file's text; columns that are not of `COLUMNS` may hold anything."""
+    reader = csv.DictReader(io.StringIO(text[: text.rfind("\n") + 1], newline=""), strict=True)
+    rows = []
+    try:
+        for row in reader:
+            _check_row(row)
+            rows.append(row)
+    except (ValueError, csv.Error) as error:
+        raise ValueError(f"line {reader.line_num}: {on_one_line(error)}") from error
+    return rows
+
+
+def _check_row(row: Mapping[Optional[str], Any]) -> None:
+    if None in row or None in row.values():
+        raise ValueError("not as many values as columns")
+    for column in filter(row.get, COLUMNS):
+        value = row[column]
+        try:
+            if column == "step":
+                whole_number(value)
+            elif value not in _NOT_FINITE:
+                decimal_number(value)
+        except ValueError as error:
+            raise ValueError(f"{column} {value[:_SHOWN]!r}: {error}") from error
 
 
 def draw_curves(rows: List[Dict[str, str]], picture: Path, *, title: str) -> None:
@@ -178,7 +224,9 @@ def draw_runs(
 def _points(
     rows: List[Dict[str, str]], key: str, against: str = "epoch"
 ) -> List[Tuple[float, float]]:
-    return [(float(row[against]), float(row[key])) for row in rows if row.get(key)]
+    return [
+        (float(row[against]), float(row[key])) for row in rows if row.get(key) and row.get(against)
+    ]
 
 
 def _panels(height: float = 4.0, texts: Iterable[str] = ()) -> Tuple[Any, Any]:

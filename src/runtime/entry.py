@@ -7,7 +7,6 @@ import atexit
 import contextlib
 import itertools
 import logging
-import math
 import os
 import re
 import signal
@@ -29,6 +28,7 @@ from typing import (
 from ..errors import StoppedBySignal, TrainingFailed, UserError, suggestion
 from .caches import use_cache_folders
 from .memory import lack_explained
+from .plain_numbers import decimal_number, whole_number
 from .standard_streams import (
     drop_output,
     flush_standard_streams,
@@ -36,7 +36,7 @@ from .standard_streams import (
     open_standard_streams,
 )
 from .stop_signal import ended_by, signals_end_this
-from .text import escape_on_screen
+from .text import OneLine, escape_on_screen, printable
 
 if TYPE_CHECKING:
     from ..args import Config
@@ -73,6 +73,7 @@ def _placed(message: str, origins: Mapping[str, str]) -> str:
     return f"{origin}: {message}" if _IN_FILE.fullmatch(origin) else message
 
 
+_SHOWN = 40
 # Where a value of a recipe stands: FILE:LINE.
 _IN_FILE = re.compile(r".+:[0-9]+", re.DOTALL)
 
@@ -123,7 +124,7 @@ class CommandParser(argparse.ArgumentParser):
             message = f"unrecognized arguments: {' '.join(unknown)}; {message}"
         meant = [suggestion(name, known) for name in unknown] if "unrecognized" in message else []
         said = "; ".join([message, *filter(None, meant)])
-        self.exit(2, f"error: {' '.join(said.split())}; see --help\n")
+        self.exit(2, f"error: {printable(' '.join(said.split()))}; see --help\n")
 
     def _refuse_empty_words(self) -> None:
         """What an unset variable of a script leaves; as a path it would be the working folder."""
@@ -146,6 +147,20 @@ class CommandParser(argparse.ArgumentParser):
         return [] if self._takes_keys else [name for name in options if name not in known]
 
 
+def whole(text: str) -> int:
+    """A whole number, as the type of an argument.
+
+    Raises:
+        ArgumentTypeError: anything else, or more than 32 bits.
+    """
+    try:
+        return whole_number(text, -(2**31))
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(
+            f"{text[:_SHOWN]!r}: expected a whole number of 32 bits"
+        ) from error
+
+
 def positive(text: str) -> int:
     """A whole number from 1 on, as the type of an argument.
 
@@ -153,12 +168,11 @@ def positive(text: str) -> int:
         ArgumentTypeError: anything else, or more than 64 bits.
     """
     try:
-        number = int(text)
-    except ValueError:
-        number = 0
-    if not 0 < number < 2**63:
-        raise argparse.ArgumentTypeError(f"{text!r}: expected a whole number, 1 or more")
-    return number
+        return whole_number(text, 1, 2**63 - 1)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(
+            f"{text[:_SHOWN]!r}: expected a whole number, 1 or more"
+        ) from error
 
 
 def finite(text: str) -> float:
@@ -168,11 +182,11 @@ def finite(text: str) -> float:
         ArgumentTypeError: anything else.
     """
     try:
-        number = float(text)
+        number = decimal_number(text)
     except ValueError:
-        number = math.nan
-    if not 0 <= number < math.inf:
-        raise argparse.ArgumentTypeError(f"{text!r}: expected a number, 0 or more")
+        number = -1.0
+    if number < 0:
+        raise argparse.ArgumentTypeError(f"{text[:_SHOWN]!r}: expected a number, 0 or more")
     return number
 
 
@@ -200,12 +214,14 @@ def run_parsed(
 
 
 def _run(work: Callable[[], Any], *, debug: bool, origins: Mapping[str, str]) -> int:
-    logging.basicConfig(format="%(message)s", stream=sys.stderr)
+    escape_on_screen()
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(OneLine("%(message)s"))
+    logging.basicConfig(handlers=[handler])
     # Apart, because with handlers that are there already `basicConfig` does nothing.
     logging.getLogger().setLevel(logging.INFO)
     # A line that a full disk does not take is no reason for a traceback on the screen.
     logging.raiseExceptions = False
-    escape_on_screen()
     try:
         _check_current_folder()
         use_cache_folders()
@@ -262,4 +278,4 @@ def _leave(code: int) -> None:
 def _print_error(said: object) -> None:
     # The screen may be what has failed.
     with contextlib.suppress(OSError):
-        print(f"error: {said}", file=sys.stderr)
+        print(f"error: {printable(str(said))}", file=sys.stderr)

@@ -8,7 +8,7 @@ import shutil
 from pathlib import Path
 from typing import Dict, Iterator, Optional
 
-from .text import ESCAPES
+from .text import ESCAPES, OneLine
 
 # How a file of glog starts.
 _HEADER = (b"Log file created at", b"Running on machine", b"Running duration", b"Log line format")
@@ -80,7 +80,7 @@ def log_to_file(path: Path) -> None:
         root.removeHandler(handler)
         handler.close()
     handler = _RunLog(path, encoding="utf-8", errors=ESCAPES)
-    handler.setFormatter(logging.Formatter("%(asctime)s %(message)s"))
+    handler.setFormatter(OneLine("%(asctime)s %(message)s"))
     root.addHandler(handler)
     for framework in [h for h in root.handlers if isinstance(h, FrameworkLog)]:
         framework.run_log = path

@@ -48,7 +48,9 @@ def list_cards() -> List[Card]:
     if shutil.which("npu-smi") is None:
         return []
     try:
-        done = subprocess.run(["npu-smi", "info"], capture_output=True, text=True, timeout=60)
+        done = subprocess.run(
+            ["npu-smi", "info"], capture_output=True, encoding="utf-8", errors="replace", timeout=60
+        )
     except (OSError, subprocess.TimeoutExpired):
         return []
     return parse_cards(done.stdout) if done.returncode == 0 else []

@@ -19,6 +19,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Optional
 
+from .json_files import read_typed
+from .regular_files import RECORD_BYTES
+
 # An owner on another host that has given no sign of life for so long is dead.
 OWNER_S = 60.0
 
@@ -210,6 +213,6 @@ class OwnerFile:
 
 def _read(path: Path) -> Optional[Owner]:
     try:
-        return Owner(**json.loads(path.read_bytes()))
-    except (OSError, ValueError, TypeError):
+        return read_typed(path, RECORD_BYTES, Owner)
+    except (OSError, ValueError):
         return None

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Mapping, Optional
 
 from ..errors import UserError
+from .plain_numbers import whole_number
 
 # What each launcher sets: MindSpore's dynamic cluster (msrun, or scripts/launch.py on 2.0), a rank
 # table, OpenMPI. MindSpore reads the number of the process itself.
@@ -75,9 +76,10 @@ def read_rank_environment(environ: Mapping[str, str]) -> Optional[RankEnvironmen
 
 def _integer(environ: Mapping[str, str], name: str) -> int:
     text = environ.get(name, "")
-    if not text.isdecimal():
+    try:
+        return whole_number(text)
+    except ValueError as error:
         raise UserError(
-            f"{name} {text!r}: the launcher must set it to a number; start several processes with "
-            "scripts/launch.py, msrun or mpirun"
-        )
-    return int(text)
+            f"{name} {text[:40]!r}: the launcher must set it to a number ({error}); start several "
+            "processes with scripts/launch.py, msrun or mpirun"
+        ) from error

@@ -32,6 +32,7 @@ from ..data.transforms_factory import create_eval_transform
 from ..data.workers import batches_of
 from ..errors import UserError
 from ..runtime.files import write_whole
+from ..runtime.regular_files import FileTooLarge, NoRegularFile, read_regular
 from .export_record import transform_of
 from .input_format import as_input, image_shape, takes_pixels
 
@@ -124,13 +125,20 @@ class InputWriter:
 
     def _claim(self, names: List[str]) -> None:
         path, mine = self._folder / SETTINGS, _json(self._settings(names))
-        if path.exists() and path.read_bytes() != mine:
+        if path.exists() and not self._is_claimed(path, mine):
             raise UserError(
                 f"result_path {str(self._folder)!r}: holds inputs of another dataset, transform, "
                 "input or batch; delete it, or give another --result_path"
             )
         write_whole(path, mine)
         (self._folder / MANIFEST).unlink(missing_ok=True)
+
+    @staticmethod
+    def _is_claimed(path: Path, mine: bytes) -> bool:
+        try:
+            return read_regular(path, len(mine)) == mine
+        except (NoRegularFile, FileTooLarge):
+            return False
 
     def _finished(self) -> Iterator[InputFile]:
         """Whole files that an earlier run left; which images it skipped is not known."""
@@ -139,7 +147,7 @@ class InputWriter:
             path = self._folder / self._name(number)
             if not path.is_file() or path.stat().st_size != size:
                 return
-            yield self._describe(number, path.read_bytes())
+            yield self._describe(number, read_regular(path, size))
 
     @staticmethod
     def _name(number: int) -> str:

@@ -334,7 +334,7 @@ class Trainer:
         try:
             rows = read_records(folder / "metrics.csv")
             draw_curves(rows, folder / "curves.png", title=self.config.model.arch)
-        except OSError as error:  # not worth a run
+        except (OSError, ValueError) as error:  # not worth a run
             _LOGGER.warning("curves.png cannot be written (%s)", error)
 
     def save(self, *, epoch: Optional[int], is_best: bool) -> None:
