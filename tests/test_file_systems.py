@@ -15,7 +15,7 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any, Dict
+from typing import Any, Dict, Tuple
 
 import pytest
 from PIL import Image
@@ -58,20 +58,18 @@ from src.checkpoints.checkpoint import read_checkpoint
 from src.runs.folder import CheckpointFolder
 from src.runs.lock import held
 
-def row(folder, plan, once):
+def row(folder, plan, once, first=2):
     def save(epoch):
         parameters = [Parameter(Tensor(np.full(9, epoch, np.float32)), name="weight")]
         checkpoints.save(parameters, {"step": epoch}, epoch=epoch, is_best=epoch == 2)
     checkpoints = CheckpointFolder(folder, save_every=1, keep_max=1)
     said = "-"
     with held(folder):
-        save(1)
-        os.environ["FAIL"] = plan
-        if once:
-            os.environ["FAIL_ONCE"] = "1"
         try:
-            save(2)
-            save(3)
+            for epoch in (1, 2, 3):
+                if epoch == first:
+                    os.environ.update({"FAIL": plan, **({"FAIL_ONCE": "1"} if once else {})})
+                save(epoch)
         except Exception as error:
             said = f"{type(error).__name__}: {error}"
         os.environ["FAIL"] = ""
@@ -101,9 +99,10 @@ def failing_calls(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def outcomes(failing_calls: Path, tmp_path_factory: pytest.TempPathFactory) -> Dict[str, Any]:
     """Row -> what three saves said and left, with the calls failing from the second on."""
     root = tmp_path_factory.mktemp("mount")
-    rows = {name: (plan, False) for name, plan in WITHOUT.items()}
+    rows: Dict[str, Tuple[Any, ...]] = {name: (plan, False) for name, plan in WITHOUT.items()}
     rows.update({name: (plan, False) for name, (plan, _) in BROKEN.items()})
-    rows["a stale handle, once"] = (f"open_write={errno.ESTALE}", True)
+    rows.update({f"{name} at first": (plan, False, 1) for name, (plan, _) in BROKEN.items()})
+    rows["a stale handle, once"] = (f"open_write={errno.ESTALE}", True)  # the last: it stays set
     environment = {**os.environ, "LD_PRELOAD": str(failing_calls), "FAIL_UNDER": str(root)}
     command = [sys.executable, "-c", SAVES, str(root), json.dumps(rows)]
     done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
@@ -124,11 +123,24 @@ def test_what_fails_ends_the_run_with_the_last_checkpoint_whole(
 ) -> None:
     said = outcomes[row]["said"]
     assert said.startswith("TrainingFailed: step 2: ")
-    assert "the previous one is whole" in said
+    assert "last.ckpt is whole: " in said
     assert f"{BROKEN[row][1]}" in said
     assert said.endswith("then continue with --resume auto")
     assert outcomes[row]["left"] == {"epoch_001.ckpt": 1, "last.ckpt": 1}
     assert outcomes[row]["hidden"] == []
+
+
+@pytest.mark.parametrize("row", BROKEN)
+def test_what_fails_at_the_first_save_speaks_of_no_checkpoint(
+    row: str, outcomes: Dict[str, Any]
+) -> None:
+    outcome = outcomes[f"{row} at first"]
+    assert outcome["said"].startswith("TrainingFailed: step 1: ")
+    assert "no checkpoint has been saved yet: " in outcome["said"]
+    assert "whole" not in outcome["said"]
+    assert BROKEN[row][1] in outcome["said"]
+    assert outcome["said"].endswith(", then start again")
+    assert (outcome["left"], outcome["hidden"]) == ({}, [])
 
 
 @pytest.mark.parametrize("temporary", ["elsewhere", "mount"])

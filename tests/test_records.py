@@ -32,13 +32,19 @@ def test_a_torn_last_line_and_later_steps_are_dropped(tmp_path: Path) -> None:
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full here")
+@pytest.mark.parametrize("has_checkpoint", [True, False])
 def test_a_full_disk_ends_the_records_with_one_line(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    has_checkpoint: bool, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    said = "no checkpoint has been saved yet: make room, then start again"
+    if has_checkpoint:
+        (tmp_path / "last.ckpt").touch()
+        said = "last.ckpt is whole: make room, then continue with --resume auto"
     records = Records(tmp_path / "metrics.csv", first_step=0)
     records._file.close()
     records._file = open("/dev/full", "ab", buffering=0)  # noqa: SIM115
-    with pytest.raises(TrainingFailed, match=r"step 4: /dev/full cannot be written .*No space"):
+    due = rf"step 4: /dev/full cannot be written \(No space left on device\); {said}"
+    with pytest.raises(TrainingFailed, match=due):
         records.write(step=4, loss=1.0)
     records.close()
 
