@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import resource
 import shutil
 import signal
 import subprocess
@@ -186,14 +187,59 @@ def test_inputs_that_are_damaged(small: Path, mindirs: Dict[str, Path], tmp_path
     refused(lite.infer(mindir, small, tmp_path / "counted"), "earlier run")
 
 
-def test_a_full_disk_leaves_no_half_result(
+def test_a_write_that_fails_leaves_no_half_result(
     small: Path, mindirs: Dict[str, Path], tmp_path: Path
 ) -> None:
-    output = tmp_path / "out"
+    output, mine = tmp_path / "out", tmp_path / "mine"
     output.mkdir()
-    (output / "000002_0.bin.part").symlink_to("/dev/full")
-    refused(lite.infer(mindirs["convmixer_768_32"], small, output), "No space left")
-    assert sorted(path.name for path in output.iterdir()) == ["000000_0.bin", "000001_0.bin"]
+    mine.write_text("not theirs")
+    (output / "000000_0.bin.part").symlink_to(mine)  # what others planted is not written through
+    size = BATCH * 10 * 4
+
+    def allow_half() -> None:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (size // 2, size // 2))
+
+    done = lite.infer(mindirs["convmixer_768_32"], small, output, before=allow_half)
+    refused(done, "000000_0.bin': cannot be written (File too large)")
+    assert list(output.iterdir()) == []
+    assert mine.read_text() == "not theirs"
+
+
+@pytest.mark.parametrize(
+    ("part", "other", "said"),
+    [
+        ("version\t1\n", "", "does not begin with its version"),
+        ("input/000003", "../000003", "'../000003.bin', which is not below its folder"),
+        ("input/000003", "other/000002", "whose results would have one name"),
+        ("\t7\t", "\t4294967303\t", "4294967303 images in 'input/000000.bin', not 1 to 7"),
+        ("shape\t7,", "shape\t18446744073709551615,", "bad number '18446744073709551615'"),
+        ("dtype\tuint8", "dtype\t\x1b[2J\r", "bad line 'dtype\\x09\\x1B[2J\\x0D'"),
+    ],
+)
+def test_manifests_of_others(
+    part: str, other: str, said: str, mindirs: Dict[str, Path], folder: Path, tmp_path: Path
+) -> None:
+    inputs = folder / "pixels"
+    if not inputs.exists():
+        write_inputs(folder, mindirs["convnext_tiny"], inputs)
+    text = (inputs / "manifest.tsv").read_text()
+    assert part in text
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in" / "manifest.tsv").write_text(text.replace(part, other, 1), newline="")
+    refused(lite.infer(mindirs["convnext_tiny"], tmp_path / "in", tmp_path / "out"), said)
+    assert not (tmp_path / "out").exists()
+
+
+def test_only_regular_files_and_other_folders(
+    small: Path, mindirs: Dict[str, Path], tmp_path: Path
+) -> None:
+    mindir, pipe = mindirs["convmixer_768_32"], tmp_path / "pipe"
+    os.mkfifo(pipe)
+    refused(lite.infer(pipe, small, tmp_path / "out"), "pipe': a named pipe, no regular file")
+    refused(lite.infer(Path("/dev/zero"), small, tmp_path / "out"), "a device, no regular file")
+    refused(lite.infer(mindir, small, small / "input"), "lies in the inputs' folder")
+    refused(lite.infer(mindir, small, tmp_path / "out", "--threads", " 1"), "--threads ' 1'")
+    assert sorted(os.listdir(tmp_path)) == ["pipe"]
 
 
 def test_folders_that_are_closed_are_named(

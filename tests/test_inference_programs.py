@@ -261,13 +261,44 @@ def test_a_folder_that_may_not_be_read_is_named(program: str, images: Path, tmp_
     assert not (tmp_path / "inputs" / "manifest.tsv").exists()
 
 
+_READERS = ("manifest", "arguments", "logits")
+_INFER = lite.ROOT / "ascend310_infer"
+
+
 def test_parts_of_the_cpp_program_under_sanitizers() -> None:
     lite.need_compiler()
-    environment = {**os.environ, "BUILD_DIR": str(lite.ROOT / "build" / "tests" / "parts")}
-    command = ["bash", str(lite.ROOT / "ascend310_infer" / "build.sh"), "--test"]
+    build = lite.ROOT / "build" / "tests" / "parts"
+    environment = {**os.environ, "BUILD_DIR": str(build)}
+    command = ["bash", str(_INFER / "build.sh"), "--test"]
     done = subprocess.run(command, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
     assert done.stdout.endswith("all passed\n")
+    for reader in _READERS:
+        corpus = sorted((_INFER / "fuzz" / "corpus" / reader).iterdir())
+        replay = [str(build / f"fuzz_{reader}"), *map(str, corpus)]
+        done = subprocess.run(replay, capture_output=True, text=True)
+        assert done.stdout == f"replayed {len(corpus)}\n", (reader, done.stderr)
+        assert len(corpus) > 5
+
+
+@pytest.mark.slow
+def test_readers_of_the_cpp_program_take_any_bytes(tmp_path: Path) -> None:
+    """With libFuzzer, of Debian's packages clang and libclang-rt-14-dev."""
+    lite.need_compiler()
+    (tmp_path / "empty.cc").write_text('extern "C" int LLVMFuzzerTestOneInput() { return 0; }')
+    probe = ["clang++", "-fsanitize=fuzzer,address", "empty.cc", "-o", "probe"]
+    if not shutil.which("clang++") or subprocess.run(probe, cwd=tmp_path).returncode != 0:
+        pytest.skip("no clang++ with libFuzzer: apt-get install clang libclang-rt-14-dev")
+    options = ["-DFUZZ=ON", "-DSANITIZE=ON", "-DLITE_HOME=", "-DCMAKE_BUILD_TYPE=Debug"]
+    compiler = {**os.environ, "CXX": "clang++"}
+    for command in (["-S", str(_INFER), "-B", "build", *options], ["--build", "build"]):
+        subprocess.run(["cmake", *command], cwd=tmp_path, env=compiler, check=True)
+    for reader in _READERS:
+        (tmp_path / reader).mkdir()
+        fuzz = [f"build/fuzz_{reader}", "-max_total_time=30", "-max_len=4096", "-rss_limit_mb=1024"]
+        places = [reader, str(_INFER / "fuzz" / "corpus" / reader)]
+        done = subprocess.run([*fuzz, *places], cwd=tmp_path, capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr[-3000:]
 
 
 def test_cpp_is_formatted() -> None:

@@ -1,28 +1,24 @@
 #include "arguments.h"
 
 #include <algorithm>
-#include <charconv>
 #include <limits>
 #include <map>
-#include <sstream>
+#include <set>
 
 #include "errors.h"
+#include "text.h"
 
 namespace infer {
 namespace {
 
 std::int64_t Integer(const std::string& name, const std::string& text, std::int64_t least,
                      std::int64_t most = std::numeric_limits<std::int32_t>::max()) {
-  std::int64_t value = 0;
-  const char* end = text.data() + text.size();
-  const auto [stop, error] = std::from_chars(text.data(), end, value);
-  if (error != std::errc() || stop != end || value < least || value > most) {
-    std::ostringstream message;
-    message << "--" << name << " '" << text << "': expected a whole number from " << least << " to "
-            << most;
-    throw UserError(message.str());
+  const auto value = ReadDecimal(text, most);
+  if (!value || *value < least) {
+    throw UserError("--" + name + " '" + Shown(text) + "': expected a whole number from " +
+                    std::to_string(least) + " to " + std::to_string(most));
   }
-  return value;
+  return *value;
 }
 
 std::string Choice(const std::string& name, const std::string& text,
@@ -30,7 +26,7 @@ std::string Choice(const std::string& name, const std::string& text,
   if (std::find(allowed.begin(), allowed.end(), text) != allowed.end()) return text;
   std::string list;
   for (const std::string& word : allowed) list += (list.empty() ? "" : ", ") + word;
-  throw UserError("--" + name + " '" + text + "': expected one of " + list);
+  throw UserError("--" + name + " '" + Shown(text) + "': expected one of " + list);
 }
 
 void Set(Arguments* arguments, const std::string& name, const std::string& value) {
@@ -59,7 +55,7 @@ void Set(Arguments* arguments, const std::string& name, const std::string& value
   } else if (name == "on_error") {
     arguments->stops_on_error = Choice(name, value, {"stop", "count"}) == "stop";
   } else {
-    throw UserError("--" + name + ": no such option; see --help");
+    throw UserError("--" + Shown(name) + ": no such option; see --help");
   }
 }
 
@@ -76,21 +72,22 @@ void Check(const Arguments& arguments) {
 
 Arguments ParseArguments(const std::vector<std::string>& words) {
   Arguments arguments;
+  std::set<std::string> given;
   for (std::size_t i = 0; i < words.size(); ++i) {
-    if (words[i] == "-h" || words[i] == "--help") {
+    const std::string& word = words[i];
+    if (word == "-h" || word == "--help") {
       arguments.wants_help = true;
       return arguments;
     }
-    if (words[i].rfind("--", 0) != 0) throw UserError("'" + words[i] + "': expected --NAME VALUE");
-    const std::size_t equals = words[i].find('=');
-    if (equals != std::string::npos) {
-      Set(&arguments, words[i].substr(2, equals - 2), words[i].substr(equals + 1));
-    } else if (i + 1 < words.size()) {
-      Set(&arguments, words[i].substr(2), words[i + 1]);
-      ++i;
-    } else {
-      throw UserError(words[i] + ": its value is missing");
-    }
+    if (word.rfind("--", 0) != 0) throw UserError("'" + Shown(word) + "': expected --NAME VALUE");
+    const std::size_t equals = word.find('=');
+    const bool is_joined = equals != std::string::npos;
+    const std::string name = word.substr(2, is_joined ? equals - 2 : equals);
+    if (!is_joined && i + 1 == words.size())
+      throw UserError(Shown(word) + ": its value is missing");
+    Set(&arguments, name, is_joined ? word.substr(equals + 1) : words[++i]);
+    if (!given.insert(name).second)
+      throw UserError("--" + name + ": is given twice; leave one out");
   }
   Check(arguments);
   return arguments;

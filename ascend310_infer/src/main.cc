@@ -7,14 +7,21 @@
 #include <cstdlib>
 #include <exception>
 #include <iostream>
+#include <new>
 
 #include "arguments.h"
 #include "errors.h"
 #include "manifest.h"
 #include "network.h"
 #include "output.h"
+#include "regular_file.h"
+#include "text.h"
 
 namespace infer {
+
+// Bytes of a message.
+constexpr std::size_t kMostShown = 2000;
+
 namespace {
 
 volatile std::sig_atomic_t is_interrupted = 0;
@@ -32,8 +39,8 @@ class Run {
       : arguments_(arguments),
         inputs_(ReadManifest(arguments.input_path)),
         network_(arguments, inputs_) {
-    PrepareOutput(arguments.output_path);
-    PrepareOutput(arguments.time_path);
+    PrepareOutput(arguments.output_path, arguments.input_path);
+    PrepareOutput(arguments.time_path, arguments.input_path);
   }
 
   int Execute() {
@@ -44,7 +51,7 @@ class Run {
         Infer(file);
       } catch (const UserError& error) {
         if (arguments_.stops_on_error) throw;
-        std::cerr << "error: " << error.what() << std::endl;
+        std::cerr << "error: " << Shown(error.what(), kMostShown) << std::endl;
         ++failures_;
       }
     }
@@ -59,10 +66,18 @@ class Run {
     for (int i = 0; i < arguments_.warmup; ++i) network_.Predict(nothing);
   }
 
+  std::vector<float> Logits(const std::vector<char>& input, const InputFile& file) {
+    try {
+      return network_.Predict(input);
+    } catch (const UserError& error) {
+      throw UserError("'" + file.name + "': " + error.what());
+    }
+  }
+
   void Infer(const InputFile& file) {
     const std::vector<char> input = ReadInput(inputs_, file);
     const auto start = std::chrono::steady_clock::now();
-    const std::vector<float> logits = network_.Predict(input);
+    const std::vector<float> logits = Logits(input, file);
     times_ms_.push_back(Milliseconds(start));
     WriteWhole(JoinPath(arguments_.output_path, ResultName(file.name)), logits.data(),
                logits.size() * sizeof(float));
@@ -74,7 +89,9 @@ class Run {
     const std::string json = ToJson(summary), line = ToLine(summary);
     WriteWhole(JoinPath(arguments_.time_path, "times.json"), json.data(), json.size());
     WriteWhole(JoinPath(arguments_.time_path, "test_perform_static.txt"), line.data(), line.size());
-    std::cout << line << json;
+    if (!(std::cout << line << json << std::flush)) {
+      throw UserError("standard output cannot be written; the results are whole");
+    }
   }
 
   Arguments arguments_;
@@ -97,6 +114,7 @@ int Main(const std::vector<std::string>& words) {
                  "compare the logits with those of --threads 1"
               << std::endl;
   }
+  std::signal(SIGXFSZ, SIG_IGN);  // a limit of file sizes is an error of write
   std::signal(SIGINT, Interrupt);
   std::signal(SIGTERM, Interrupt);
   return Run(arguments).Execute();
@@ -113,8 +131,13 @@ int main(int argc, char** argv) {
   }
   try {
     return infer::Main({argv + 1, argv + argc});
+  } catch (const std::bad_alloc&) {
+    std::cerr << "error: not enough memory; export the network with a smaller --batch_size"
+              << std::endl;
   } catch (const std::exception& error) {
-    std::cerr << "error: " << error.what() << std::endl;
-    return 2;
+    std::cerr << "error: " << infer::Shown(error.what(), infer::kMostShown) << std::endl;
+  } catch (...) {
+    std::cerr << "error: MindSpore Lite failed without a reason; GLOG_v=2 shows more" << std::endl;
   }
+  return 2;
 }

@@ -1,115 +1,188 @@
 #include "manifest.h"
 
+#include <algorithm>
 #include <array>
-#include <charconv>
-#include <fstream>
-#include <numeric>
-#include <sstream>
+#include <map>
+#include <set>
+#include <string_view>
+#include <unordered_map>
 
 #include "errors.h"
+#include "output.h"
+#include "regular_file.h"
+#include "text.h"
 
 namespace infer {
 namespace {
 
 constexpr char kName[] = "manifest.tsv";
-constexpr char kVersion[] = "1";
+constexpr char kRemedy[] = "run preprocess.py again";
 
-std::vector<std::string> Split(const std::string& text, char separator) {
-  std::vector<std::string> parts;
-  std::istringstream stream(text);
-  for (std::string part; std::getline(stream, part, separator);) parts.push_back(part);
-  return parts;
+std::vector<std::string_view> Split(std::string_view text, char separator) {
+  std::vector<std::string_view> parts;
+  while (true) {
+    const std::size_t end = text.find(separator);
+    parts.push_back(text.substr(0, end));
+    if (end == std::string_view::npos) return parts;
+    text.remove_prefix(end + 1);
+  }
 }
 
-class Reader {
+// Whether `name` is a relative path that stays below its folder, links aside.
+bool StaysBelow(std::string_view name) {
+  const std::vector<std::string_view> parts = Split(name, '/');
+  return std::none_of(parts.begin(), parts.end(), [](std::string_view part) {
+    return part.empty() || part == "." || part == "..";
+  });
+}
+
+class Parser {
  public:
-  explicit Reader(const std::string& folder) : path_(JoinPath(folder, kName)) {
+  Parser(const std::string& text, const std::string& folder) : rest_(text) {
     manifest_.folder = folder;
   }
 
-  Manifest Read() {
-    std::ifstream stream(path_);
-    if (!stream) throw UserError("'" + path_ + "': cannot be read; preprocess.py writes it");
-    bool has_end = false;
-    for (std::string line; !has_end && std::getline(stream, line);) has_end = Take(line);
-    if (!has_end) Fail("is cut off");
-    Check();
+  Manifest Parse() {
+    if (Head("version") != "1") Fail("has version '" + Quoted("version") + "', not 1");
+    while (!is_over_) TakeLine();
+    if (!rest_.empty()) Fail("goes on after its last line");
+    SetHead();
+    CheckFiles();
     return manifest_;
   }
 
  private:
   [[noreturn]] void Fail(const std::string& reason) const {
-    throw UserError("'" + path_ + "' " + reason + "; run preprocess.py again");
+    throw UserError("'" + Shown(JoinPath(manifest_.folder, kName), 300) + "' " + reason + "; " +
+                    kRemedy);
   }
 
-  std::int64_t Number(const std::string& text, int base = 10) const {
-    std::int64_t value = 0;
-    const char* end = text.data() + text.size();
-    const auto [stop, error] = std::from_chars(text.data(), end, value, base);
-    if (error != std::errc() || stop != end || value < 0) Fail("has a bad number '" + text + "'");
-    return value;
+  std::string Quoted(const std::string& key) { return Shown(head_[key]); }
+
+  // The first line, which must be `key`.
+  std::string_view Head(const std::string& key) {
+    const std::vector<std::string_view> words = Split(Line(), '\t');
+    if (words[0] != key || words.size() != 2) Fail("does not begin with its " + key);
+    head_[key] = words[1];
+    return words[1];
   }
 
-  // Returns whether the line is the last one.
-  bool Take(const std::string& line) {
-    const std::vector<std::string> words = Split(line, '\t');
-    const std::string key = words.empty() ? "" : words[0];
-    if (key == "file" && words.size() == 4) {
-      manifest_.files.push_back({words[1], static_cast<int>(Number(words[2])),
-                                 static_cast<std::uint32_t>(Number(words[3], 16))});
-      return false;
+  std::string_view Line() {
+    const std::size_t end = rest_.find('\n');
+    if (end == std::string_view::npos) Fail("is cut off");
+    const std::string_view line = rest_.substr(0, end);
+    rest_.remove_prefix(end + 1);
+    const auto is_wrong = [](char c) { return c != '\t' && IsControl(c); };
+    if (std::any_of(line.begin(), line.end(), is_wrong))
+      Fail("has a bad line '" + Shown(line) + "'");
+    return line;
+  }
+
+  void TakeLine() {
+    static const std::set<std::string_view> kKeys = {"version", "dtype", "shape", "images",
+                                                     "transform"};
+    const std::string_view line = Line();
+    const std::vector<std::string_view> words = Split(line, '\t');
+    if (words[0] == "file" && words.size() == 4) {
+      manifest_.files.push_back({std::string(words[1]), Number(words[2]), Checksum(words[3])});
+    } else if (words[0] == "end" && words.size() == 2) {
+      if (Number(words[1]) != static_cast<std::int64_t>(manifest_.files.size()))
+        Fail("lacks files");
+      is_over_ = true;
+    } else if (words.size() != 2 || kKeys.count(words[0]) == 0) {
+      Fail("has a bad line '" + Shown(line) + "'");
+    } else if (!head_.emplace(words[0], words[1]).second) {
+      Fail("has two lines of '" + std::string(words[0]) + "'");
     }
-    if (words.size() != 2) Fail("has a bad line '" + line + "'");
-    if (key == "version" && words[1] != kVersion) Fail("has version " + words[1] + ", not 1");
-    if (key == "dtype") manifest_.dtype = words[1];
-    if (key == "images") manifest_.images = Number(words[1]);
-    if (key == "shape") {
-      for (const std::string& side : Split(words[1], ',')) manifest_.shape.push_back(Number(side));
-    }
-    if (key != "end") return false;
-    if (Number(words[1]) != static_cast<std::int64_t>(manifest_.files.size())) Fail("lacks files");
-    return true;
   }
 
-  void Check() const {
+  std::int64_t Number(std::string_view text) const {
+    const auto value = ReadDecimal(text, std::int64_t{1} << 40);
+    if (!value) Fail("has a bad number '" + Shown(text) + "'");
+    return *value;
+  }
+
+  std::uint32_t Checksum(std::string_view text) const {
+    const auto value = ReadHex32(text);
+    if (!value) Fail("has a bad checksum '" + Shown(text) + "', not 8 digits of 0-9a-f");
+    return *value;
+  }
+
+  void SetHead() {
+    manifest_.dtype = head_["dtype"];
     if (manifest_.dtype != "float32" && manifest_.dtype != "uint8") {
-      Fail("has dtype '" + manifest_.dtype + "'");
+      Fail("has dtype '" + Quoted("dtype") + "', not float32 or uint8");
     }
-    if (manifest_.shape.size() != 4 || manifest_.FileBytes() == 0) Fail("has a bad shape");
+    manifest_.images = Number(head_["images"]);
+    std::size_t bytes = manifest_.dtype == "float32" ? sizeof(float) : 1;
+    for (const std::string_view side : Split(head_["shape"], ',')) {
+      const std::int64_t count = Number(side);
+      manifest_.shape.push_back(count);
+      // Compared before it is multiplied: the product may be more than any integer holds.
+      if (count == 0 || static_cast<std::size_t>(count) > kMostInputBytes / bytes) {
+        Fail("has a bad shape '" + Quoted("shape") + "': from 1 to " +
+             std::to_string(kMostInputBytes) + " bytes a file");
+      }
+      bytes *= static_cast<std::size_t>(count);
+    }
+    if (manifest_.shape.size() != 4) Fail("has a bad shape '" + Quoted("shape") + "', not N,N,N,N");
+  }
+
+  void CheckFiles() const {
+    std::unordered_map<std::string, const std::string*> results;
     std::int64_t images = 0;
-    for (const InputFile& file : manifest_.files) images += file.images;
+    for (const InputFile& file : manifest_.files) {
+      const std::string shown = "'" + Shown(file.name) + "'";
+      if (!StaysBelow(file.name)) Fail("has the name " + shown + ", which is not below its folder");
+      const auto [other, is_new] = results.emplace(ResultName(file.name), &file.name);
+      if (!is_new) {
+        Fail("has inputs '" + Shown(*other->second) + "' and " + shown +
+             ", whose results would have one name");
+      }
+      if (file.images < 1 || file.images > manifest_.shape[0]) {
+        Fail("has " + std::to_string(file.images) + " images in " + shown + ", not 1 to " +
+             std::to_string(manifest_.shape[0]));
+      }
+      images += file.images;
+    }
     if (images != manifest_.images || images == 0) Fail("counts its images wrong");
   }
 
-  std::string path_;
+  std::string_view rest_;
+  std::map<std::string, std::string_view, std::less<>> head_;
+  bool is_over_ = false;
   Manifest manifest_;
 };
 
 }  // namespace
 
 std::size_t Manifest::FileBytes() const {
-  const std::int64_t numbers =
-      std::accumulate(shape.begin(), shape.end(), std::int64_t{1}, std::multiplies<>());
-  return static_cast<std::size_t>(numbers) * (dtype == "float32" ? sizeof(float) : 1);
+  std::size_t bytes = dtype == "float32" ? sizeof(float) : 1;
+  for (const std::int64_t side : shape) bytes *= static_cast<std::size_t>(side);
+  return bytes;
 }
 
-Manifest ReadManifest(const std::string& folder) { return Reader(folder).Read(); }
+Manifest ReadManifest(const std::string& folder) {
+  const std::string remedy = "preprocess.py writes it";
+  const RegularFile file(PathBelow(folder, kName, remedy), kMostManifestBytes, remedy);
+  const std::vector<char> bytes = file.Read();
+  return ParseManifest(std::string(bytes.begin(), bytes.end()), folder);
+}
 
-std::vector<char> ReadInput(const Manifest& manifest, const InputFile& file) {
-  const std::string path = JoinPath(manifest.folder, file.name);
-  std::ifstream stream(path, std::ios::binary);
-  if (!stream) throw UserError("'" + path + "': cannot be read; run preprocess.py again");
-  // One byte more, to notice a file that is too long.
-  std::vector<char> bytes(manifest.FileBytes() + 1);
-  stream.read(bytes.data(), static_cast<std::streamsize>(bytes.size()));
-  const auto count = static_cast<std::size_t>(stream.gcount());
-  bytes.pop_back();
-  if (stream.bad() || count != bytes.size()) {
-    throw UserError("'" + path + "': not the " + std::to_string(bytes.size()) +
-                    " bytes it should be; run preprocess.py again");
+Manifest ParseManifest(const std::string& text, const std::string& folder) {
+  return Parser(text, folder).Parse();
+}
+
+std::vector<char> ReadInput(const Manifest& manifest, const InputFile& input) {
+  const std::size_t size = manifest.FileBytes();
+  const RegularFile file(PathBelow(manifest.folder, input.name, kRemedy), kMostInputBytes, kRemedy);
+  const std::string shown = "'" + Shown(JoinPath(manifest.folder, input.name), 300) + "': ";
+  if (file.Size() != size) {
+    throw UserError(shown + "not the " + std::to_string(size) + " bytes it should be; " + kRemedy);
   }
-  if (Crc32(bytes.data(), bytes.size()) != file.crc32) {
-    throw UserError("'" + path + "': damaged, its checksum is wrong; run preprocess.py again");
+  std::vector<char> bytes = file.Read();
+  if (Crc32(bytes.data(), bytes.size()) != input.crc32) {
+    throw UserError(shown + "damaged, its checksum is wrong; " + kRemedy);
   }
   return bytes;
 }
@@ -129,10 +202,6 @@ std::uint32_t Crc32(const char* data, std::size_t size) {
     sum = (sum >> 8) ^ kTable[(sum ^ static_cast<unsigned char>(data[i])) & 0xFF];
   }
   return ~sum;
-}
-
-std::string JoinPath(const std::string& folder, const std::string& name) {
-  return folder.empty() || folder.back() == '/' ? folder + name : folder + "/" + name;
 }
 
 }  // namespace infer

@@ -7,31 +7,38 @@
 
 namespace infer {
 
+// Most bytes that one batch may have, and most of a manifest: a line for each batch.
+constexpr std::size_t kMostInputBytes = std::size_t{1} << 31;
+constexpr std::size_t kMostManifestBytes = std::size_t{64} << 20;
+
 struct InputFile {
-  std::string name;
-  int images = 0;  // the rest of the batch is filled up
+  std::string name;         // below the folder
+  std::int64_t images = 0;  // from 1 to the batch, whose rest is filled up
   std::uint32_t crc32 = 0;
 };
 
 struct Manifest {
   std::string folder;
   std::string dtype;                // float32 or uint8
-  std::vector<std::int64_t> shape;  // of one file, the batch first
+  std::vector<std::int64_t> shape;  // of one file, the batch first; four numbers from 1 on
   std::int64_t images = 0;
   std::vector<InputFile> files;
 
+  // Of one file; at most kMostInputBytes.
   std::size_t FileBytes() const;
 };
 
-// Throws UserError when the manifest is missing, cut off, of another version or contradicts itself.
+// Throws UserError when the manifest is missing, no regular file, or refused by ParseManifest.
 Manifest ReadManifest(const std::string& folder);
+
+// Of its text. Throws UserError when it is cut off, of another version, not as preprocess.py writes
+// it, or contradicts itself.
+Manifest ParseManifest(const std::string& text, const std::string& folder);
 
 // The bytes of one listed file. Throws UserError when they are not those that were written.
 std::vector<char> ReadInput(const Manifest& manifest, const InputFile& file);
 
 // CRC-32 as of zlib.
 std::uint32_t Crc32(const char* data, std::size_t size);
-
-std::string JoinPath(const std::string& folder, const std::string& name);
 
 }  // namespace infer

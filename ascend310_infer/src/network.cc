@@ -1,11 +1,12 @@
 #include "network.h"
 
 #include <cstring>
-#include <fstream>
 #include <sstream>
 
 #include "errors.h"
 #include "include/api/context.h"
+#include "output.h"
+#include "regular_file.h"
 
 namespace infer {
 namespace {
@@ -28,7 +29,10 @@ std::shared_ptr<mindspore::Context> CreateContext(const Arguments& arguments) {
   return context;
 }
 
-std::string Shown(const std::vector<std::int64_t>& shape) {
+// What protobuf, its format, can hold.
+constexpr std::size_t kMostModelBytes = std::size_t{1} << 31;
+
+std::string Sides(const std::vector<std::int64_t>& shape) {
   std::ostringstream text;
   for (std::size_t i = 0; i < shape.size(); ++i) text << (i ? "x" : "") << shape[i];
   return text.str();
@@ -49,7 +53,7 @@ std::string Reason(const Status& status) { return OneLine(status.ToString()); }
 
 Network::Network(const Arguments& arguments, const Manifest& inputs)
     : path_(arguments.mindir_path), batch_size_(inputs.shape[0]) {
-  if (!std::ifstream(path_)) throw UserError("--mindir_path '" + path_ + "': cannot be read");
+  RegularFile(path_, kMostModelBytes, "give a network of export.py as --mindir_path");
   if (arguments.batch_size != 0 && arguments.batch_size != batch_size_) {
     throw UserError("--batch_size " + std::to_string(arguments.batch_size) + ": the inputs have " +
                     std::to_string(batch_size_) + " images a file; run preprocess.py again");
@@ -84,8 +88,8 @@ void Network::CheckInput(const Manifest& inputs) {
   }
   const std::string dtype = is_float ? "float32" : "uint8";
   if (shape != inputs.shape || dtype != inputs.dtype) {
-    throw UserError("--mindir_path '" + path_ + "': takes " + dtype + " " + Shown(shape) +
-                    ", the inputs are " + inputs.dtype + " " + Shown(inputs.shape) +
+    throw UserError("--mindir_path '" + path_ + "': takes " + dtype + " " + Sides(shape) +
+                    ", the inputs are " + inputs.dtype + " " + Sides(inputs.shape) +
                     "; run preprocess.py with --for_mindir of this file");
   }
 }
@@ -101,13 +105,17 @@ std::vector<float> Network::Predict(const std::vector<char>& input) {
   const Status status = model_.Predict(tensors, &outputs);
   if (status != mindspore::kSuccess) throw UserError("prediction failed (" + Reason(status) + ")");
   if (outputs.empty() || outputs[0].DataType() != DataType::kNumberTypeFloat32 ||
-      outputs[0].ElementNum() % batch_size_ != 0) {
+      outputs[0].ElementNum() < 0) {
     throw UserError("--mindir_path '" + path_ + "': its output is no batch of float32 logits");
   }
   // Copies from the device where there is one.
   const auto* logits = static_cast<const float*>(outputs[0].MutableData());
-  if (logits == nullptr) throw UserError("prediction failed (its output cannot be read)");
-  return std::vector<float>(logits, logits + outputs[0].ElementNum());
+  const auto count = static_cast<std::size_t>(outputs[0].ElementNum());
+  if (logits == nullptr || outputs[0].DataSize() != count * sizeof(float)) {
+    throw UserError("prediction failed (its output cannot be read)");
+  }
+  CheckLogits(logits, count, batch_size_, &num_logits_);
+  return std::vector<float>(logits, logits + count);
 }
 
 }  // namespace infer

@@ -24,6 +24,7 @@ class Network {
 
   std::string path_;
   std::int64_t batch_size_;
+  std::size_t num_logits_ = 0;  // of a batch; 0 before the first
   mindspore::Model model_;
 };
 

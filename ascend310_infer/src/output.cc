@@ -1,11 +1,14 @@
 #include "output.h"
 
+#include <fcntl.h>
+#include <unistd.h>
+
 #include <algorithm>
 #include <cerrno>
 #include <cmath>
+#include <cstdio>
 #include <cstring>
 #include <filesystem>
-#include <fstream>
 #include <numeric>
 #include <sstream>
 
@@ -29,19 +32,45 @@ bool IsResult(const fs::path& path) {
   return name.size() >= length && name.compare(name.size() - length, length, kEnding) == 0;
 }
 
+// The whole of a file that is new, in place of what an earlier run left there; 0, or errno.
+int WriteNew(const std::string& path, const char* data, std::size_t size) {
+  unlink(path.c_str());
+  const int descriptor =
+      open(path.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0666);
+  if (descriptor < 0) return errno;
+  int reason = 0;
+  while (size > 0 && reason == 0) {
+    const ssize_t count = write(descriptor, data, size);
+    if (count < 0 && errno != EINTR) reason = errno;
+    if (count > 0) {
+      data += count;
+      size -= static_cast<std::size_t>(count);
+    }
+  }
+  if (close(descriptor) != 0 && reason == 0) reason = errno;
+  return reason;
+}
+
 }  // namespace
 
-void PrepareOutput(const std::string& folder) {
+void PrepareOutput(const std::string& folder, const std::string& inputs) {
   std::error_code error;
+  const fs::path place = fs::weakly_canonical(fs::absolute(folder, error), error);
+  const fs::path relative = place.lexically_relative(fs::canonical(inputs, error));
+  if (!relative.empty() && *relative.begin() != "..") {
+    throw UserError("'" + folder + "': lies in the inputs' folder; give another path");
+  }
   fs::create_directories(folder, error);
-  if (!fs::is_directory(folder)) {
+  std::error_code state;
+  if (!fs::is_directory(folder, state)) {
     const std::string reason = error ? error.message() : "no folder";
     throw UserError("'" + folder + "': cannot be created (" + reason + "); give another path");
   }
-  for (const fs::directory_entry& entry : fs::directory_iterator(folder, error)) {
-    if (IsResult(entry.path())) {
+  fs::directory_iterator entry(folder, error);
+  for (; !error && entry != fs::directory_iterator(); entry.increment(error)) {
+    if (IsResult(entry->path())) {
       throw UserError("--output_path '" + folder + "': holds results of an earlier run (" +
-                      entry.path().filename().string() + "); delete them or give another folder");
+                      entry->path().filename().string() + "); delete them or give another folder");
     }
   }
   if (error) throw UserError("'" + folder + "': " + error.message() + "; give another path");
@@ -49,18 +78,25 @@ void PrepareOutput(const std::string& folder) {
 
 void WriteWhole(const std::string& path, const void* data, std::size_t size) {
   const std::string draft = path + ".part";
-  errno = 0;
-  std::ofstream stream(draft, std::ios::binary | std::ios::trunc);
-  stream.write(static_cast<const char*>(data), static_cast<std::streamsize>(size));
-  stream.close();
-  bool is_written = !stream.fail();
-  const int reason = errno;
-  std::error_code error;
-  if (is_written) fs::rename(draft, path, error);
-  if (is_written && !error) return;
-  const std::string why = is_written ? error.message() : std::strerror(reason);
-  fs::remove(draft, error);
-  throw UserError("'" + path + "': cannot be written (" + why + "); give another path");
+  int reason = WriteNew(draft, static_cast<const char*>(data), size);
+  if (reason == 0 && std::rename(draft.c_str(), path.c_str()) != 0) reason = errno;
+  if (reason == 0) return;
+  unlink(draft.c_str());
+  throw UserError("'" + path + "': cannot be written (" + std::strerror(reason) +
+                  "); give another path");
+}
+
+void CheckLogits(const float* logits, std::size_t count, std::int64_t batch_size,
+                 std::size_t* expected) {
+  if (*expected == 0) *expected = count;
+  if (count == 0 || count != *expected || count % static_cast<std::size_t>(batch_size) != 0) {
+    throw UserError("the network gave " + std::to_string(count) + " logits for " +
+                    std::to_string(batch_size) + " images; export it again");
+  }
+  const auto is_finite = [](float value) { return std::isfinite(value); };
+  if (!std::all_of(logits, logits + count, is_finite)) {
+    throw UserError("logits that are not finite; on an Ascend try --precision enforce_fp32");
+  }
 }
 
 std::string ResultName(const std::string& input_name) {

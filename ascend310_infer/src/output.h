@@ -7,11 +7,18 @@
 
 namespace infer {
 
-// Creates `folder` when absent. Throws UserError when it cannot be, or holds results already.
-void PrepareOutput(const std::string& folder);
+// Creates `folder` when absent. Throws UserError when it cannot be, holds results already, or lies
+// in the folder of the inputs, where results could replace them.
+void PrepareOutput(const std::string& folder, const std::string& inputs);
 
-// Writes under another name, then renames. Throws UserError when that fails, as on a full disk.
+// Writes a new file beside `path`, then renames it. Throws UserError when that fails, as on a full
+// disk; nothing is left then. A link under either name is replaced, never followed.
 void WriteWhole(const std::string& path, const void* data, std::size_t size);
+
+// Throws UserError unless `logits` are finite and as many as `expected`, which they set when it is
+// 0, and a whole number of classes for each image of the batch.
+void CheckLogits(const float* logits, std::size_t count, std::int64_t batch_size,
+                 std::size_t* expected);
 
 // `000017.bin` -> `000017_0.bin`: output 0 of the network.
 std::string ResultName(const std::string& input_name);
