@@ -26,7 +26,7 @@ averages and its counters are left out."""
 Arrays = Dict[str, np.ndarray]
 
 # What a checkpoint says of its network, as opposed to the state of a run.
-NETWORK_META = ("arch", "num_classes", "img_size", "config", "naming", "class_names", "class_order")
+NETWORK_KEYS = ("arch", "num_classes", "img_size", "config", "naming", "class_names", "class_order")
 
 
 def average(arguments: argparse.Namespace) -> None:
@@ -58,6 +58,7 @@ def _average(paths: Sequence[Path], output: Path, *, ema: bool) -> None:
     from mindspore import Parameter, Tensor
 
     from src.checkpoints.checkpoint import STATE_PREFIX, read_checkpoint, save_checkpoint
+    from src.checkpoints.saved_record import SavedRecord
 
     totals: Dict[str, Any] = {}
     first: Any = None
@@ -79,20 +80,21 @@ def _average(paths: Sequence[Path], output: Path, *, ema: bool) -> None:
         Parameter(Tensor((total / len(paths)).astype(dtypes[name])), name=name)
         for name, total in totals.items()
     ]
-    meta = {key: first.meta[key] for key in NETWORK_META if key in first.meta}
-    save_checkpoint(output, means, {**meta, "averaged": [str(path) for path in paths]})
+    of_network = {key: getattr(first.record, key) for key in NETWORK_KEYS}
+    record = SavedRecord(**of_network, averaged=[str(path) for path in paths])
+    save_checkpoint(output, means, record.as_json())
 
 
 def _check_same_network(first: Any, other: Any, due: Arrays, held: Arrays) -> None:
     shapes = [{name: array.shape for name, array in arrays.items()} for arrays in (due, held)]
-    names = [checkpoint.meta.get("class_names") for checkpoint in (first, other)]
+    names = [checkpoint.record.class_names for checkpoint in (first, other)]
     difference = describe_difference(*names) if all(names) else None
     if difference:
         raise UserError(
             f"checkpoint {str(other.path)!r}: its classes (here) differ from those of {first.path} "
             f"(there): {difference}; average checkpoints of one data set"
         )
-    archs = [checkpoint.meta.get("arch") for checkpoint in (first, other)]
+    archs = [checkpoint.record.arch for checkpoint in (first, other)]
     if shapes[0] == shapes[1] and archs[0] == archs[1]:
         return
     names = sorted({*due, *held})

@@ -9,7 +9,7 @@ from __future__ import annotations
 import argparse
 import sys
 from pathlib import Path
-from typing import Any, Dict, Optional, Sequence, Tuple
+from typing import TYPE_CHECKING, Any, Dict, Optional, Sequence, Tuple
 
 # A script's own folder is on the path, the repository is not.
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
@@ -17,6 +17,9 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from src.data.classes import CLASS_ORDERS, sort_classes
 from src.errors import UserError
 from src.runtime.entry import CommandParser, run_command, whole
+
+if TYPE_CHECKING:
+    from src.checkpoints.saved_record import SavedRecord
 
 DESCRIPTION = """\
 PyTorch -> MindSpore: reads .pth, .pth.tar, .pt, .bin, lightning's .ckpt, .safetensors, .npz and the
@@ -109,6 +112,7 @@ def _to_mindspore(arguments: argparse.Namespace) -> None:
 
     from src.checkpoints.checkpoint import Checkpoint, save_checkpoint
     from src.checkpoints.pretrained import regenerate_sine_tables, reset_classifiers
+    from src.checkpoints.saved_record import SavedRecord
     from src.models.registry import family_of
 
     arch, path = arguments.arch, arguments.input
@@ -117,17 +121,17 @@ def _to_mindspore(arguments: argparse.Namespace) -> None:
     if arguments.num_classes is not None:
         arrays = reset_classifiers(arrays, network)
     tensors = {name: Tensor(value) for name, value in arrays.items()}
-    _load(network, Checkpoint(path, tensors, {}), arch)
-    meta = {
-        "arch": arch,
-        "num_classes": network.num_classes,
-        "img_size": arguments.image_size,
-        "source": path.name,
-        "naming": naming.source,
-        "ema": arguments.ema,
+    _load(network, Checkpoint(path, tensors, SavedRecord()), arch)
+    record = SavedRecord(
+        arch=arch,
+        num_classes=network.num_classes,
+        img_size=arguments.image_size,
+        source=path.name,
+        naming=naming.source,
+        ema=arguments.ema,
         **_classes_of(arguments, network.num_classes),
-    }
-    save_checkpoint(arguments.output, network.get_parameters(), meta)
+    )
+    save_checkpoint(arguments.output, network.get_parameters(), record.as_json())
     _report(arguments, network, f"{family_of(arch).title}, named as by {naming.source}")
 
 
@@ -192,35 +196,36 @@ def _to_torch(arguments: argparse.Namespace) -> None:
     checkpoint = read_checkpoint(arguments.input)
     if arguments.ema:
         checkpoint = checkpoint.averaged()
-    network = _network_of(checkpoint.meta, arguments)
+    network = _network_of(checkpoint.record, arguments)
     _load(network, checkpoint, arguments.arch)
     arrays = {parameter.name: parameter.asnumpy() for parameter in network.get_parameters()}
     write_safetensors(
         to_reference_names(arrays, network), arguments.output, {"arch": arguments.arch}
     )
     _report(arguments, network, "a MindSpore checkpoint")
-    names = checkpoint.meta.get("class_names")
+    names = checkpoint.record.class_names
     if names and names != sort_classes(names, "natural"):
         path = arguments.output.with_suffix(".classes.txt")
         write_whole(path, "".join(f"{name}\n" for name in names).encode("utf-8", "surrogateescape"))
         print(f"{path}: timm sorts folders of these classes otherwise; give it --class-map {path}")
 
 
-def _network_of(meta: Dict[str, Any], arguments: argparse.Namespace) -> Any:
+def _network_of(record: SavedRecord, arguments: argparse.Namespace) -> Any:
     """The network a checkpoint says it holds; options go before what it says."""
-    from src.args import ModelConfig, from_yaml_text
+    from src.args import ModelConfig
     from src.models.registry import create_model
 
     arch, path = arguments.arch, str(arguments.input)
-    if meta.get("arch", arch) != arch:
-        raise UserError(f"input {path!r}: holds {meta['arch']}; give --arch {meta['arch']}")
-    trained = from_yaml_text(meta["config"], path).model if "config" in meta else None
-    sizes = {"num_classes": meta.get("num_classes"), "img_size": meta.get("img_size")}
-    if trained:
-        sizes["img_size"] = trained.image_size
+    if record.arch not in (None, arch):
+        raise UserError(f"input {path!r}: holds {record.arch}; give --arch {record.arch}")
+    recipe = record.recipe(path)
+    model = recipe.model if recipe else ModelConfig()
+    sizes = {"num_classes": record.num_classes, "img_size": record.img_size}
+    if recipe:
+        sizes["img_size"] = model.image_size
     given = {"num_classes": arguments.num_classes, "img_size": arguments.image_size}
     sizes.update({key: value for key, value in given.items() if value is not None})
-    return create_model(arch, **sizes, **(trained or ModelConfig()).model_args)
+    return create_model(arch, **sizes, **model.model_args)
 
 
 def _load(network: Any, checkpoint: Any, arch: str) -> None:

@@ -33,7 +33,7 @@ def replay(config: Config) -> None:
     load_parameters(train_step.saved_parameters(), checkpoint, target="this recipe")
     finding, scale = forensics.replay(train_step, path.parent)
     print(
-        f"step {checkpoint.meta['step']}  loss {finding.loss:g}  loss scale {scale:g}  first "
+        f"step {checkpoint.record.step}  loss {finding.loss:g}  loss scale {scale:g}  first "
         f"gradient that is not finite: {finding.place()}"
     )
 

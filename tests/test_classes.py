@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import logging
 import shutil
 from pathlib import Path
@@ -19,6 +20,7 @@ from scripts import average_checkpoints, convert_weights, pack_dataset
 from src.args import parse_args, replace
 from src.checkpoints.checkpoint import read_checkpoint, save_checkpoint
 from src.checkpoints.pretrained import start_from_weights
+from src.checkpoints.saved_record import SavedRecord
 from src.data.classes import TrainedClasses, describe_difference, natural_key, sort_classes
 from src.data.image_folder import scan_image_folder
 from src.data.imagenet import create_dataset
@@ -327,17 +329,17 @@ def test_classes_go_to_timm_and_back(
     reader = ReaderImageFolder(str(tmp_path / "data/val"), class_map=str(class_map))
     assert reader.class_to_idx == {name: label for label, name in enumerate(NAMES)}
 
-    def back(*more: str) -> Dict[str, Any]:
+    def back(*more: str) -> SavedRecord:
         words = ["--arch", ARCH, "--input", str(theirs), "--output", str(tmp_path / "y.ckpt")]
         assert convert_weights.main([*words, "--num_classes", "3", *more]) == 0
-        return read_checkpoint(tmp_path / "y.ckpt").meta
+        return read_checkpoint(tmp_path / "y.ckpt").record
 
     by_map = back("--class_names", str(class_map))
-    assert (by_map["class_names"], by_map["class_order"]) == (NAMES, "code_point")
+    assert (by_map.class_names, by_map.class_order) == (NAMES, "code_point")
     by_torchvision = back("--data_url", str(tmp_path / "data"), "--class_order", "code_point")
-    assert by_torchvision["class_names"] == NAMES
+    assert by_torchvision.class_names == NAMES
     by_timm = back("--data_url", str(tmp_path / "data"))
-    assert (by_timm["class_names"], by_timm["class_order"]) == (["1", "2", "10"], "natural")
+    assert (by_timm.class_names, by_timm.class_order) == (["1", "2", "10"], "natural")
     # The order is the checkpoint's, so the names agree.
     given = ["--pretrained", str(tmp_path / "y.ckpt"), "--data_url", str(tmp_path / "data")]
     assert eval_program.main(given) == 0
@@ -357,7 +359,7 @@ def test_averages_are_of_the_same_classes_and_keep_their_names(
     ]
     mean = str(tmp_path / "mean.ckpt")
     assert average_checkpoints.main([*paths[:2], "--output", mean]) == 0
-    assert read_checkpoint(Path(mean)).meta["class_names"] == NAMES
+    assert read_checkpoint(Path(mean)).record.class_names == NAMES
     message = failure(capsys, average_checkpoints, [*paths, "--output", mean])
     assert "the same 3 in another order" in message
 
@@ -397,7 +399,7 @@ def test_data_that_grew_is_refused_and_its_place_is_said(
         assert train_program.main([*words, "--allow_config_change"]) == 0
     assert "allow_config_change: the data has changed (images 24 -> 32" in caplog.text
     assert "step 9 was 3 of 3 epochs, its end, and is now 2.25 of 3 epochs, lr " in caplog.text
-    assert read_checkpoint(root / "grown_run" / "last.ckpt").meta["step"] == 12
+    assert read_checkpoint(root / "grown_run" / "last.ckpt").record.step == 12
 
 
 def test_an_image_that_changed_its_class_is_noticed(
@@ -413,11 +415,9 @@ def test_a_checkpoint_that_counts_no_images_is_resumed(
     root: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     checkpoint = read_checkpoint(root / "run" / "last.ckpt")
-    old = {
-        k: v for k, v in checkpoint.meta.items() if k not in ("images_per_class", "steps_per_epoch")
-    }
+    old = dataclasses.replace(checkpoint.record, images_per_class=None, steps_per_epoch=None)
     parameters = [Parameter(tensor, name=name) for name, tensor in checkpoint.tensors.items()]
-    save_checkpoint(root / "old.ckpt", parameters, old)
+    save_checkpoint(root / "old.ckpt", parameters, old.as_json())
     with caplog.at_level(logging.INFO):
         words = run_words(root, "--resume", str(root / "old.ckpt"), run="older")
         assert train_program.main(words) == 0

@@ -183,8 +183,8 @@ def test_converted_weights_compute_timms_logits(
     with torch.no_grad():
         expected = model(torch.tensor(image)).numpy()
     assert np.abs(ours - expected).max() <= 1e-4 * np.abs(expected).max()
-    meta = read_checkpoint(tmp_path / "x.ckpt").meta
-    assert (meta["arch"], meta["num_classes"], meta["source"]) == (case.name, CLASSES, file)
+    record = read_checkpoint(tmp_path / "x.ckpt").record
+    assert (record.arch, record.num_classes, record.source) == (case.name, CLASSES, file)
 
 
 @pytest.mark.parametrize("number", range(len(GRADIENT_CASES)))
@@ -330,7 +330,7 @@ def test_raw_or_averaged_weights(
     np.testing.assert_array_equal(held(target), state[FC].numpy())
     assert convert(path, target, ARCH, "--ema") == 0
     np.testing.assert_array_equal(held(target), averaged[FC].numpy())
-    assert read_checkpoint(target).meta["ema"] is True
+    assert read_checkpoint(target).record.ema is True
 
 
 def test_averaged_weights_that_are_not_there(
@@ -411,7 +411,7 @@ def test_num_classes_explains_another_classifier(
     assert convert(source, target, ARCH, "--num_classes", "7") == 0
     assert "classifier.fc: 10 -> 7 classes, freshly initialised" in notes.text
     assert held(target).shape == (7, 128)
-    assert read_checkpoint(target).meta["num_classes"] == 7
+    assert read_checkpoint(target).record.num_classes == 7
     # Without the option the number is that of the weights, and nothing is replaced.
     seven = tmp_path / "seven.safetensors"
     assert convert(target, seven, ARCH, "--to", "torch") == 0

@@ -238,7 +238,7 @@ def test_a_killed_rank_ends_the_run_and_it_goes_on_to_the_same_bits(
     assert process.returncode == 128 + signal.SIGKILL
     assert "rank 1 was killed by signal 9" in errors
     assert living(killed) == []
-    assert read_checkpoint(run / "last.ckpt").meta["step"] in (6, 9)
+    assert read_checkpoint(run / "last.ckpt").record.step in (6, 9)
     copy = tmp_path / "on_one"
     shutil.copytree(run, copy)
 
@@ -269,5 +269,5 @@ def test_sigterm_saves_once_and_all_ranks_end(images: Path, tmp_path: Path) -> N
     errors = process.communicate(timeout=120)[1]
     assert process.returncode == 128 + signal.SIGTERM, errors
     assert "all ranks have ended after signal 15" in errors
-    step = read_checkpoint(run / "last.ckpt").meta["step"]
+    step = read_checkpoint(run / "last.ckpt").record.step
     assert f"at step {step}" in (tmp_path / "logs" / "rank_0.log").read_text()

@@ -89,7 +89,7 @@ def test_sigterm_saves_and_the_run_continues_to_the_same_bits(
     process.send_signal(signal.SIGTERM)
     messages = process.communicate(timeout=300)[1]
     assert process.returncode == 143, messages
-    stopped_at = read_checkpoint(run / "last.ckpt").meta["step"]
+    stopped_at = read_checkpoint(run / "last.ckpt").record.step
     assert f"at step {stopped_at}" in messages
     assert stopped_at == steps(run)[-1] < STEPS
     assert train_program.main(arguments) == 0
@@ -121,7 +121,7 @@ def test_a_signal_ends_the_step_and_names_itself_in_the_exit_code(
     process.send_signal(number)
     messages = process.communicate(timeout=300)[1]
     assert process.returncode == 128 + number, messages
-    assert read_checkpoint(run / "last.ckpt").meta["step"] == steps(run)[-1] < STEPS
+    assert read_checkpoint(run / "last.ckpt").record.step == steps(run)[-1] < STEPS
     assert f"signal {number:d}: saved" in messages
     assert "Traceback" not in messages
 
@@ -158,7 +158,7 @@ def test_kills_cost_nothing(digits: Path, straight: Path, tmp_path: Path) -> Non
     program = KILLED_WHILE_SAVING.format(root=str(ROOT), save=2, arguments=arguments)
     killed = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
     assert killed.returncode == -signal.SIGKILL, killed.stderr
-    assert read_checkpoint(run / "last.ckpt").meta["step"] < STEPS
+    assert read_checkpoint(run / "last.ckpt").record.step < STEPS
     assert list(run.glob(".*tmp*"))
     process = start(arguments)
     wait_for_step(process, run, 22)
@@ -196,7 +196,7 @@ def stopped_by_its_folder(process: subprocess.Popen, run: Path) -> int:
     assert "Traceback" not in messages
     assert "Logging error" not in messages
     assert [path.name for path in run.glob("*.ckpt")] == ["last.ckpt"]
-    return read_checkpoint(run / "last.ckpt").meta["step"]
+    return read_checkpoint(run / "last.ckpt").record.step
 
 
 SAVES_OFTEN = "--epochs 40 --save_steps 2 --save_every 0 --eval_every 0 --log_interval 1".split()
@@ -311,9 +311,9 @@ def test_best_goes_by_the_averages_when_asked(digits: Path, tmp_path: Path) -> N
     more = "--with_ema --ema_decay 0.9 --best_by ema".split()
     assert train_program.main(words(digits, run, *more)) == 0
     scores = [float(row["ema_top1"]) for row in rows(run) if row["ema_top1"]]
-    meta = read_checkpoint(run / "best.ckpt").meta
-    assert meta["best_top1"] == max(scores)
-    assert meta["best_epoch"] == scores.index(max(scores)) + 1
+    record = read_checkpoint(run / "best.ckpt").record
+    assert record.best_top1 == max(scores)
+    assert record.best_epoch == scores.index(max(scores)) + 1
 
 
 def test_no_epochs_leave_no_checkpoint(digits: Path, tmp_path: Path) -> None:
@@ -332,7 +332,7 @@ def test_a_rate_of_0_changes_no_weight_and_the_hours_are_estimated(
     more = "--epochs 3 --lr 0 --min_lr 0 --warmup_length 0 --save_every 1"
     assert train_program.main(words(digits, run, *more.split())) == 0
     first, last = (read_checkpoint(run / name) for name in ("epoch_001.ckpt", "last.ckpt"))
-    assert (last.meta["step"], int(last.tensors["train.updates"].asnumpy())) == (66, 66)
+    assert (last.record.step, int(last.tensors["train.updates"].asnumpy())) == (66, 66)
     weights = [name for name in last.tensors if not name.startswith("train.")]
     assert weights
     for name in weights:

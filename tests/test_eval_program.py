@@ -20,6 +20,7 @@ import predict as predict_program
 from src.args import EvalRun, parse_args, replace, to_yaml
 from src.checkpoints.checkpoint import save_checkpoint
 from src.checkpoints.complete_config import complete_by_checkpoint
+from src.checkpoints.saved_record import SavedRecord
 from src.errors import UserError
 from src.report.evaluation_file import evaluation_name, write_evaluation
 from src.trainer.build import build_network
@@ -109,9 +110,9 @@ def test_a_folder_of_another_kind_is_not_taken_for_the_trained_kind(tmp_path: Pa
     (tmp_path / "packed" / "val" / "manifest.json").touch()
 
     def set_of(trained: str, *words: str) -> str:
-        meta = {"config": to_yaml(replace(parse_args([]), set=trained, data_url="x"))}
+        recipe = to_yaml(replace(parse_args([]), set=trained, data_url="x"))
         given = parse_args(list(words), EvalRun)
-        return complete_by_checkpoint(given, meta, path="x.ckpt").data.set
+        return complete_by_checkpoint(given, SavedRecord(config=recipe), path="x.ckpt").data.set
 
     assert set_of("MindRecord") == "MindRecord"
     assert set_of("MindRecord", "--data_url", str(tmp_path / "packed")) == "MindRecord"

@@ -55,13 +55,14 @@ from pathlib import Path
 from mindspore import Parameter, Tensor
 import numpy as np
 from src.checkpoints.checkpoint import read_checkpoint
+from src.checkpoints.saved_record import SavedRecord
 from src.runs.folder import CheckpointFolder
 from src.runs.lock import held
 
 def row(folder, plan, once, first=2):
     def save(epoch):
         parameters = [Parameter(Tensor(np.full(9, epoch, np.float32)), name="weight")]
-        checkpoints.save(parameters, {"step": epoch}, epoch=epoch, is_best=epoch == 2)
+        checkpoints.save(parameters, SavedRecord(step=epoch), epoch=epoch, is_best=epoch == 2)
     checkpoints = CheckpointFolder(folder, save_every=1, keep_max=1)
     said = "-"
     with held(folder):
@@ -73,7 +74,7 @@ def row(folder, plan, once, first=2):
         except Exception as error:
             said = f"{type(error).__name__}: {error}"
         os.environ["FAIL"] = ""
-    left = {p.name: read_checkpoint(p).meta["step"] for p in sorted(folder.glob("*.ckpt"))}
+    left = {p.name: read_checkpoint(p).record.step for p in sorted(folder.glob("*.ckpt"))}
     hidden = [p.name for p in folder.glob(".*") if p.name != ".run.lock"]
     return {"said": said, "left": left, "hidden": hidden}
 

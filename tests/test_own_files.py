@@ -17,6 +17,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "scripts"))
 import average_checkpoints
 
 from src.checkpoints.checkpoint import read_checkpoint, save_checkpoint
+from src.checkpoints.saved_record import SavedRecord
 from src.errors import UserError
 from src.runs.folder import CheckpointFolder
 from src.runs.own_files import epoch_files, put_aside_metrics
@@ -52,7 +53,7 @@ def add_files(run: Path) -> Dict[str, bytes]:
 
 
 def save(folder: CheckpointFolder, epoch: int, *, is_best: bool = False) -> None:
-    folder.save(parameters(epoch), {"step": epoch}, epoch=epoch, is_best=is_best)
+    folder.save(parameters(epoch), SavedRecord(step=epoch), epoch=epoch, is_best=is_best)
 
 
 def test_they_stay_as_they_are_through_saves_and_a_resume(
@@ -75,18 +76,18 @@ def test_they_stay_as_they_are_through_saves_and_a_resume(
     assert all((tmp_path / name / "notes.txt").exists() for name in FOLDERS)
     assert [path.name for path in epoch_files(tmp_path)] == ["epoch_005.ckpt", "epoch_006.ckpt"]
     assert not (tmp_path / ".best.0123abcd.tmp.ckpt").exists()
-    assert read_checkpoint(tmp_path / "best.ckpt").meta["step"] == 5
+    assert read_checkpoint(tmp_path / "best.ckpt").record.step == 5
 
 
 def test_what_replaces_a_file_of_the_run_meanwhile_is_the_users(tmp_path: Path) -> None:
     folder = CheckpointFolder(tmp_path, save_every=1, keep_max=1)
     save(folder, 1, is_best=True)
     (tmp_path / "best.ckpt").unlink()
-    save_checkpoint(tmp_path / "best.ckpt", parameters(9), {"of": "the user"})
-    save_checkpoint(tmp_path / "epoch_001.ckpt", parameters(9), {"of": "the user"})
+    save_checkpoint(tmp_path / "best.ckpt", parameters(9), {"source": "the user"})
+    save_checkpoint(tmp_path / "epoch_001.ckpt", parameters(9), {"source": "the user"})
     save(folder, 2, is_best=True)
     for name in ("best.ckpt", "epoch_001.ckpt"):
-        assert read_checkpoint(tmp_path / name).meta == {"of": "the user"}
+        assert read_checkpoint(tmp_path / name).record.source == "the user"
     (tmp_path / "best.ckpt").unlink()
     shutil.copy(tmp_path / "last.ckpt", tmp_path / "kept.ckpt")  # its record lists best.ckpt
     (tmp_path / "best.ckpt").symlink_to("kept.ckpt")
@@ -103,7 +104,7 @@ def test_where_capitals_do_not_count_a_copy_is_not_written_over(
     names = [name.replace("best", "Best") for name in os.listdir(tmp_path)]
     monkeypatch.setattr("src.runs.own_files.os.listdir", lambda _: names)
     save(folder, 2, is_best=True)
-    assert read_checkpoint(tmp_path / "best.ckpt").meta["step"] == 1
+    assert read_checkpoint(tmp_path / "best.ckpt").record.step == 1
 
 
 def test_a_copied_folder_is_the_runs_still(tmp_path: Path) -> None:
@@ -114,7 +115,7 @@ def test_a_copied_folder_is_the_runs_still(tmp_path: Path) -> None:
     shutil.copytree(tmp_path / "a", tmp_path / "b", copy_function=shutil.copyfile)
     save(CheckpointFolder(tmp_path / "b", save_every=1, keep_max=1), 2, is_best=True)
     assert sorted(os.listdir(tmp_path / "b")) == ["best.ckpt", "epoch_002.ckpt", "last.ckpt"]
-    assert read_checkpoint(tmp_path / "b" / "best.ckpt").meta["step"] == 2
+    assert read_checkpoint(tmp_path / "b" / "best.ckpt").record.step == 2
 
 
 def test_only_the_runs_epochs_are_averaged(
@@ -160,7 +161,7 @@ def test_a_run_is_not_written_over_from_another_folder(tmp_path: Path) -> None:
         here.find_resumed(str(tmp_path / "there" / "epoch_001.ckpt"))
     back = here.find_resumed(f"{tmp_path}/there/../here/epoch_001.ckpt")
     assert back is not None
-    assert back.meta["step"] == 1
+    assert back.record.step == 1
 
 
 @pytest.mark.parametrize(

@@ -19,6 +19,7 @@ import train as train_program
 from src.args import from_yaml_text, parse_args
 from src.checkpoints.checkpoint import read_checkpoint, save_checkpoint
 from src.checkpoints.complete_config import complete_by_checkpoint, complete_by_data
+from src.checkpoints.saved_record import SavedRecord
 from src.models.registry import create_model, default_image_size, list_models
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -58,7 +59,7 @@ def test_one_command_fine_tunes(
     model = from_yaml_text((run / "config.yaml").read_text(), "config.yaml").model
     assert (model.arch, model.num_classes, model.image_size) == (ARCH, 3, 32)
     best = str(run / "best.ckpt")
-    assert read_checkpoint(Path(best)).meta["class_names"] == ["cat", "dog", "fox"]
+    assert read_checkpoint(Path(best)).record.class_names == ["cat", "dog", "fox"]
     capsys.readouterr()
     assert eval_program.main(["--pretrained", best, "--data_url", str(folder)]) == 0
     assert "images 12  cct_2_3x2_32" in capsys.readouterr().out
@@ -108,8 +109,8 @@ def test_weights_that_say_more_are_believed(tmp_path: Path) -> None:
     from src.args import replace, to_yaml
 
     trained = replace(config, crop_pct=0.5, mean=(0.1, 0.2, 0.3))
-    meta = {"arch": ARCH, "num_classes": 7, "config": to_yaml(trained)}
-    found = complete_by_checkpoint(parse_args(["--crop_pct", "1.0"]), meta, path="x.ckpt")
+    record = SavedRecord(arch=ARCH, num_classes=7, config=to_yaml(trained))
+    found = complete_by_checkpoint(parse_args(["--crop_pct", "1.0"]), record, path="x.ckpt")
     assert (found.model.arch, found.model.num_classes, found.model.image_size) == (ARCH, 7, 48)
     assert (found.data.crop_pct, found.data.mean) == (1.0, (0.1, 0.2, 0.3))
 

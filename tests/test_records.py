@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from src.checkpoints.checkpoint import read_checkpoint
+from src.checkpoints.saved_record import SavedRecord
 from src.errors import TrainingFailed
 from src.runs.folder import CheckpointFolder
 from src.runs.progress import Pace
@@ -122,9 +123,9 @@ def test_names_a_killed_process_did_not_give_are_given_on_resuming(tmp_path: Pat
     from test_checkpoint import parameters
 
     folder = CheckpointFolder(tmp_path, save_every=1, keep_max=1)
-    folder.save(parameters(1), {"step": 5}, epoch=1, is_best=True)
+    folder.save(parameters(1), SavedRecord(step=5), epoch=1, is_best=True)
     first = (tmp_path / "epoch_001.ckpt").read_bytes()
-    folder.save(parameters(2), {"step": 10}, epoch=2, is_best=True)
+    folder.save(parameters(2), SavedRecord(step=10), epoch=2, is_best=True)
     (tmp_path / "epoch_001.ckpt").write_bytes(first)
     (tmp_path / "epoch_002.ckpt").unlink()
     (tmp_path / "best.ckpt").unlink()  # a link to last.ckpt: written through, it would be cut too
@@ -133,4 +134,4 @@ def test_names_a_killed_process_did_not_give_are_given_on_resuming(tmp_path: Pat
     CheckpointFolder(tmp_path, save_every=1, keep_max=1).create(resumed)
     names = sorted(path.name for path in tmp_path.iterdir())
     assert names == ["best.ckpt", "epoch_002.ckpt", "last.ckpt"]
-    assert read_checkpoint(tmp_path / "best.ckpt").meta["step"] == 10
+    assert read_checkpoint(tmp_path / "best.ckpt").record.step == 10

@@ -70,12 +70,12 @@ def test_a_whole_run_with_repeats_that_stops_amid_an_epoch(
     with monkeypatch.context() as patch:
         patch.setattr(Trainer, "one_step", stop_at_9)
         assert train_program.main(words(digits, run, *more)) == 130
-    assert read_checkpoint(run / "last.ckpt").meta["step"] == 7
+    assert read_checkpoint(run / "last.ckpt").record.step == 7
     assert train_program.main(words(digits, run, *more)) == 0
     assert steps(run) == list(range(1, 2 * STEPS_PER_EPOCH + 1))
     evaluated = [(int(row["step"]), float(row["epoch"])) for row in rows(run) if row["top1"]]
     assert evaluated == [(STEPS_PER_EPOCH, 1.0), (2 * STEPS_PER_EPOCH, 2.0)]
-    assert read_checkpoint(run / "last.ckpt").meta["step"] == 2 * STEPS_PER_EPOCH
+    assert read_checkpoint(run / "last.ckpt").record.step == 2 * STEPS_PER_EPOCH
 
 
 def test_images_that_end_before_the_schedule_are_an_error_with_the_step(

@@ -15,6 +15,7 @@ from typing import Any, Dict
 import digits_run
 import pytest
 
+from src.checkpoints.saved_record import SavedRecord
 from src.errors import TrainingFailed, UserError
 from src.runs.folder import CheckpointFolder
 from src.runs.lock import LOCK, held
@@ -149,11 +150,11 @@ def test_who_is_taken_over_saves_no_more(tmp_path: Path) -> None:
     with held(tmp_path) as first:
         folder = CheckpointFolder(tmp_path, save_every=1, keep_max=1)
         folder.is_ours = first.confirm
-        folder.save([], {"step": 1}, epoch=1, is_best=False)
+        folder.save([], SavedRecord(step=1), epoch=1, is_best=False)
         with held(tmp_path, take_over=True) as second:
             assert second.confirm()
             with pytest.raises(TrainingFailed, match="step 2: another run has taken over"):
-                folder.save([], {"step": 2}, epoch=2, is_best=False)
+                folder.save([], SavedRecord(step=2), epoch=2, is_best=False)
             assert not (tmp_path / "epoch_002.ckpt").exists()
         assert not (tmp_path / LOCK).exists()
 

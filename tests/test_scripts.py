@@ -199,11 +199,11 @@ def test_the_average_is_numpys_in_float64(ema: bool, tmp_path: Path) -> None:
     for name in ("stem.weight", "norm.moving_mean"):
         due = np.mean([held[prefix + name].astype(np.float64) for held in arrays], axis=0)
         np.testing.assert_array_equal(found[name].asnumpy(), due.astype(np.float32))
-    meta = read_checkpoint(output).meta
-    assert meta["averaged"] == [str(path) for path in paths]
+    record = read_checkpoint(output).record
+    assert record.averaged == [str(path) for path in paths]
     # No state of a run: `--resume` refuses it, `--pretrained` takes it.
-    assert "step" not in meta
-    assert (meta["arch"], meta["num_classes"]) == ("cct_2_3x2_32", 10)
+    assert record.step is None
+    assert (record.arch, record.num_classes) == ("cct_2_3x2_32", 10)
 
 
 @pytest.mark.parametrize(

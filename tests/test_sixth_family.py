@@ -68,8 +68,8 @@ def test_it_is_listed_and_its_work_is_counted() -> None:
 def test_it_learns(run: Path) -> None:
     losses = [float(row["loss"]) for row in rows(run) if row["loss"]]
     assert np.mean(losses[-4:]) < 0.5 * losses[0]
-    meta = read_checkpoint(run / "last.ckpt").meta
-    assert (meta["arch"], meta["num_classes"]) == (ARCH, 2)
+    record = read_checkpoint(run / "last.ckpt").record
+    assert (record.arch, record.num_classes) == (ARCH, 2)
 
 
 def convert(source: Path, target: Path, *more: str) -> int:

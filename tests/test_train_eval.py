@@ -69,9 +69,10 @@ def test_the_resolved_config_is_beside_and_inside_every_checkpoint(
     assert beside.train.epochs == 2
     assert beside.data.data_url == str(digits)
     for path in trained.glob("*.ckpt"):
-        meta = read_checkpoint(path).meta
-        assert from_yaml_text(meta["config"], "checkpoint") == beside
-        assert meta["versions"]["mindspore"] == ms.__version__
+        record = read_checkpoint(path).record
+        assert record.recipe("checkpoint") == beside
+        assert record.versions is not None
+        assert record.versions["mindspore"] == ms.__version__
 
 
 def test_plain_mindspore_reads_the_network(trained: Path) -> None:
@@ -90,7 +91,7 @@ def test_a_killed_run_resumes_to_the_same_bits(digits: Path, tmp_path: Path) -> 
     wait_for_step(process, killed, STEPS_PER_EPOCH + 3)
     process.send_signal(signal.SIGKILL)
     process.wait()
-    assert read_checkpoint(killed / "last.ckpt").meta["step"] == STEPS_PER_EPOCH
+    assert read_checkpoint(killed / "last.ckpt").record.step == STEPS_PER_EPOCH
     finished = start(arguments)
     messages = finished.communicate()[1]
     assert finished.returncode == 0, messages
@@ -213,5 +214,5 @@ def test_o2_trains(digits: Path, tmp_path: Path) -> None:
     assert train_program.main(words(digits, run, "--amp_level", "O2", "--epochs", "2")) == 0
     scales = {float(row["loss_scale"]) for row in rows(run) if row["loss_scale"]}
     assert scales == {65536.0}
-    meta = read_checkpoint(run / "last.ckpt").meta
-    assert meta["step"] == 2 * STEPS_PER_EPOCH
+    record = read_checkpoint(run / "last.ckpt").record
+    assert record.step == 2 * STEPS_PER_EPOCH

@@ -102,7 +102,7 @@ def _stopped_by_sigterm(server: Server, cache: Path) -> int:
     assert "run_modelarts: ignored --device_num 1 --ma_job=a" in errors
     there = server.get("runs", "out/")
     assert {f"out/{name}": content for name, content in files_below(local).items()} == there
-    step: int = read_checkpoint(local / "last.ckpt").meta["step"]
+    step: int = read_checkpoint(local / "last.ckpt").record.step
     assert 4 <= step < STEPS
     return step
 

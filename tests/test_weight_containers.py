@@ -279,7 +279,7 @@ def test_the_converter_takes_sizes_from_the_weights(
     words = ["--arch", ARCH, "--input", str(path), "--output", str(tmp_path / "y.ckpt")]
     assert convert_weights.main(words) == 0
     checkpoint = read_checkpoint(tmp_path / "y.ckpt")
-    assert (checkpoint.meta["num_classes"], checkpoint.meta["img_size"]) == (5, 32)
+    assert (checkpoint.record.num_classes, checkpoint.record.img_size) == (5, 32)
     assert checkpoint.tensors["pos_embed"].shape == (1, 17, 48)
 
 

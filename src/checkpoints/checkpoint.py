@@ -20,11 +20,11 @@ from mindspore import Parameter, Tensor
 from ..data.classes import TrainedClasses
 from ..errors import UserError, some_of
 from ..runtime.files import replacing
-from ..runtime.json_files import parse_json
 from ..runtime.regular_files import WEIGHTS_BYTES, open_regular
 from .finite import check_finite
 from .record import read_record
-from .tensor_file import META, DamagedCheckpoint, TensorReader, write_tensors
+from .saved_record import SavedRecord, parse_record
+from .tensor_file import META, TensorReader, write_tensors
 from .weight_files import FOREIGN, is_torch_file
 
 _LOGGER = logging.getLogger(__name__)
@@ -34,22 +34,21 @@ STATE_PREFIX = "train."
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """What a file holds: tensors by name, and for our own files the record saved with them."""
+    """What a file holds: tensors by name, and the record saved with them, empty for others'."""
 
     path: Path
     tensors: Dict[str, Tensor]
-    meta: Dict[str, Any]
+    record: SavedRecord
 
     def describe(self) -> str:
         """`PATH (arch, classes)`, or `PATH` for a file that does not say."""
-        if "arch" not in self.meta:
-            return str(self.path)
-        return f"{self.path} ({self.meta['arch']}, {self.meta['num_classes']} classes)"
+        arch, classes = self.record.arch, self.record.num_classes
+        return f"{self.path} ({arch}, {classes} classes)" if arch else str(self.path)
 
     def trained_classes(self, key: str = "pretrained") -> TrainedClasses:
         """What the file says of its classes; `key` gave it, for messages."""
         return TrainedClasses(
-            f"{key} {str(self.path)!r}", self.meta.get("class_names"), "naming" in self.meta
+            f"{key} {str(self.path)!r}", self.record.class_names, self.record.naming is not None
         )
 
     def averaged(self) -> Checkpoint:
@@ -66,7 +65,7 @@ class Checkpoint:
                 "without with_ema"
             )
         check_finite(_values(tensors), self.path, kind="averages of checkpoint")
-        return Checkpoint(self.path, tensors, self.meta)
+        return Checkpoint(self.path, tensors, self.record)
 
 
 def _values(tensors: Mapping[str, Any]) -> Iterator[Tuple[str, np.ndarray]]:
@@ -79,7 +78,7 @@ def save_checkpoint(path: Path, parameters: Iterable[Parameter], meta: Dict[str,
     """Writes a file that is whole and on the disk when this returns.
 
     Args:
-        meta: JSON values, returned as they are by `read_checkpoint`.
+        meta: of a `SavedRecord`, as JSON values.
 
     Raises:
         OSError: the folder cannot be written or the disk is full; an older file at `path` is whole.
@@ -109,15 +108,12 @@ def read_checkpoint(path: Path, *, must_be_finite: bool = True) -> Checkpoint:
             "changed numbers would not be noticed; whatever is saved from here on has one",
             path,
         )
-    record = arrays.pop(META, None)
-    try:
-        meta = parse_json(record.tobytes()) if record is not None else {}
-    except ValueError as error:
-        raise DamagedCheckpoint(path, f"its record: {error}") from error
+    content = arrays.pop(META, None)
+    record = SavedRecord() if content is None else parse_record(content.tobytes(), path)
     tensors = {name: Tensor.from_numpy(array) for name, array in arrays.items()}
     if must_be_finite:
         check_finite(_values(tensors), path, kind="checkpoint")
-    return Checkpoint(path, tensors, meta)
+    return Checkpoint(path, tensors, record)
 
 
 @contextlib.contextmanager

@@ -6,13 +6,14 @@ import logging
 from pathlib import Path
 from typing import Any, Dict, Optional, Sequence
 
-from ..args import AnyConfig, Config, from_saved_text, replace, with_values
+from ..args import AnyConfig, Config, replace, with_values
 from ..configs import parser
 from ..data.packed import MANIFEST
 from ..data.sources import count_classes
 from ..errors import UserError
 from ..models.registry import default_image_size
 from .checkpoint import read_checkpoint
+from .saved_record import SavedRecord
 
 _LOGGER = logging.getLogger(__name__)
 
@@ -36,12 +37,12 @@ def complete_by_data(config: Config) -> Config:
     weights = config.model.pretrained
     num_classes = config.model.num_classes or count_classes(config)
     if weights and config.origins["arch"] == parser.DEFAULT:
-        meta = read_checkpoint(Path(weights)).meta
-        if "arch" not in meta:
+        record = read_checkpoint(Path(weights)).record
+        if record.arch is None:
             raise UserError(f"pretrained {weights!r}: does not say its architecture; give --arch")
-        _LOGGER.info("arch: %s, that of %s", meta["arch"], weights)
+        _LOGGER.info("arch: %s, that of %s", record.arch, weights)
         given = config.origins["num_classes"]
-        config = complete_by_checkpoint(config, meta, path=weights, keys=_NETWORK_KEYS)
+        config = complete_by_checkpoint(config, record, path=weights, keys=_NETWORK_KEYS)
         if given == parser.DEFAULT:
             config = replace(config, num_classes=num_classes)
     return complete_sizes(config, num_classes=num_classes)
@@ -68,12 +69,12 @@ def complete_sizes(config: AnyConfig, *, num_classes: int) -> AnyConfig:
 
 
 def complete_by_checkpoint(
-    config: AnyConfig, meta: Dict[str, Any], *, path: str, keys: Sequence[str] = _EVALUATION_KEYS
+    config: AnyConfig, record: SavedRecord, *, path: str, keys: Sequence[str] = _EVALUATION_KEYS
 ) -> AnyConfig:
     """`config` with what a checkpoint says of its network, where nobody else said something.
 
     Args:
-        meta: the record of the checkpoint.
+        record: of the checkpoint.
         path: of the checkpoint, for messages.
         keys: of the recipe it was trained by that hold here too.
 
@@ -81,12 +82,14 @@ def complete_by_checkpoint(
         UserError: unknown architecture.
     """
     known: Dict[str, Any] = {}
-    if "config" in meta:
-        trained = from_saved_text(meta["config"], path).flat()
+    recipe = record.recipe(path)
+    if recipe is not None:
+        trained = recipe.flat()
         known = {key: trained[key] for key in keys}
-    if "class_order" in keys and meta.get("class_order"):
-        known["class_order"] = meta["class_order"]
-    known.update({key: meta[n] for key, n in _OWN_KEYS.items() if meta.get(n) is not None})
+    if "class_order" in keys and record.class_order:
+        known["class_order"] = record.class_order
+    own = {key: getattr(record, name) for key, name in _OWN_KEYS.items()}
+    known.update({key: value for key, value in own.items() if value is not None})
     if config.origins["data_url"] != parser.DEFAULT and not _is_set_of(config, known.get("set")):
         known.pop("set", None)
     if config.origins["arch"] != parser.DEFAULT and config.model.arch != known.get("arch"):

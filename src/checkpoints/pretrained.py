@@ -13,7 +13,6 @@ from typing import Any, Callable, Collection, Dict, Optional, Sequence, Tuple, U
 import numpy as np
 from mindspore import Parameter, Tensor
 
-from ..args import from_yaml_text
 from ..data.classes import describe_difference
 from ..errors import UserError
 from ..models.classifier import Classifier
@@ -75,12 +74,13 @@ def build_from_file(
 
 def _keywords_in(checkpoint: Checkpoint, arch: str) -> Dict[str, Any]:
     """What the record of a checkpoint says of its network, as keywords of `create_model`."""
-    meta = checkpoint.meta
-    found = {"num_classes": meta.get("num_classes")}
-    if meta.get("arch") == arch:
-        found["img_size"] = meta.get("img_size")
-        if "config" in meta:
-            trained = from_yaml_text(meta["config"], str(checkpoint.path)).model
+    record = checkpoint.record
+    found: Dict[str, Any] = {"num_classes": record.num_classes}
+    if record.arch == arch:
+        found["img_size"] = record.img_size
+        recipe = record.recipe(str(checkpoint.path))
+        if recipe is not None:
+            trained = recipe.model
             sizes = {"img_size": trained.image_size, "nonlinearity": trained.nonlinearity}
             found.update(**sizes, **trained.model_args)
     return {key: value for key, value in found.items() if value is not None}
@@ -149,7 +149,7 @@ def find_sizes(
 
 def _learnt_others(checkpoint: Checkpoint, class_names: Optional[Sequence[str]]) -> bool:
     """Whether as many classes as here, but others, were learnt; said when it is so."""
-    learnt = checkpoint.meta.get("class_names")
+    learnt = checkpoint.record.class_names
     if learnt is None or class_names is None or len(learnt) != len(class_names):
         return False
     difference = describe_difference(learnt, class_names)

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, Dict, Optional
+from typing import Optional
 
-from ..runtime.json_files import parse_json
 from ..runtime.regular_files import WEIGHTS_BYTES, open_regular
+from .saved_record import SavedRecord, parse_record
 from .tensor_file import TensorReader, UnfinishedCheckpoint
 
 
-def read_record(path: Path) -> Optional[Dict[str, Any]]:
+def read_record(path: Path) -> Optional[SavedRecord]:
     """The `meta` of `save_checkpoint`; empty for a checkpoint without; None for an unfinished one.
 
     Raises:
@@ -22,5 +22,4 @@ def read_record(path: Path) -> Optional[Dict[str, Any]]:
             record = TensorReader(file, path).find_record()
     except UnfinishedCheckpoint:
         return None
-    meta: Dict[str, Any] = {} if record is None else parse_json(record)
-    return meta
+    return SavedRecord() if record is None else parse_record(record, path)

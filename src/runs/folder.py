@@ -6,16 +6,18 @@ import errno
 import logging
 import os
 import shutil
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, Callable, Dict, Iterable, Optional
+from typing import Callable, Iterable, List, Optional
 
 from mindspore import Parameter
 
 from ..args import Config
 from ..checkpoints.checkpoint import Checkpoint, read_checkpoint, save_checkpoint
+from ..checkpoints.saved_record import SavedRecord
 from ..errors import TrainingFailed, UserError, on_one_line
 from ..runtime.files import replacing
-from .own_files import NAMES, check_free, clear_unfinished, epoch_files, is_own
+from .own_files import check_free, clear_unfinished, epoch_files, is_own
 from .records import how_to_go_on
 
 _LOGGER = logging.getLogger(__name__)
@@ -41,7 +43,7 @@ class CheckpointFolder:
         self.folder.mkdir(parents=True, exist_ok=True)
         clear_unfinished(self.folder)
         if resumed and resumed.path == self.last:
-            self._publish_all(resumed.meta.get(NAMES, []))
+            self._publish_all(resumed.record.names or [])
 
     @property
     def last(self) -> Path:
@@ -69,7 +71,7 @@ class CheckpointFolder:
         if resume is None or (resume == "auto" and not is_begun):
             return None
         checkpoint = read_checkpoint(self.last if resume == "auto" else Path(resume))
-        if "step" not in checkpoint.meta:
+        if checkpoint.record.step is None:
             raise UserError(
                 f"resume {str(checkpoint.path)!r}: holds weights but no state of a run; use it as "
                 "--pretrained"
@@ -79,7 +81,7 @@ class CheckpointFolder:
     def save(
         self,
         parameters: Iterable[Parameter],
-        meta: Dict[str, Any],
+        record: SavedRecord,
         *,
         epoch: Optional[int],
         is_best: bool,
@@ -94,7 +96,7 @@ class CheckpointFolder:
         """
         if not self.is_ours():
             raise TrainingFailed(
-                f"step {meta['step']}: another run has taken over {self.folder}; this one ends "
+                f"step {record.step}: another run has taken over {self.folder}; this one ends "
                 "without a further save"
             )
         names = ["best.ckpt"] if is_best else []
@@ -102,21 +104,23 @@ class CheckpointFolder:
             names.append(f"epoch_{epoch:03d}.ckpt")
         try:
             try:
-                self._write(parameters, {**meta, NAMES: names})
+                self._write(parameters, record, names)
             except OSError as error:
                 if error.errno != errno.ESTALE:
                     raise
-                self._write(parameters, {**meta, NAMES: names})  # by a path looked up again
+                self._write(parameters, record, names)  # by a path looked up again
         except (OSError, RuntimeError, ValueError) as error:
             raise TrainingFailed(
-                f"step {meta['step']}: {self.folder} cannot take a checkpoint "
+                f"step {record.step}: {self.folder} cannot take a checkpoint "
                 f"({on_one_line(error)}); {how_to_go_on(self.last, error)}"
             ) from error
         self.on_save()
 
-    def _write(self, parameters: Iterable[Parameter], meta: Dict[str, Any]) -> None:
-        save_checkpoint(self.last, parameters, meta)
-        self._publish_all(meta[NAMES])
+    def _write(
+        self, parameters: Iterable[Parameter], record: SavedRecord, names: List[str]
+    ) -> None:
+        save_checkpoint(self.last, parameters, replace(record, names=names).as_json())
+        self._publish_all(names)
 
     def _publish_all(self, names: Iterable[str]) -> None:
         for name in names:

@@ -17,9 +17,6 @@ from .records import COLUMNS, read_records
 
 _LOGGER = logging.getLogger(__name__)
 
-# In the record of a checkpoint: the other names it has earned. A process killed before it gave
-# them does so when it is resumed.
-NAMES = "names"
 _EPOCH = re.compile(r"epoch_([0-9]{3,})\.ckpt")
 _STEMS = r"last|best|epoch_[0-9]{3,}|metrics|config|curves|overflow|\.uploaded"
 # What a new run writes over, beside checkpoints.
@@ -57,7 +54,8 @@ def _has_earned(path: Path, _modified: int, _size: int) -> bool:
     if record is None:
         return True
     # Versions before kept no list of names.
-    return path.name in record.get(NAMES, [path.name] if "step" in record else [])
+    before = [] if record.step is None else [path.name]
+    return path.name in (before if record.names is None else record.names)
 
 
 def clear_unfinished(folder: Path) -> None:

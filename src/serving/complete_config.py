@@ -31,4 +31,4 @@ def complete_by_file(config: AnyConfig) -> AnyConfig:
     path = Path(local["mindir"] if mindir else local["pretrained"])
     if path.suffix in _EXPORTED:
         return complete_by_record(config, read_record(path), path)
-    return complete_by_checkpoint(config, read_checkpoint(path).meta, path=given)
+    return complete_by_checkpoint(config, read_checkpoint(path).record, path=given)

@@ -31,7 +31,7 @@ class CheckpointPredictor:
 
     def __init__(self, config: Config) -> None:
         network, self.config, checkpoint = open_checkpoint(config)
-        self.class_names: Optional[List[str]] = checkpoint.meta.get("class_names")
+        self.class_names: Optional[List[str]] = checkpoint.record.class_names
         self._net = build_eval_net(self.config, network).set_train(False)
         self._batch_size = 0
 

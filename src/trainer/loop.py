@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import logging
 import math
 import time
@@ -258,8 +259,9 @@ class Trainer:
         folder = self.checkpoints.folder
         command = f"the command in {folder / forensics.REPORT}"
         if self._is_first_with(suspect.finding.overflowed):
-            meta = self.state.as_meta(self.config, self.world)
-            save_checkpoint(folder / forensics.CHECKPOINT, self.train_step.saved_parameters(), meta)
+            record = self.state.as_record(self.config, self.world)
+            parameters = self.train_step.saved_parameters()
+            save_checkpoint(folder / forensics.CHECKPOINT, parameters, record.as_json())
             command = forensics.write_report(
                 folder, suspect, step=self.state.step, lr=lr, scale=scale
             )
@@ -343,10 +345,9 @@ class Trainer:
             return
         self.checkpoints.save(
             self.train_step.saved_parameters(),
-            {
-                **self.state.as_meta(self.config, self.world),
-                **describe_data(self.train_set),
-            },
+            dataclasses.replace(
+                self.state.as_record(self.config, self.world), **describe_data(self.train_set)
+            ),
             epoch=epoch,
             is_best=is_best,
         )

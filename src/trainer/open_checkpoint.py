@@ -26,7 +26,7 @@ def open_checkpoint(config: AnyConfig) -> Tuple[nn.Cell, AnyConfig, Checkpoint]:
             or does not say its number of classes and neither does the recipe.
     """
     checkpoint = read_checkpoint(Path(config.model.pretrained or ""))
-    config = complete_by_checkpoint(config, checkpoint.meta, path=str(checkpoint.path))
+    config = complete_by_checkpoint(config, checkpoint.record, path=str(checkpoint.path))
     weights = checkpoint.averaged() if config.train.ema else checkpoint
     if config.model.num_classes == 0:
         raise UserError(
@@ -46,7 +46,7 @@ def load_network(network: nn.Cell, checkpoint: Checkpoint, config: Config) -> No
     """
     target = f"arch {config.model.arch} with num_classes {config.model.num_classes}"
     for key in ("arch", "num_classes"):
-        here, there = getattr(config.model, key), checkpoint.meta.get(key)
+        here, there = getattr(config.model, key), getattr(checkpoint.record, key)
         if there is not None and here != there:
             raise UserError(
                 f"checkpoint {checkpoint.describe()} does not fit {target}: {key} is {there!r} in "

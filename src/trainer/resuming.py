@@ -5,8 +5,9 @@ from __future__ import annotations
 import logging
 from typing import Any, Dict, List, Optional
 
-from ..args import Config, from_saved_text
+from ..args import Config
 from ..checkpoints.checkpoint import Checkpoint
+from ..checkpoints.saved_record import SavedRecord
 from ..configs.parser import keys_marked, to_flow
 from ..data.dataset import ImageDataset
 from ..errors import UserError, some_of
@@ -36,7 +37,7 @@ def check_same_recipe(config: Config, resumed: Checkpoint, world: World = ALONE)
         UserError: listing every key that differs, with both values.
     """
     there = _trained_by(resumed).flat()
-    batches = there["batch_size"] * resumed.meta.get("world_size", 1)
+    batches = there["batch_size"] * resumed.record.world_size
     is_same_batch = batches == config.data.batch_size * world.size
     is_allowed = config.train.allow_config_change
     if not (is_same_batch or is_allowed) and there["batch_size"] == config.data.batch_size:
@@ -46,7 +47,7 @@ def check_same_recipe(config: Config, resumed: Checkpoint, world: World = ALONE)
             f"{max(1, batches // world.size)}, or --allow_config_change"
         )
     free = keys_marked(Config, "free")
-    if "class_names" in resumed.meta:
+    if resumed.record.class_names is not None:
         free.append("num_classes")  # `create_dataset` says which classes came and went
     changed = [
         f"{key} {to_flow(there[key])} -> {to_flow(here)}"
@@ -67,7 +68,7 @@ def check_same_data(
     Raises:
         UserError: saying which numbers changed.
     """
-    changed = _changes_of_data(resumed.meta, train_set)
+    changed = _changes_of_data(resumed.record, train_set)
     if changed is None:
         _LOGGER.info(
             "resume: %s does not say how many images it was trained on, so that is not compared",
@@ -75,13 +76,13 @@ def check_same_data(
         )
     is_allowed = config.train.allow_config_change
     _refuse("data", changed or [], resumed, "the data of before", is_allowed)
-    before = resumed.meta.get("steps_per_epoch")
+    before = resumed.record.steps_per_epoch
     if not is_allowed or before is None:
         return
-    step = int(resumed.meta["step"])
+    step = resumed.record.step or 0
     trained = _trained_by(resumed)
     places = (
-        _place(trained, step, before, resumed.meta.get("world_size", 1)),
+        _place(trained, step, before, resumed.record.world_size),
         _place(config, step, train_set.steps_per_epoch, world.size),
     )
     if places[0] != places[1]:
@@ -89,7 +90,13 @@ def check_same_data(
 
 
 def _trained_by(resumed: Checkpoint) -> Config:
-    return from_saved_text(resumed.meta["config"], str(resumed.path))
+    recipe = resumed.record.recipe(str(resumed.path))
+    if recipe is None:
+        raise UserError(
+            f"resume {str(resumed.path)!r}: does not say the recipe of its run; use it as "
+            "--pretrained"
+        )
+    return recipe
 
 
 def _refuse(what: str, changed: List[str], resumed: Checkpoint, old: str, is_allowed: bool) -> None:
@@ -104,9 +111,9 @@ def _refuse(what: str, changed: List[str], resumed: Checkpoint, old: str, is_all
     _LOGGER.warning("allow_config_change: %s", said)
 
 
-def _changes_of_data(meta: Dict[str, Any], train_set: ImageDataset) -> Optional[List[str]]:
+def _changes_of_data(record: SavedRecord, train_set: ImageDataset) -> Optional[List[str]]:
     """`what before -> now` of each number; None: the checkpoint, an older one, has none."""
-    images: Optional[List[int]] = meta.get("images_per_class")
+    images = record.images_per_class
     if images is None:
         return None
     changes = []
@@ -118,7 +125,7 @@ def _changes_of_data(meta: Dict[str, Any], train_set: ImageDataset) -> Optional[
             if there != here
         ]
         changes.append(f"images {sum(images)} -> {sum(now)}: {some_of(classes)}")
-    before, steps = meta["steps_per_epoch"], train_set.steps_per_epoch
+    before, steps = record.steps_per_epoch, train_set.steps_per_epoch
     if before != steps:
         changes.append(f"steps per epoch {before} -> {steps}")
     return changes

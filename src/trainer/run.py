@@ -55,7 +55,7 @@ def build_run(config: Config, world: World = ALONE) -> Run:
     resumed = checkpoints.find_resumed(train.resume)
     if resumed:
         check_same_recipe(config, resumed, world)
-    state = RunState.from_meta(resumed.meta) if resumed else RunState()
+    state = RunState.from_record(resumed.record) if resumed else RunState()
     check_equal_over_ranks(
         "the step to go on from",
         state.step,
@@ -97,7 +97,7 @@ def start_from_pretrained(config: Config, network: Classifier, class_names: List
     """
     checkpoint = read_checkpoint(Path(config.model.pretrained or ""))
     trained = checkpoint.trained_classes()
-    keeps_classifier = checkpoint.meta.get("num_classes") == len(class_names)
+    keeps_classifier = checkpoint.record.num_classes == len(class_names)
     if trained.names is None and keeps_classifier:
         check_classes(config, trained, class_names)
     start_from_weights(

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import platform
 from dataclasses import asdict, dataclass
-from typing import Any, Dict
 
 import mindspore as ms
 import numpy as np
 
 from ..args import Config, to_yaml
+from ..checkpoints.saved_record import SavedRecord
 from ..runtime.ranks import ALONE, World
 
 
@@ -22,21 +22,21 @@ class RunState:
     best_epoch: int = 0
     overflows: int = 0  # steps in a row whose gradient was not finite
 
-    def as_meta(self, config: Config, world: World = ALONE) -> Dict[str, Any]:
+    def as_record(self, config: Config, world: World = ALONE) -> SavedRecord:
         """What a checkpoint says of itself: this state, the resolved config and the versions."""
-        return {
-            "arch": config.model.arch,
-            "num_classes": config.model.num_classes,
-            "world_size": world.size,
+        return SavedRecord(
+            arch=config.model.arch,
+            num_classes=config.model.num_classes,
+            world_size=world.size,
             **asdict(self),
-            "config": to_yaml(config),
-            "versions": {
+            config=to_yaml(config),
+            versions={
                 "mindspore": ms.__version__,
                 "numpy": np.__version__,
                 "python": platform.python_version(),
             },
-        }
+        )
 
     @staticmethod
-    def from_meta(meta: Dict[str, Any]) -> RunState:
-        return RunState(**{key: meta[key] for key in asdict(RunState())})
+    def from_record(record: SavedRecord) -> RunState:
+        return RunState(**{key: getattr(record, key) for key in asdict(RunState())})

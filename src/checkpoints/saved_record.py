@@ -1,0 +1,127 @@
+"""The record that is saved with a checkpoint's tensors: its types and their ranges.
+
+Older versions left keys out, and their defaults say what was so then. Keys that a newer version
+added are passed by: what a network computes is said by its recipe, whose keys must all be known.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Annotated, Any, Dict, List, Literal, Optional
+
+from msgspec import Meta
+
+from ..args import Config, from_saved_text
+from ..errors import UserError
+from ..models.registry import family_of
+from ..runtime.json_files import parse_typed
+from .tensor_file import DamagedCheckpoint
+
+MOST_CLASSES = 1_000_000  # ImageNet-21k has 21,841
+MOST_SIDE = 100_000  # pixels
+
+Count = Annotated[int, Meta(ge=0, le=10**12)]
+AtLeastOne = Annotated[int, Meta(ge=1, le=10**12)]
+Classes = Annotated[int, Meta(ge=0, le=MOST_CLASSES)]
+Side = Annotated[int, Meta(ge=1, le=MOST_SIDE)]
+Text = Annotated[str, Meta(max_length=4096)]
+ClassName = Annotated[str, Meta(min_length=1, max_length=1024, pattern=r"\A[^\x00]*\Z")]
+ClassNames = Annotated[List[ClassName], Meta(max_length=MOST_CLASSES)]
+# What a run calls its checkpoints beside last.ckpt: a path would be written to.
+_EarnedName = Annotated[str, Meta(pattern=r"\A(best|epoch_[0-9]{3,9})\.ckpt\Z")]
+
+
+@dataclass(frozen=True)
+class SavedRecord:
+    """What a checkpoint says of itself. An empty one is that of a file that says nothing.
+
+    Attributes:
+        config: the recipe it was trained by, as YAML; see `recipe`.
+        step: optimizer steps done; None: weights without the state of a run.
+        best_top1: percent; -1: none yet.
+        overflows: steps in a row whose gradient was not finite.
+        names: other names the file has earned; None: older versions did not say.
+        class_names, images_per_class: of the training data, by label.
+        img_size: of converted weights, which have no recipe.
+        source, naming, ema: file that weights were converted from, whose names it had, and which
+            of its weights were taken.
+        averaged: files this is the mean of.
+    """
+
+    arch: Optional[Annotated[str, Meta(min_length=1, max_length=200)]] = None
+    num_classes: Optional[Classes] = None
+    config: Optional[Annotated[str, Meta(max_length=2**18)]] = None
+    versions: Optional[Dict[Text, Text]] = None
+    step: Optional[Count] = None
+    best_top1: Annotated[float, Meta(ge=-1, le=100)] = -1.0
+    best_epoch: Count = 0
+    overflows: Count = 0
+    world_size: AtLeastOne = 1
+    steps_per_epoch: Optional[AtLeastOne] = None
+    names: Optional[Annotated[List[_EarnedName], Meta(max_length=8)]] = None
+    class_names: Optional[ClassNames] = None
+    images_per_class: Optional[Annotated[List[Count], Meta(max_length=MOST_CLASSES)]] = None
+    class_order: Optional[Literal["code_point", "natural"]] = None
+    img_size: Optional[Side] = None
+    source: Optional[Text] = None
+    naming: Optional[Text] = None
+    ema: bool = False
+    averaged: Optional[Annotated[List[Text], Meta(max_length=10_000)]] = None
+
+    def as_json(self) -> Dict[str, Any]:
+        """For `save_checkpoint`, without what is not said."""
+        return {key: value for key, value in asdict(self).items() if value is not None}
+
+    def recipe(self, name: str) -> Optional[Config]:
+        """The recipe it was trained by; None: it says none.
+
+        Args:
+            name: of the file, for messages.
+
+        Raises:
+            UserError: it is none, or has keys or values that are not allowed.
+        """
+        return None if self.config is None else from_saved_text(self.config, name)
+
+    def check(self, path: Path) -> None:
+        """What types do not say.
+
+        Args:
+            path: of the file, for messages.
+
+        Raises:
+            UserError: an architecture that is not known here, or a recipe as of `recipe`.
+            ValueError: lists that do not fit each other; a reason on one line.
+        """
+        lengths = {"num_classes": self.num_classes}
+        for key in ("class_names", "images_per_class"):
+            held: Optional[List[Any]] = getattr(self, key)
+            lengths[key] = None if held is None else len(held)
+        said = {key: length for key, length in lengths.items() if length is not None}
+        if len(set(said.values())) > 1:
+            shown = ", ".join(f"{key} {length}" for key, length in said.items())
+            raise ValueError(f"other numbers of classes: {shown}")
+        if self.arch is not None:
+            try:
+                family_of(self.arch)
+            except UserError as error:
+                raise UserError(f"checkpoint {str(path)!r}: its record says {error}") from error
+        self.recipe(str(path))
+
+
+def parse_record(content: bytes, path: Path) -> SavedRecord:
+    """The record of the file at `path`, from its bytes.
+
+    Raises:
+        DamagedCheckpoint: not of this form.
+        UserError: as of `SavedRecord.check`.
+    """
+    try:
+        record = parse_typed(content, SavedRecord)
+        record.check(path)
+    except UserError:
+        raise
+    except ValueError as error:
+        raise DamagedCheckpoint(path, f"its record: {error}") from error
+    return record
