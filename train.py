@@ -18,8 +18,10 @@ from src.storage.staging import localize_output, stage_inputs, uploads
 
 def train(config: Config) -> None:
     """Trains from scratch, from `pretrained` weights or from where `resume` stopped."""
+    from src.checkpoints.tensor_file import is_whole
+
     train_url = config.train.train_url
-    config = localize_output(stage_inputs(config), continues=True)
+    config = localize_output(stage_inputs(config), continues=True, is_whole=is_whole)
     world = setup_device(
         config.run,
         seed=config.train.seed,
@@ -38,6 +40,7 @@ def train(config: Config) -> None:
 def _train(
     config: Config, world: World, train_url: Optional[str], *, is_ours: Callable[[], bool]
 ) -> None:
+    from src.checkpoints.tensor_file import is_whole
     from src.data.imagenet import create_dataset
     from src.trainer.dry_run import dry_run, profile
     from src.trainer.resuming import check_same_data
@@ -57,7 +60,7 @@ def _train(
         return profile(config, run, (train_set, val_set))
     run.checkpoints.is_ours = is_ours
     trainer = build_trainer(config, run, train_set=train_set, val_set=val_set)
-    with uploads(train_url, config, is_main=world.is_main) as send:
+    with uploads(train_url, config, is_main=world.is_main, is_whole=is_whole) as send:
         run.checkpoints.on_save = send
         trainer.announce()
         trainer.run()

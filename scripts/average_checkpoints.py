@@ -42,9 +42,13 @@ def average(arguments: argparse.Namespace) -> None:
 def _files(path: Path) -> List[Path]:
     if not path.is_dir():
         return [path]
-    from src.runs.own_files import epoch_files
+    from src.checkpoints.record import read_record
+    from src.runs.own_files import epoch_files, epoch_of
 
     files = epoch_files(path)
+    for other in path.iterdir():
+        if other not in files and epoch_of(other.name) is not None:
+            read_record(other)  # a damaged one is refused, not left out
     if not files:
         raise UserError(f"checkpoint {str(path)!r}: no epoch_*.ckpt in that folder; name the files")
     return files

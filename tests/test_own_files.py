@@ -66,7 +66,9 @@ def test_they_stay_as_they_are_through_saves_and_a_resume(
     with caplog.at_level(logging.WARNING):
         for epoch in (2, 3, 4):
             save(folder, epoch)
-    assert caplog.text.count("epoch_003.ckpt: not written by this run under that name") == 1
+    assert (
+        caplog.text.count("epoch_003.ckpt: damaged or not written by this run under that name") == 1
+    )
     resumed = folder.find_resumed("auto")
     folder = CheckpointFolder(tmp_path, save_every=1, keep_max=2)
     folder.create(resumed)

@@ -24,8 +24,9 @@ from ..runtime.regular_files import WEIGHTS_BYTES, open_regular
 from .finite import check_finite
 from .record import read_record
 from .saved_record import SavedRecord, parse_record
-from .tensor_file import META, TensorReader, write_tensors
+from .tensor_file import META, DamagedCheckpoint, TensorReader, write_tensors
 from .weight_files import FOREIGN, is_torch_file
+from .whole import in_place_of
 
 _LOGGER = logging.getLogger(__name__)
 
@@ -95,8 +96,16 @@ def read_checkpoint(path: Path, *, must_be_finite: bool = True) -> Checkpoint:
         must_be_finite: refuse weights with a NaN or an infinity in them.
 
     Raises:
-        UserError: a file that is missing, unreadable, damaged or something else, or such weights.
+        DamagedCheckpoint: not as it was written; names the newest whole one beside it.
+        UserError: a file that is missing, unreadable or something else, or such weights.
     """
+    try:
+        return _read(path, must_be_finite=must_be_finite)
+    except DamagedCheckpoint as error:
+        raise DamagedCheckpoint(path, error.reason, in_place_of(path)) from error
+
+
+def _read(path: Path, *, must_be_finite: bool) -> Checkpoint:
     with _failures_explained(path):
         _check_file(path)
         with open_regular(path, WEIGHTS_BYTES) as file:
@@ -138,7 +147,7 @@ def _check_file(path: Path) -> None:
     named = f"checkpoint {str(path)!r}"
     with open_regular(path, WEIGHTS_BYTES) as file:
         if not file.read(1):
-            raise UserError(f"{named}: an empty file; copy it again or give another one")
+            raise DamagedCheckpoint(path, "an empty file")
     if path.suffix in FOREIGN or is_torch_file(path):
         raise UserError(
             f"{named}: no MindSpore checkpoint; scripts/convert_weights.py makes one of it"

@@ -61,10 +61,10 @@ class DamagedCheckpoint(UserError):
         reason: what does not fit, in a few words.
     """
 
-    def __init__(self, path: Path, reason: str) -> None:
-        super().__init__(
-            f"checkpoint {str(path)!r}: damaged ({reason}); copy it again or give another one"
-        )
+    def __init__(
+        self, path: Path, reason: str, remedy: str = "copy it again or give another one"
+    ) -> None:
+        super().__init__(f"checkpoint {str(path)!r}: damaged ({reason}); {remedy}")
         self.path, self.reason = path, reason
 
 

@@ -15,10 +15,12 @@ from mindspore import Parameter
 from ..args import Config
 from ..checkpoints.checkpoint import Checkpoint, read_checkpoint, save_checkpoint
 from ..checkpoints.saved_record import SavedRecord
+from ..checkpoints.tensor_file import DamagedCheckpoint
+from ..checkpoints.whole import WholeCheckpoint, newest_whole
 from ..errors import TrainingFailed, UserError, on_one_line
 from ..runtime.files import replacing
 from .own_files import check_free, clear_unfinished, epoch_files, is_own
-from .records import how_to_go_on
+from .records import how_to_go_on, read_records
 
 _LOGGER = logging.getLogger(__name__)
 
@@ -53,11 +55,12 @@ class CheckpointFolder:
         """The checkpoint to continue from, or None to start.
 
         Args:
-            resume: a path; `auto`: `last.ckpt` when there is one; None: start.
+            resume: a path; `auto`: `last.ckpt` when there is one, or where that is damaged the
+                run's newest whole checkpoint; None: start.
 
         Raises:
             UserError: the folder holds a run that is not to be continued, or files that are no
-                run's, or the file is not a checkpoint of a run.
+                run's, or the file is damaged or not a checkpoint of a run.
         """
         is_begun = self.last.is_file()
         is_other = resume not in (None, "auto") and Path(str(resume)).parent != self.folder
@@ -70,13 +73,32 @@ class CheckpointFolder:
             check_free(self.folder)
         if resume is None or (resume == "auto" and not is_begun):
             return None
-        checkpoint = read_checkpoint(self.last if resume == "auto" else Path(resume))
+        checkpoint = self._newest() if resume == "auto" else read_checkpoint(Path(resume))
         if checkpoint.record.step is None:
             raise UserError(
                 f"resume {str(checkpoint.path)!r}: holds weights but no state of a run; use it as "
                 "--pretrained"
             )
         return checkpoint
+
+    def _newest(self) -> Checkpoint:
+        """`last.ckpt`, or the run's newest whole checkpoint where it is damaged, which is said."""
+        try:
+            return read_checkpoint(self.last)
+        except DamagedCheckpoint as error:
+            found = newest_whole(self.folder, besides=self.last, is_wanted=is_own)
+            if found is None:
+                raise
+            _LOGGER.warning(
+                "resume auto: %s is damaged (%s); going on from %s, the newest whole checkpoint of "
+                "this run, of step %d: %s",
+                self.last,
+                error.reason,
+                found.path.name,
+                found.step,
+                _lost(self.folder, found),
+            )
+            return read_checkpoint(found.path)
 
     def save(
         self,
@@ -132,8 +154,8 @@ class CheckpointFolder:
         """Gives `last.ckpt` a second name: the rename of a later `last.ckpt` leaves it alone."""
         if os.path.lexists(self.folder / name) and not is_own(self.folder / name):
             _LOGGER.warning(
-                "%s: not written by this run under that name, and left alone; move it, and the "
-                "next one is written",
+                "%s: damaged or not written by this run under that name, and left alone; move it, "
+                "and the next one is written",
                 self.folder / name,
             )
             return
@@ -143,6 +165,18 @@ class CheckpointFolder:
                 os.link(self.last, draft)
             except OSError:  # FAT, some network file systems
                 shutil.copyfile(self.last, draft)
+
+
+def _lost(folder: Path, found: WholeCheckpoint) -> str:
+    """How much earlier than the run had come, by its metrics.csv, a checkpoint is."""
+    try:
+        reached = int(read_records(folder / "metrics.csv")[-1]["step"])
+    except (OSError, ValueError, LookupError, TypeError):
+        return "metrics.csv does not say how many steps are lost"
+    steps = max(0, reached - found.step)
+    per_epoch = found.record.steps_per_epoch
+    epochs = f" ({steps / per_epoch:.3g} epochs)" if per_epoch else ""
+    return f"{steps} steps{epochs} before the last row of metrics.csv"
 
 
 def _is_same(resume: Optional[str], folder: Path) -> bool:

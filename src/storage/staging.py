@@ -49,12 +49,15 @@ def stage_inputs(config: AnyConfig, keys: Optional[Sequence[str]] = None) -> Any
     return replace(config, **local) if local else config
 
 
-def localize_output(config: AnyConfig, *, continues: bool) -> AnyConfig:
+def localize_output(
+    config: AnyConfig, *, continues: bool, is_whole: Callable[[Path], bool] = lambda _: True
+) -> AnyConfig:
     """The same recipe with a local `train_url`.
 
     Args:
         continues: this is training: `resume: auto` first brings back what is at the URL, and
             without `resume` a run that is there is not written over.
+        is_whole: as of `RunMirror`.
 
     Raises:
         UserError: there is a run already, or as of `stage`.
@@ -70,7 +73,8 @@ def localize_output(config: AnyConfig, *, continues: bool) -> AnyConfig:
     folder.mkdir(parents=True, exist_ok=True)
     if continues and config.train.resume in (None, "auto"):
         with StagingOwner(folder.parent / ".owner", timeout_s=_OWNER_TIMEOUT_S):
-            mirror = RunMirror(folder, url, endpoint=config.run.obs_endpoint)
+            endpoint = config.run.obs_endpoint
+            mirror = RunMirror(folder, url, endpoint=endpoint, is_whole=is_whole)
             if config.train.resume == "auto":
                 mirror.bring_back()
             elif mirror.has_run():
@@ -83,7 +87,13 @@ def localize_output(config: AnyConfig, *, continues: bool) -> AnyConfig:
 
 
 @contextlib.contextmanager
-def uploads(url: Optional[str], local: Config, *, is_main: bool) -> Iterator[Callable[[], None]]:
+def uploads(
+    url: Optional[str],
+    local: Config,
+    *,
+    is_main: bool,
+    is_whole: Callable[[Path], bool] = lambda _: True,
+) -> Iterator[Callable[[], None]]:
     """While entered, the function it gives sends the run's folder to `url`, beside the training.
 
     Leaving it waits for the last files, whatever ended the run.
@@ -92,6 +102,7 @@ def uploads(url: Optional[str], local: Config, *, is_main: bool) -> Iterator[Cal
         url: `train_url` as the user gave it; nothing happens for a path.
         local: the recipe with its local `train_url`.
         is_main: this process writes the files of the run.
+        is_whole: as of `RunMirror`.
 
     Raises:
         TrainingFailed: all went well otherwise, but some files have not arrived; named.
@@ -100,7 +111,8 @@ def uploads(url: Optional[str], local: Config, *, is_main: bool) -> Iterator[Cal
         yield lambda: None
         return
     assert local.train.train_url is not None
-    mirror = RunMirror(Path(local.train.train_url), url, endpoint=local.run.obs_endpoint)
+    folder, endpoint = Path(local.train.train_url), local.run.obs_endpoint
+    mirror = RunMirror(folder, url, endpoint=endpoint, is_whole=is_whole)
     mirror.watch()
     pending: List[Future[None]] = []
     pool = ThreadPoolExecutor(1)

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import logging
 from pathlib import Path
-from typing import Any, Dict, List, Optional
+from typing import Any, Callable, Dict, List, Optional
 
 from ..errors import UserError
 from ..runtime.files import write_whole
@@ -24,13 +25,24 @@ class RunMirror:
     """Brings the files of a run's folder to a URL, and back to a host that has none of them.
 
     A failed upload is kept in `failed` and tried again with the next `send`; it never raises.
-    Hidden files stay here, and nothing is ever deleted at the URL.
+    Hidden and damaged files stay here, and nothing is ever deleted at the URL.
+
+    Args:
+        is_whole: whether a checkpoint is as it was written.
 
     Attributes:
         failed: file name -> why it is not there.
     """
 
-    def __init__(self, folder: Path, url: str, *, endpoint: Optional[str] = None) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        url: str,
+        *,
+        endpoint: Optional[str] = None,
+        is_whole: Callable[[Path], bool] = lambda _: True,
+    ) -> None:
+        self._is_whole = is_whole
         self.failed: Dict[str, str] = {}
         self._folder = folder
         self._url = url.rstrip("/")
@@ -71,6 +83,8 @@ class RunMirror:
                 version = _version(path)
                 if self._sent.get(name, {}).get("local") == version:
                     continue
+                if self._is_damaged(path):
+                    raise OSError(errno.EIO, "damaged", str(path))
                 there = self._upload(path, name)
             except FileNotFoundError as error:
                 if path.exists():  # else an old checkpoint that has been removed meanwhile
@@ -83,6 +97,9 @@ class RunMirror:
                     self._last_there = there.modified
                 self.failed.pop(name, None)
                 self._write_record()
+
+    def _is_damaged(self, path: Path) -> bool:
+        return path.suffix == ".ckpt" and not self._is_whole(path)
 
     def _note(self, name: str, error: Exception) -> None:
         self.failed[name] = reason(error)
@@ -100,8 +117,9 @@ class RunMirror:
     def bring_back(self) -> None:
         """Makes the folder hold the run as it is at the URL, when that is further than this one.
 
-        It is when nothing is here, or when what was sent from here has been replaced there since.
-        What is here and was not sent stays. Checkpoints of single epochs are left there.
+        It is when nothing is here, when what is here is damaged, or when what was sent from here
+        has been replaced there since. What is here and was not sent stays. Checkpoints of single
+        epochs are left there.
 
         Raises:
             UserError: no rights, no connection, no such bucket, no room.
@@ -125,6 +143,9 @@ class RunMirror:
         path = self._folder / _LAST
         sent = self._sent.get(_LAST)
         if not path.exists():
+            return True
+        if self._is_damaged(path):
+            _LOGGER.warning("%s: damaged; that of %s takes its place", path, self._url)
             return True
         return (
             sent is not None and sent["local"] == _version(path) and sent["there"] != last.modified

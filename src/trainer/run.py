@@ -60,7 +60,8 @@ def build_run(config: Config, world: World = ALONE) -> Run:
         "the step to go on from",
         state.step,
         world,
-        remedy="--train_url and --resume must be a folder all hosts share, or a URL",
+        remedy="--train_url and --resume must be a folder all hosts share, or a URL; where a host "
+        "reads a damaged last.ckpt there, give all of them the same --resume FILE",
     )
     return Run(checkpoints, resumed, state, world)
 
