@@ -457,7 +457,8 @@ MALFORMED: Dict[str, Tuple[str, Optional[int], List[str]]] = {
     "base: list": ("base: [a.yaml]", 1, ["base", "[a.yaml]", "path"]),
     "base: empty": ("base: ''", 1, ["base", "''", "path"]),
     "base: missing": ("epochs: 1\nbase: none.yaml", 2, ["base", "none.yaml", "No such file"]),
-    "base: folder": ("base: .", 1, ["base", "directory"]),
+    "base: folder": ("base: .", 1, ["base", "a folder"]),
+    "base: device": ("base: /dev/zero", 1, ["base", "a device", "save it to a file"]),
     "base: NUL": ('base: "a\\0b"', 1, ["base", "a\\0b"]),
     "base: itself": ("base: recipe.yaml", 1, ["circle", "recipe.yaml -> "]),
 }
@@ -484,14 +485,14 @@ def test_unreadable_file(
 ) -> None:
     missing = str(tmp_path / "no\nsuch.yaml")
     assert "such.yaml" in error_line(capsys, ["--config", missing])
-    assert "directory" in error_line(capsys, ["--config", str(tmp_path)])
+    assert "a folder, no file; name one in it" in error_line(capsys, ["--config", str(tmp_path)])
     assert "null byte" in error_line(capsys, ["--config", "a\0b"])
 
     # Not by chmod: it does not stop the superuser, as whom containers run.
-    def refuse(path: str, mode: str) -> None:
+    def refuse(path: str, most_bytes: int) -> None:
         raise PermissionError(13, "Permission denied", path)
 
-    monkeypatch.setattr(recipe_files, "open", refuse, raising=False)
+    monkeypatch.setattr(recipe_files, "read_regular", refuse)
     message = error_line(capsys, ["--config", "secret.yaml"])
     assert message == "command line: --config: secret.yaml cannot be read: Permission denied"
 

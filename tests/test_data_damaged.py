@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import logging
+import os
 import struct
 import zlib
 
@@ -214,6 +215,21 @@ def test_a_link_that_died_is_called_so(folder):
     (folder / "train" / "ant" / "000.jpg").symlink_to("gone.jpg")
     with pytest.raises(BadImageError, match=r"ant/000.jpg: dead link to gone.jpg"):
         images.read(0)
+
+
+@pytest.mark.parametrize(("target", "said"), [("pipe", "a named pipe"), ("/dev/zero", "a device")])
+def test_what_became_something_else_after_the_search_is_a_bad_image(folder, target, said, caplog):
+    os.mkfifo(folder / "pipe")
+    images = scan_image_folder(folder, "train")
+    listed = create_dataset(build_config(folder, on_bad_image="skip"), True)
+    path = folder / "train" / "ant" / "000.jpg"
+    path.unlink()
+    path.symlink_to(folder / target)
+    with pytest.raises(BadImageError, match=rf"ant/000.jpg: {said}, no regular file"):
+        images.read(0)
+    with caplog.at_level(logging.WARNING):
+        list(listed.batches())
+    assert f"ant/000.jpg: {said}, no regular file" in caplog.text
 
 
 @pytest.mark.parametrize("training", [True, False])

@@ -42,7 +42,7 @@ EXEMPT = {
 }
 # Beside the folder itself.
 ALLOWED = {
-    "src/configs": ("src.errors",),
+    "src/configs": ("src.errors", "src.runtime.regular_files"),
     "src/models/layers": ("src.overrides",),
     "src/models": ("src.errors", "src.overrides"),
     "src/data/augment": ("src.errors", "src.overrides"),
@@ -55,7 +55,7 @@ ALLOWED = {
             "stop_signal".split()
         ),
     ),
-    "src/kernels": ("src.runtime.caches",),
+    "src/kernels": ("src.runtime.caches", "src.runtime.regular_files"),
 }
 
 

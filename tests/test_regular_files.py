@@ -20,6 +20,7 @@ from src.runtime.regular_files import (
     open_regular,
     read_regular,
     read_text,
+    require_regular,
 )
 
 
@@ -35,8 +36,24 @@ def test_pipes_sockets_devices_and_folders_are_refused_at_once(tmp_path: Path) -
                 read_regular(tmp_path / name, 100)
             assert caught.value.strerror
     assert time.monotonic() - start < 2
+    with pytest.raises(NoRegularFile, match="a socket, no regular file"):
+        open_regular(tmp_path / "socket", 100)
     with pytest.raises(NoRegularFile, match="a named pipe, no regular file"):
         open_regular(tmp_path / "link", 100)
+
+
+def test_links_to_nothing_say_so(tmp_path: Path) -> None:
+    (tmp_path / "dead").symlink_to("no\nwhere")
+    (tmp_path / "round").symlink_to("round")
+    for check in (open_regular, require_regular):
+        with pytest.raises(FileNotFoundError, match="dead link to no where"):
+            check(tmp_path / "dead", 100)
+        with pytest.raises(FileNotFoundError, match="No such file"):
+            check(tmp_path / "none", 100)
+        with pytest.raises(OSError, match="symbolic links"):
+            check(tmp_path / "round", 100)
+    with pytest.raises(NoRegularFile, match="a device"):
+        require_regular("/dev/zero", 100)
 
 
 def test_no_more_is_read_than_allowed(tmp_path: Path) -> None:

@@ -6,12 +6,10 @@ import os
 from typing import Callable, Collection, Dict, List, Mapping, Optional
 
 from ..errors import suggestion
+from ..runtime.regular_files import RECIPE_BYTES, FileTooLarge, NoRegularFile, read_regular
 from .messages import COMMAND_LINE, Entry, at, refusal, show, user_error
 from .plain_values import to_flow
 from .yaml_text import read_entries
-
-# A recipe has a few kilobytes; whoever passes a checkpoint as --config learns so at once.
-_MAX_FILE_BYTES = 64 * 1024
 
 
 def _read_file(path: str, named_by: str, fetch: Optional[Callable[[str], bytes]] = None) -> str:
@@ -20,18 +18,28 @@ def _read_file(path: str, named_by: str, fetch: Optional[Callable[[str], bytes]]
         if fetch is not None and "://" in path:
             content = fetch(path)
         else:
-            with open(path, "rb") as file:
-                content = file.read(_MAX_FILE_BYTES + 1)
+            content = read_regular(path, RECIPE_BYTES)
+    except FileTooLarge as error:
+        raise user_error(path, f"{error.strerror}; this is no configuration file") from error
     except (OSError, ValueError) as error:
-        reason = (error.strerror if isinstance(error, OSError) else None) or str(error)
-        raise user_error(named_by, f"{to_flow(path)} cannot be read: {reason}") from error
-    if len(content) > _MAX_FILE_BYTES:
-        raise user_error(path, f"more than {_MAX_FILE_BYTES} bytes; this is no configuration file")
+        raise user_error(named_by, f"{to_flow(path)} cannot be read: {_reason(error)}") from error
+    if len(content) > RECIPE_BYTES:
+        raise user_error(path, f"more than {RECIPE_BYTES} bytes; this is no configuration file")
     try:
         return content.decode("utf-8")
     except UnicodeDecodeError as error:
         line = content.count(b"\n", 0, error.start) + 1
         raise user_error(f"{path}:{line}", "not UTF-8 text; save the file as UTF-8") from error
+
+
+def _reason(error: Exception) -> str:
+    """With a remedy where the system's word alone does not tell one."""
+    reason = (error.strerror if isinstance(error, OSError) else None) or str(error)
+    if isinstance(error, IsADirectoryError):
+        return f"{reason}; name one in it"
+    if isinstance(error, NoRegularFile):
+        return f"{reason}; save it to a file, and give that"
+    return reason
 
 
 def read_files(

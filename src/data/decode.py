@@ -8,7 +8,6 @@ so that nothing is readable or damaged by one of them only.
 from __future__ import annotations
 
 import io
-import os
 from dataclasses import dataclass
 from typing import Optional, Tuple
 
@@ -17,12 +16,11 @@ import simplejpeg
 from PIL import Image, ImageCms, ImageOps
 
 from ..errors import UserError, on_one_line
+from ..runtime.regular_files import IMAGE_BYTES, read_regular
 from .image_formats import readable_formats
 
 # The limit at which Pillow itself refuses an image.
 LARGEST_MAX_PIXELS = 178_956_970
-# Larger files hold no image of so few pixels.
-_MOST_FILE_BYTES = 1 << 31
 _JPEG_START = b"\xff\xd8\xff"
 _TURBO_COLOURS = ("YCbCr", "Gray", "RGB")
 # Beginnings of the blocks in which Pillow looks for a JPEG's orientation.
@@ -55,17 +53,11 @@ def read_image_file(path: str) -> bytes:
     """The content of a file.
 
     Raises:
-        BadImageError: it cannot be opened, or is larger than any image may be.
+        BadImageError: no regular file, one that cannot be opened, or larger than any image.
     """
     try:
-        with open(path, "rb") as file:
-            size = os.fstat(file.fileno()).st_size
-            if size > _MOST_FILE_BYTES:
-                raise BadImageError(f"{path}: {size:,} bytes, more than an image has")
-            return file.read()
+        return read_regular(path, IMAGE_BYTES)
     except OSError as error:
-        if isinstance(error, FileNotFoundError) and os.path.islink(path):
-            raise BadImageError(f"{path}: dead link to {os.readlink(path)}") from error
         raise BadImageError(f"{path}: {error.strerror or error}") from error
 
 

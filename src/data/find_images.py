@@ -6,13 +6,14 @@ Links are followed, as torchvision and timm do, but not into a folder that the l
 
 from __future__ import annotations
 
+import errno
 import functools
 import logging
 import os
 import re
 from collections import Counter
 from dataclasses import dataclass, field
-from typing import Dict, Iterator, List, Mapping, NamedTuple, Tuple
+from typing import Callable, Dict, Iterator, List, Mapping, NamedTuple, Tuple
 
 from ..errors import some_of
 from .image_formats import readable_extensions
@@ -107,13 +108,18 @@ def _list_folder(path: str, name: str, found: Found) -> List[str]:
             # Written out, for a million files.
             at = entry.name
             extension = at[at.rfind(".") :].lower()
-            if extension in extensions and at[0] != "." and entry.is_file():
-                append(prefix + at)
-                kinds[extension] = kinds.get(extension, 0) + 1
-            elif at[0] != "." and entry.is_dir():
-                folders.append(prefix + at)
-            else:
-                _leave_out(entry, found)
+            try:
+                if extension in extensions and at[0] != "." and entry.is_file():
+                    append(prefix + at)
+                    kinds[extension] = kinds.get(extension, 0) + 1
+                elif at[0] != "." and entry.is_dir():
+                    folders.append(prefix + at)
+                else:
+                    _leave_out(entry, found)
+            except OSError as error:
+                is_round = error.errno == errno.ELOOP
+                found.skipped["dead link" if is_round else "unreadable link"] += 1
+                found.may_change = True
     found.kinds.update(kinds)
     return folders
 
@@ -133,11 +139,21 @@ def _leave_out(entry: os.DirEntry[str], found: Found) -> None:
             found.skipped[kind] += 1
         elif extension in readable_extensions():
             found.skipped["hidden image"] += 1
-    elif entry.is_symlink():
+    elif entry.is_symlink() and not os.path.exists(entry.path):
         found.skipped["dead link"] += 1
         found.may_change = True
     else:
         found.skipped["pipe, socket or device"] += 1
+        # What a link leads to is in another folder.
+        found.may_change = found.may_change or entry.is_symlink()
+
+
+def _is(kind: Callable[[], bool]) -> bool:
+    """What an entry says of itself; no, of a link that leads round or where nobody may look."""
+    try:
+        return kind()
+    except OSError:
+        return False
 
 
 def folders_in(folder: str) -> List[str]:
@@ -147,7 +163,7 @@ def folders_in(folder: str) -> List[str]:
         OSError: it cannot be listed.
     """
     with os.scandir(folder) as entries:
-        return sorted(e.name for e in entries if e.is_dir() and e.name[0] != ".")
+        return sorted(e.name for e in entries if _is(e.is_dir) and e.name[0] != ".")
 
 
 def list_folders(folder: str) -> List[str]:
@@ -179,7 +195,7 @@ def images_in(folder: str) -> Iterator[str]:
     with os.scandir(folder) as entries:
         for entry in entries:
             is_image = _extension_of(entry.name) in extensions and entry.name[0] != "."
-            if is_image and entry.is_file():
+            if is_image and _is(entry.is_file):
                 yield entry.name
 
 

@@ -21,6 +21,7 @@ from ..data.find_images import find_images as search
 from ..data.sources import create_decoder
 from ..data.transforms_factory import create_eval_transform
 from ..errors import UserError
+from ..runtime.regular_files import IMAGE_BYTES, require_regular
 
 _LOGGER = logging.getLogger(__name__)
 
@@ -52,10 +53,9 @@ def find_images(given: str) -> Tuple[Path, List[str]]:
         UserError: nothing there, another kind of URL, or a folder without images.
     """
     path = _local_path(given)
-    if path.is_file():
-        return path.parent, [path.name]
     if not path.is_dir():
-        raise UserError(f"input {given!r}: no such file or folder; give an image or a folder")
+        _check_image_file(path, given)
+        return path.parent, [path.name]
     try:
         found = search(str(path))
     except OSError as error:
@@ -68,6 +68,14 @@ def find_images(given: str) -> Tuple[Path, List[str]]:
     if said:
         _LOGGER.warning("%s: %s", path, said)
     return path, found.names
+
+
+def _check_image_file(path: Path, given: str) -> None:
+    try:
+        require_regular(path, IMAGE_BYTES)
+    except (OSError, ValueError) as error:  # a NUL in the name
+        reason = error.strerror if isinstance(error, OSError) else error
+        raise UserError(f"input {given!r}: {reason}; give an image or a folder") from error
 
 
 def _local_path(given: str) -> Path:

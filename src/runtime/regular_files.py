@@ -11,6 +11,8 @@ import stat
 from pathlib import Path
 from typing import BinaryIO, Union
 
+from ..errors import on_one_line
+
 AnyPath = Union[str, Path]
 
 # Most bytes of a file, by what it is read as. What has more is something else, and says so.
@@ -21,6 +23,9 @@ RECORD_BYTES = 16 * 2**20  # settings, exports, uploads: the project's own small
 TABLE_BYTES = 512 * 2**20  # a line for each image or step
 IMAGE_BYTES = 2**31
 WEIGHTS_BYTES = 64 * 2**30
+EXPORT_BYTES = 2**31  # protobuf has no larger messages
+CODE_BYTES = 256 * 2**20  # a program, and libraries that are compiled here
+UNLIMITED = 2**63 - 1  # what is read in parts: shards, logs, copies of the run's own files
 
 _KINDS = {
     stat.S_IFIFO: "a named pipe",
@@ -47,18 +52,54 @@ def open_regular(path: AnyPath, most_bytes: int) -> BinaryIO:
     Raises:
         NoRegularFile, FileTooLarge, OSError: `strerror` is a reason on one line.
     """
-    # A pipe without a writer would not open before there is one, nor a line without its carrier.
-    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY)
+    descriptor = open_descriptor(path, most_bytes)
     try:
-        check_regular(os.fstat(descriptor), path, most_bytes)
         return os.fdopen(descriptor, "rb")
     except BaseException:
         os.close(descriptor)
         raise
 
 
+def open_descriptor(path: AnyPath, most_bytes: int) -> int:
+    """The same for `os.pread`; the caller closes it."""
+    # A pipe without a writer would not open before there is one, nor a line without its carrier.
+    flags = os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY
+    try:
+        descriptor = os.open(path, flags)
+    except OSError as error:
+        raise _explained(error, path, most_bytes) from error
+    try:
+        check_regular(os.fstat(descriptor), path, most_bytes)
+    except BaseException:
+        os.close(descriptor)
+        raise
+    return descriptor
+
+
+def _explained(error: OSError, path: AnyPath, most_bytes: int) -> OSError:
+    """Says what the system does not: that a link is dead, that a file is a socket."""
+    try:
+        if isinstance(error, FileNotFoundError) and os.path.islink(path):
+            reason = f"dead link to {on_one_line(os.readlink(path))}"
+            return FileNotFoundError(error.errno, reason, str(path))
+        if error.errno == errno.ENXIO:
+            require_regular(path, most_bytes)
+    except OSError as found:
+        return found
+    return error
+
+
+def require_regular(path: AnyPath, most_bytes: int) -> None:
+    """For a library that opens the file itself. Raises as `open_regular` does."""
+    try:
+        state = os.stat(path)
+    except OSError as error:
+        raise _explained(error, path, most_bytes) from error
+    check_regular(state, path, most_bytes)
+
+
 def check_regular(state: os.stat_result, path: AnyPath, most_bytes: int) -> None:
-    """What `open_regular` checks, of a file that is opened elsewhere. Raises as that does."""
+    """What `open_regular` checks, of the state of a file. Raises as that does."""
     if stat.S_ISDIR(state.st_mode):
         raise IsADirectoryError(errno.EISDIR, "a folder, no file", str(path))
     if not stat.S_ISREG(state.st_mode):
