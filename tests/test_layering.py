@@ -135,7 +135,8 @@ def test_one_place_each(path: Path) -> None:
 SYS_PATH = "sys.path.insert(0, "
 
 # Statements that may stand at the top of a module: nothing else happens when it is imported.
-HARMLESS = (ast.Import, ast.ImportFrom, ast.Assign, ast.AnnAssign, ast.FunctionDef, ast.ClassDef)
+FUNCTIONS = (ast.FunctionDef, ast.AsyncFunctionDef)
+HARMLESS = (ast.Import, ast.ImportFrom, ast.Assign, ast.AnnAssign, *FUNCTIONS, ast.ClassDef)
 
 
 @pytest.mark.parametrize("path", MODULES, ids=name_of)

@@ -48,6 +48,7 @@ FOREIGN_VARIABLES = {
     "AWS_SECRET_ACCESS_KEY": "botocore",
     "AWS_SESSION_TOKEN": "botocore",
     "AWS_ENDPOINT_URL": "botocore",
+    "SSL_CERT_FILE": "OpenSSL",
     "UV_DEFAULT_INDEX": "uv",
     "HCCL_CONNECT_TIMEOUT": "HCCL",
 }

@@ -15,12 +15,16 @@ import threading
 import time
 from concurrent.futures import ThreadPoolExecutor, wait
 from pathlib import Path
-from typing import Any, Callable, Iterable, List, Optional
+from typing import Any, Callable, Iterable, List, Optional, Union
 
 from ..errors import UserError
+from ..runtime.regular_files import RECIPE_BYTES, read_regular
+from .http_files import HttpFile, is_http
 from .remote_files import (
+    NAME_BYTES,
     THREADS,
     Listing,
+    Refused,
     RemoteFile,
     Storage,
     explained,
@@ -33,6 +37,7 @@ _LOGGER = logging.getLogger(__name__)
 
 # Left free on the disk beside what is staged.
 _SPARE_BYTES = 64 * 2**20
+_OWNER = ".owner"
 _STAGING_TIMEOUT_S = 6 * 3600.0
 
 
@@ -48,7 +53,9 @@ def real_moxing() -> Any:
 
 def local_copy(url: str, cache: Path) -> Path:
     """Where a URL is staged to: the same path for the same URL."""
-    name = url.rstrip("/").rpartition("/")[2] or "data"
+    name = url.rstrip("/").rpartition("/")[2]
+    if name in ("", ".", "..", _OWNER) or "\0" in name or len(os.fsencode(name)) > NAME_BYTES:
+        name = "data"
     return cache / hashlib.sha256(url.rstrip("/").encode()).hexdigest()[:12] / name
 
 
@@ -72,12 +79,12 @@ def stage(
     target = local_copy(url, cache)
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
-        with StagingOwner(target.parent / ".owner", timeout_s=timeout_s):
+        with StagingOwner(target.parent / _OWNER, timeout_s=timeout_s):
             moxing = real_moxing() if url.startswith("obs://") else None
             if moxing is not None:
                 _copy_by_moxing(moxing, url, target)
             else:
-                storage = Storage(url, endpoint=endpoint)
+                storage = open_storage(url, endpoint=endpoint)
                 listing = storage.list()
                 _remove_others(target, listing)
                 fetch(storage, listing, target)
@@ -86,10 +93,24 @@ def stage(
     return target
 
 
-def read_small_file(url: str, *, endpoint: Optional[str] = None) -> bytes:
-    """The content of one file of up to a few MB. Raises UserError as of `stage`."""
+def open_storage(url: str, *, endpoint: Optional[str] = None) -> Union[Storage, HttpFile]:
+    """What reads `url`. Raises UserError as of `Storage`."""
+    return HttpFile(url) if is_http(url) else Storage(url, endpoint=endpoint)
+
+
+def read_small_file(
+    url: str, *, endpoint: Optional[str] = None, most_bytes: int = RECIPE_BYTES
+) -> bytes:
+    """The content of a recipe.
+
+    Raises:
+        UserError: as of `stage`; more than `most_bytes`.
+        OSError: of a file on this machine, as of `open_regular`.
+    """
     if url.startswith("file://"):
-        return Path(url[len("file://") :]).read_bytes()
+        return read_regular(url[len("file://") :], most_bytes)
+    if is_http(url):
+        return HttpFile(url).read(most_bytes)
     moxing = real_moxing() if url.startswith("obs://") else None
     with tempfile.TemporaryDirectory() as folder:
         target = Path(folder) / "file"
@@ -101,13 +122,15 @@ def read_small_file(url: str, *, endpoint: Optional[str] = None) -> bytes:
                 listing = storage.list()
                 if list(listing) != [""]:
                     raise UserError(f"{url}: a folder; give the URL of a file")
+                if listing[""].size > most_bytes:
+                    raise Refused(f"more than the {most_bytes:,} bytes allowed")
                 storage.download("", listing[""], target)
-            return target.read_bytes()
-        except OSError as error:
+            return read_regular(target, most_bytes)
+        except (OSError, Refused) as error:
             raise explained(url, error) from error
 
 
-def fetch(storage: Storage, listing: Listing, target: Path) -> None:
+def fetch(storage: Union[Storage, HttpFile], listing: Listing, target: Path) -> None:
     """Copies what of `listing` is not below `target` yet (or not of that version).
 
     Raises:

@@ -12,7 +12,7 @@ import re
 import time
 from datetime import datetime
 from pathlib import Path
-from typing import Any, Callable, Dict, NamedTuple, Optional, TypeVar
+from typing import Any, Callable, Dict, Iterable, NamedTuple, Optional, TypeVar
 
 from ..errors import UserError, on_one_line
 
@@ -29,6 +29,8 @@ _FIRST_PAUSE_S = 1.0
 # Of one connection, and of silence on it.
 _CONNECT_S, _READ_S = 10, 60
 _S3_SCHEMES = ("obs", "s3")
+# Of what a file is called here; a growing copy's name has some more.
+NAME_BYTES = 220
 _OBS_HOST = re.compile(r"https?://obs\.([a-z0-9-]+)\.myhuaweicloud\.com")
 
 
@@ -57,6 +59,10 @@ class RemoteFile(NamedTuple):
 
 # Path below the root -> file; of a URL that is a file, that one under the name ''.
 Listing = Dict[str, RemoteFile]
+
+
+class Refused(Exception):
+    """What does not pass by itself; the message says what is wrong with a URL, and the remedy."""
 
 
 def is_url(path: Optional[str]) -> bool:
@@ -93,10 +99,12 @@ _CURES = {
     ),
 }
 _CONNECTION = "check obs_endpoint and the network; what has arrived is kept: run it again"
+_HTTP_CONNECTION = "check the name and the network; what has arrived is kept: run it again"
 
 
 def _may_pass(error: BaseException) -> bool:
-    return not any(part in reason(error) for part in _CURES)
+    is_final = isinstance(error, (Refused, UserError))
+    return not is_final and not any(part in reason(error) for part in _CURES)
 
 
 def reason(error: BaseException) -> str:
@@ -106,8 +114,11 @@ def reason(error: BaseException) -> str:
 
 def explained(url: str, error: BaseException) -> UserError:
     """What is wrong with `url`, and what the user can do."""
+    if isinstance(error, Refused):
+        return UserError(f"{url}: {error}")
     text = reason(error)
-    cure = next((cure for part, cure in _CURES.items() if part in text), _CONNECTION)
+    otherwise = _HTTP_CONNECTION if url.startswith("http") else _CONNECTION
+    cure = next((cure for part, cure in _CURES.items() if part in text), otherwise)
     return UserError(f"{url}: {cure} ({text})")
 
 
@@ -156,9 +167,7 @@ class Storage:
             found = retried(self.url, self._find)
         except Exception as error:
             raise explained(self.url, error) from error
-        for name in found:
-            if ".." in name.split("/"):
-                raise UserError(f"{self.url}/{name}: a name with '..' is not allowed; rename it")
+        _check_names(self.url, found)
         return found
 
     def _find(self) -> Listing:
@@ -168,7 +177,7 @@ class Storage:
             self.fs.info(self.root)
         root = self.fs._strip_protocol(self.root).rstrip("/")
         return {
-            path[len(root) :].lstrip("/"): RemoteFile(int(info["size"]), _modified(info))
+            _below(root, path): RemoteFile(_size(path, info), _modified(info))
             for path, info in found.items()
             # What consoles create to show an empty folder.
             if not path.endswith("/")
@@ -211,12 +220,20 @@ class Storage:
 
     def _read(self, remote: str, start: int, end: int) -> bytes:
         def read() -> bytes:
-            data: bytes = self.fs.cat_file(remote, start=start, end=end)
+            data = self._read_part(remote, start, end)
             if len(data) != end - start:
                 raise OSError(f"{remote}: {len(data)} bytes where {end - start} are due")
             return data
 
         return retried(remote, read)
+
+    def _read_part(self, remote: str, start: int, end: int) -> bytes:
+        if self.url.partition("://")[0] not in _S3_SCHEMES:
+            return bytes(self.fs.cat_file(remote, start=start, end=end))
+        # s3fs reads whatever comes, all of it.
+        from fsspec.asyn import sync
+
+        return bytes(sync(self.fs.loop, _get_s3_part, self.fs, remote, start, end))
 
     def upload(self, source: Path, name: str) -> RemoteFile:
         """One file; the object appears when it is whole, and its size is checked."""
@@ -255,6 +272,35 @@ class Storage:
         return f"{self.root}/{name}" if name else self.root
 
 
+def _below(root: str, path: str) -> str:
+    if path != root and not path.startswith(f"{root}/"):
+        raise Refused(f"lists {on_one_line(repr(path))}, which is not below it; rename it")
+    return path[len(root) + 1 :]
+
+
+def _size(path: str, info: Dict[str, Any]) -> int:
+    size = info.get("size")
+    if type(size) is not int or size < 0:
+        raise Refused(f"does not say how large {on_one_line(repr(path))} is; copy it by hand")
+    return size
+
+
+def _check_names(url: str, names: Iterable[str]) -> None:
+    """Each must be a file of its own below the local folder."""
+    taken = set(names)
+    for name in taken - {""}:
+        parts = name.split("/")
+        shown = f"{url}/{on_one_line(repr(name)[1:-1])}"
+        if not {"", ".", ".."}.isdisjoint(parts) or "\0" in name:
+            raise UserError(f"{shown}: '..', '.', NUL or nothing for a name; rename it")
+        if max(len(part.encode("utf-8", "surrogatepass")) for part in parts) > NAME_BYTES:
+            raise UserError(f"{shown}: a name of more than {NAME_BYTES} bytes; rename it")
+        if parts[-1].startswith(".") and parts[-1].endswith(".part"):
+            raise UserError(f"{shown}: called as unfinished copies are; rename it")
+        if not taken.isdisjoint("/".join(parts[:end]) for end in range(1, len(parts))):
+            raise UserError(f"{shown}: below a name that is a file too; rename one of them")
+
+
 def _modified(info: Dict[str, Any]) -> Optional[float]:
     for key in ("LastModified", "mtime", "created"):
         if isinstance(info.get(key), datetime):
@@ -262,6 +308,21 @@ def _modified(info: Dict[str, Any]) -> Optional[float]:
         if isinstance(info.get(key), (int, float)):
             return float(info[key])
     return None
+
+
+async def _get_s3_part(fs: Any, remote: str, start: int, end: int) -> bytes:
+    """Bytes `start` to `end` of an object; of a longer answer nothing is read."""
+    bucket, key, _ = fs.split_path(remote)
+    part = {"Bucket": bucket, "Key": key, "Range": f"bytes={start}-{end - 1}"}
+    answer = await fs._call_s3("get_object", **part)
+    body = answer["Body"]
+    try:
+        announced = answer.get("ContentLength")
+        if announced is None or announced > end - start:
+            raise Refused(f"the server sends {announced} bytes of {remote} for {end - start}")
+        return bytes(await body.read())
+    finally:
+        body.close()
 
 
 def part_of(target: Path, file: RemoteFile) -> Path:

@@ -12,6 +12,7 @@ from ..args import AnyConfig, Config, replace
 from ..configs.parser import keys_marked
 from ..errors import TrainingFailed, UserError
 from ..runtime.files import check_output_folder
+from .http_files import is_http
 from .moxing_adapter import local_copy, stage
 from .remote_files import is_url
 from .staging_owner import StagingOwner
@@ -67,6 +68,11 @@ def localize_output(
         if continues:
             check_output_folder("train_url", Path(url or "outputs"))
         return config
+    if is_http(url):
+        raise UserError(
+            f"train_url {url!r}: nothing is written to http:// and https://; give a path, s3:// or "
+            "obs://"
+        )
     if url.startswith("file://"):
         return replace(config, train_url=url[len("file://") :])
     folder = local_copy(url, cache_folder(config))
