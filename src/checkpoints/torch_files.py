@@ -9,7 +9,6 @@ import contextlib
 import io
 import logging
 import math
-import re
 import zipfile
 import zlib
 from pathlib import Path
@@ -18,11 +17,10 @@ from typing import Any, BinaryIO, Callable, Dict, Iterator, Protocol, Tuple
 import numpy as np
 
 from ..errors import UserError, on_one_line, some_of
+from ..runtime.pickles import PickledArray
 from ..runtime.regular_files import WEIGHTS_BYTES, open_regular
 from ..runtime.zip_files import open_zip, place_of
 from .torch_pickles import (
-    PickledArray,
-    PickledType,
     RefusedObject,
     Storage,
     StoredTensor,
@@ -52,7 +50,6 @@ _TYPES = {
     "uint32": "u4",
     "uint64": "u8",
 }
-_ARRAY_TYPE = re.compile(r"[biufc][0-9]{1,2}")
 # A tensor may repeat numbers of its storage (`expand`), where they are few.
 _REPEATED = 2**20
 _DIMS = 32
@@ -92,7 +89,8 @@ class TorchFile:
             ValueError: it leads out of its storage.
         """
         if isinstance(tensor, PickledArray):
-            return _array_of(tensor)
+            numbers = tensor.values()
+            return numbers.dtype.name, numbers
         if not isinstance(tensor, StoredTensor) or tensor.dtype not in _TYPES:
             raise TypeError(f"{type(tensor).__name__} {getattr(tensor, 'dtype', '')}")
         dtype = np.dtype(self._storages.order + _TYPES[tensor.dtype])
@@ -132,20 +130,6 @@ def num_elements(tensor: Any) -> int:
     """Of what `TorchFile.values` reads; other objects have none."""
     shape = tensor.shape if isinstance(tensor, (StoredTensor, PickledArray)) else (0,)
     return math.prod(side for side in shape if isinstance(side, int))
-
-
-def _array_of(array: PickledArray) -> Tuple[str, np.ndarray]:
-    kind, raw = array.dtype, array.raw
-    if not isinstance(kind, PickledType) or not _ARRAY_TYPE.fullmatch(str(kind.code)):
-        raise TypeError("an array of objects")
-    raw = raw.encode("latin1") if isinstance(raw, str) else raw  # as Python 2 wrote it
-    if not isinstance(raw, bytes) or kind.order not in ("<", ">", "|", "="):
-        raise TypeError("an array without numbers")
-    dtype = np.dtype(kind.order + str(kind.code))
-    found = np.frombuffer(raw, dtype)
-    if not array.is_fortran:
-        return dtype.name, found.reshape(array.shape)
-    return dtype.name, found.reshape(array.shape[::-1]).T
 
 
 class _ZippedStorages:

@@ -10,20 +10,16 @@ from __future__ import annotations
 
 import pickle
 from collections import OrderedDict
-from typing import Any, BinaryIO, Callable, ClassVar, Dict, List, NamedTuple, Optional, Set, Tuple
+from typing import Any, BinaryIO, Dict, NamedTuple, Optional, Set, Tuple
 
 from ..errors import on_one_line
+from ..runtime.pickles import InertUnpickler, Stateful
 
-# A training script's checkpoint has some thirty for a tensor and one for a number of its log. Each
-# makes an object of up to 250 bytes.
-_MOST_OPERATIONS = 1_000_000
 # Names of modules whose mention is no accident.
 _REFUSED = ("os", "posix", "nt", "sys", "subprocess")
 # What nobody misses: of these modules anything, of Python's own the containers.
 _PLAIN = ("torch", "numpy", "collections", "argparse")
 _CONTAINERS = ("set", "frozenset", "complex", "bytearray", "slice", "range", "object")
-# Bytes that are made before they are read, and buffers from outside: none of torch's.
-_ABSENT = (pickle.BYTEARRAY8[0], pickle.NEXT_BUFFER[0], pickle.READONLY_BUFFER[0])
 # Classes of storages -> types, by torch's names.
 STORAGE_TYPES = {
     "DoubleStorage": "float64",
@@ -55,7 +51,7 @@ class RefusedObject(ValueError):
     """A pickle names something that runs commands; the message is its name."""
 
 
-class StandIn(OrderedDict):
+class StandIn(Stateful, OrderedDict):
     """What any unknown class or function of a pickle is: makes dicts that take attributes."""
 
     def __new__(cls, *_: object, **__: object) -> StandIn:
@@ -114,39 +110,6 @@ class StoredTensor(NamedTuple):
     dtype: str
 
 
-class PickledArray:
-    """An array of NumPy, in the pickle itself: `raw` has its bytes."""
-
-    def __init__(self, *_: object) -> None:
-        self.shape: Tuple[int, ...] = ()
-        self.dtype: object = None
-        self.is_fortran = False
-        self.raw: object = b""
-
-    def __setstate__(self, state: Any) -> None:
-        _, self.shape, self.dtype, self.is_fortran, self.raw = state
-
-
-class PickledType:
-    """A type of NumPy: its code, such as f4, and < or >."""
-
-    def __init__(self, code: object, *_: object) -> None:
-        self.code, self.order = code, "="
-
-    def __setstate__(self, state: Any) -> None:
-        self.order = state[1]
-
-
-class _ArrayClass:
-    """`numpy.ndarray`, which is named and never called."""
-
-
-def _scalar(dtype: object, raw: object = b"", *_: object) -> PickledArray:
-    found = PickledArray()
-    found.dtype, found.raw = dtype, raw
-    return found
-
-
 def _tensor(storage: Any, offset: Any, shape: Any, strides: Any, *_: object) -> StoredTensor:
     return _tensor_of_type(storage, offset, shape, strides, None, None, storage.dtype)
 
@@ -180,69 +143,28 @@ _MEANT: Dict[Tuple[str, str], Any] = {
     ("torch._tensor", "_rebuild_from_type_v2"): _of_subclass,
     ("torch", "Size"): lambda sizes=(): tuple(sizes),
     ("collections", "OrderedDict"): _Items,
-    ("numpy", "ndarray"): _ArrayClass,
-    ("numpy", "dtype"): PickledType,
-    **{
-        (f"numpy.{core}.multiarray", name): made
-        for core in ("core", "_core")
-        for name, made in (("_reconstruct", PickledArray), ("scalar", _scalar))
-    },
 }
 _TYPES = {*STORAGE_TYPES.values(), *_LATER_TYPES}
 
 
-class _Operations:
-    """A pickle's bytes. Each operation reads one of its own, so they are counted here."""
-
-    def __init__(self, file: BinaryIO, most_bytes: int) -> None:
-        self._file, self._bytes, self._operations = file, most_bytes, _MOST_OPERATIONS
-
-    def spend(self, size: int) -> None:
-        self._bytes -= size
-        if self._bytes < 0:
-            raise pickle.UnpicklingError("a text longer than all weights")
-
-    def read(self, size: int = -1) -> bytes:
-        self._operations -= 1
-        if self._operations < 0:
-            raise pickle.UnpicklingError(f"more than {_MOST_OPERATIONS:,} objects")
-        self.spend(size)
-        return self._file.read(size)
-
-    def readline(self) -> bytes:
-        return self._file.readline(2**16)
-
-
-class WeightsUnpickler(pickle._Unpickler):
-    """Python's unpickler, written in Python: the other one makes room for what a pickle claims.
-
-    Args:
-        file: it reads one pickle from where that stands.
-        most_bytes: of all texts in it.
+class WeightsUnpickler(InertUnpickler):
+    """Reads what `torch.save` pickled; see `InertUnpickler`.
 
     Attributes:
         unknown: names of the objects that were passed by.
         storages: by their keys.
     """
 
-    stack: List[Any]
-    append: Callable[[Any], None]
-    pop_mark: Callable[[], List[Any]]
-    read: Callable[[int], bytes]
-
     def __init__(self, file: BinaryIO, *, most_bytes: int) -> None:
-        self._operations = _Operations(file, most_bytes)
-        super().__init__(self._operations, encoding="latin1")
+        super().__init__(file, most_bytes=most_bytes)
         self.unknown: Set[str] = set()
         self.storages: Dict[str, Storage] = {}
 
-    def find_class(self, module: str, name: str) -> Any:
-        """What a name stands for here."""
+    def find_other(self, module: str, name: str) -> Any:
+        """See `InertUnpickler`. Raises RefusedObject."""
         root = module.split(".")[0]
         if root in _REFUSED:
-            raise RefusedObject(f"{module}.{name}")
-        if (module, name) == ("_codecs", "encode"):
-            return self._encode
+            raise RefusedObject(on_one_line(f"{module}.{name}"))
         if module in ("torch", "torch.storage") and name in STORAGE_TYPES:
             return STORAGE_TYPES[name]
         if module == "torch" and name in _TYPES:
@@ -251,13 +173,6 @@ class WeightsUnpickler(pickle._Unpickler):
         if not is_plain:
             self.unknown.add(on_one_line(f"{module}.{name}"))
         return _MEANT.get((module, name), StandIn)
-
-    def _encode(self, text: str, encoding: str = "latin1") -> bytes:
-        """Bytes under protocol 2."""
-        if encoding not in ("latin1", "latin-1"):
-            raise pickle.UnpicklingError("bytes in another encoding")
-        self._operations.spend(len(text))
-        return text.encode("latin1")
 
     def persistent_load(self, pid: Any) -> Any:
         """A storage; before torch 1.6 a class of a network too."""
@@ -280,51 +195,6 @@ class WeightsUnpickler(pickle._Unpickler):
         if not is_same or storage.start + storage.numel > storage.whole:
             raise pickle.UnpicklingError(f"storage {on_one_line(storage.key)} has two sizes")
         return storage
-
-    def _build(self) -> None:
-        state = self.stack.pop()
-        if not isinstance(self.stack[-1], (StandIn, PickledArray, PickledType)):
-            raise pickle.UnpicklingError("attributes of what has none")
-        self.stack[-1].__setstate__(state)
-
-    def _set_items(self) -> None:
-        items = self.pop_mark()
-        self._put(items[::2], items[1::2])
-
-    def _set_item(self) -> None:
-        value, key = self.stack.pop(), self.stack.pop()
-        self._put([key], [value])
-
-    def _put(self, keys: List[Any], values: List[Any]) -> None:
-        target = self.stack[-1]
-        if not isinstance(target, dict):
-            raise pickle.UnpicklingError("items of what has none")
-        # A deep tuple cannot be hashed: the stack of C would not suffice.
-        plain = (str, int, float, bytes, type(None))
-        target.update({k: v for k, v in zip(keys, values) if isinstance(k, plain)})
-
-    def _add_items(self) -> None:
-        self.pop_mark()
-
-    def _make_frozen(self) -> None:
-        self.append(self.pop_mark())
-
-    def _make_set(self) -> None:
-        self.append([])
-
-    def _pass_frame(self) -> None:
-        self.read(8)
-
-    dispatch: ClassVar[Dict[int, Any]] = {
-        **{code: do for code, do in pickle._Unpickler.dispatch.items() if code not in _ABSENT},
-        pickle.BUILD[0]: _build,
-        pickle.SETITEM[0]: _set_item,
-        pickle.SETITEMS[0]: _set_items,
-        pickle.EMPTY_SET[0]: _make_set,
-        pickle.ADDITEMS[0]: _add_items,
-        pickle.FROZENSET[0]: _make_frozen,
-        pickle.FRAME[0]: _pass_frame,
-    }
 
 
 def is_module(value: Any) -> bool:

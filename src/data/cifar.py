@@ -6,20 +6,24 @@ pickled; its reader admits NumPy arrays and nothing else, so a file from elsewhe
 
 from __future__ import annotations
 
+import gzip
 import io
-import pickle
 import tarfile
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Callable, Dict, List, NamedTuple, Tuple
+from typing import Any, BinaryIO, Callable, Collection, Dict, List, NamedTuple, Tuple, cast
 
 import numpy as np
 
 from ..errors import UserError, on_one_line
+from ..runtime.pickles import InertUnpickler, PickledArray
+from ..runtime.regular_files import open_regular, read_regular
 
 _SIDE = 32
 _PIXELS = 3 * _SIDE * _SIDE
 ROWS_PER_BATCH = 10_000
+# The largest has 155 MB, all of them 187 MB.
+_FILE_BYTES, _ARCHIVE_BYTES = 2**28, 2**29
 
 
 class _Layout(NamedTuple):
@@ -169,7 +173,7 @@ def _find(root: Path, name: str) -> Tuple[_Layout, Callable[[str], bytes], str]:
 def _file_reader(folder: Path) -> Callable[[str], bytes]:
     def read(name: str) -> bytes:
         try:
-            return (folder / name).read_bytes()
+            return read_regular(folder / name, _FILE_BYTES)
         except OSError as error:
             raise _damaged(str(folder / name), error.strerror or str(error)) from error
 
@@ -178,17 +182,11 @@ def _file_reader(folder: Path) -> Callable[[str], bytes]:
 
 def _archive_reader(path: Path, layout: _Layout) -> Callable[[str], bytes]:
     wanted = {name for files in layout.files.values() for name, _ in files} | {layout.meta}
-    contents: Dict[str, bytes] = {}
     try:
-        with tarfile.open(path) as archive:
-            for member in archive:
-                name = member.name.rpartition("/")[2]
-                file = archive.extractfile(member) if member.isfile() and name in wanted else None
-                if file is not None:
-                    contents[name] = file.read()
+        contents = _read_archive(path, wanted)
     # gzip and zlib have their own errors beside those of tarfile.
     except Exception as error:
-        raise _damaged(str(path), on_one_line(error)) from error
+        raise _damaged(str(path), on_one_line(getattr(error, "strerror", None) or error)) from error
 
     def read(name: str) -> bytes:
         if name not in contents:
@@ -196,6 +194,49 @@ def _archive_reader(path: Path, layout: _Layout) -> Callable[[str], bytes]:
         return contents[name]
 
     return read
+
+
+class _Bounded:
+    """What an archive unpacks to, which ends with an error where none of CIFAR's does."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self._file, self._left = file, _ARCHIVE_BYTES
+        self._is_over = False
+
+    def read(self, size: int) -> bytes:
+        content = self._file.read(size)
+        self._left -= len(content)
+        if self._left < 0:
+            raise ValueError(f"more than {_ARCHIVE_BYTES:,} bytes in it")
+        # tarfile goes on reading nothing up to where the next member should be.
+        if not content and self._is_over:
+            raise EOFError("it ends early")
+        self._is_over = not content
+        return content
+
+
+def _read_archive(path: Path, wanted: Collection[str]) -> Dict[str, bytes]:
+    """Files by their names, read from the archive's start to its end, once."""
+    contents: Dict[str, bytes] = {}
+    with open_regular(path, _ARCHIVE_BYTES) as file:
+        is_packed = file.read(2) == b"\x1f\x8b"
+        file.seek(0)
+        unpacked = cast(BinaryIO, gzip.GzipFile(fileobj=file)) if is_packed else file
+        bounded = _Bounded(unpacked)
+        with tarfile.open(fileobj=cast(Any, bounded), mode="r|") as archive:
+            for member in archive:
+                name = member.name.rpartition("/")[2]
+                # Not a sparse one: it may claim any size, and have none.
+                if name not in wanted or not member.isreg() or member.issparse():
+                    continue
+                if name in contents or not 0 <= member.size <= _FILE_BYTES:
+                    raise ValueError(f"{name} twice, or of {member.size:,} bytes")
+                content = archive.extractfile(member)
+                contents[name] = content.read() if content else b""
+        # The checksum is at the end.
+        while is_packed and bounded.read(2**20):
+            pass
+    return contents
 
 
 def _read_binary(data: bytes, layout: _Layout, where: str) -> Tuple[np.ndarray, np.ndarray]:
@@ -233,42 +274,19 @@ def _entry(content: Any, key: str, where: str) -> Any:
     raise _damaged(where, f"no entry {key!r}")
 
 
-# What a pickled NumPy array consists of, under the names of NumPy 1 and 2.
-_ADMITTED = {
-    ("numpy.core.multiarray", "_reconstruct"),
-    ("numpy._core.multiarray", "_reconstruct"),
-    ("numpy", "ndarray"),
-    ("numpy", "dtype"),
-    # Python 3 writes the bytes of an array by it under protocol 2.
-    ("_codecs", "encode"),
-}
-
-
-class _ArrayUnpickler(pickle.Unpickler):
-    """Reads plain values and NumPy arrays; what else a pickle names is refused, not imported."""
-
-    def find_class(self, module: str, name: str) -> Any:
-        if (module, name) not in _ADMITTED:
-            raise pickle.UnpicklingError(f"it asks for {module}.{name}")
-        if (module, name) == ("_codecs", "encode"):
-            return _encode_latin1
-        return getattr(np.core.multiarray if name == "_reconstruct" else np, name)
-
-
-def _encode_latin1(text: str, encoding: str = "latin1") -> bytes:
-    if encoding != "latin1":
-        raise pickle.UnpicklingError(f"it asks for the encoding {encoding!r}")
-    return text.encode("latin1")
-
-
 def load_arrays(data: bytes, where: str) -> Any:
-    """Unpickle plain values and NumPy arrays.
+    """Unpickle plain values and a dict's arrays.
 
     Raises:
         UserError: it is no pickle, or holds anything else; nothing of it was run.
     """
     try:
-        return _ArrayUnpickler(io.BytesIO(data), encoding="bytes").load()
+        unpickler = InertUnpickler(io.BytesIO(data), most_bytes=2 * len(data), encoding="bytes")
+        content = unpickler.load()
+        if isinstance(content, dict):
+            for key, value in content.items():
+                content[key] = value.values() if isinstance(value, PickledArray) else value
+        return content
     # A damaged pickle raises nearly anything.
     except Exception as error:
         raise _damaged(where, f"no pickle of arrays: {on_one_line(error)}") from error

@@ -12,7 +12,7 @@ import hashlib
 import json
 import os
 import time
-import zipfile
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Dict, List, NamedTuple, Optional, Sequence, Tuple
 
@@ -21,10 +21,21 @@ import numpy as np
 from ..errors import UserError
 from ..runtime.caches import cache_folders
 from ..runtime.files import replacing
+from ..runtime.json_files import parse_typed
+from ..runtime.regular_files import TABLE_BYTES
+from ..runtime.zip_files import read_npz
 from .find_images import Found, find_images, stamp_of
 from .image_formats import readable_extensions
 
 _FORMAT = 3
+_COLUMNS = {
+    "counts": "<i8",
+    "lengths": "<u2",
+    "names": "u1",
+    "stamps": "<i8",
+    "class_names": "u1",
+    "search": "u1",
+}
 # A folder that changed so shortly before it was listed may have changed again within the same tick
 # of the file system's clock; it is not trusted.
 _TICK_NS = 2_000_000_000
@@ -208,30 +219,60 @@ def _searched_for() -> str:
     return " ".join(sorted(readable_extensions()))
 
 
+@dataclass
+class _Search:
+    """What was looked for and found beside the names; see `_Index`."""
+
+    extensions: str
+    inner: List[List[str]]
+    tallies: List[Tuple[Dict[str, int], Dict[str, int]]]
+
+
 def _read_cache(path: Path) -> Optional[_Index]:
-    """None: there is no cache, not one that can be read, or of a search for other files."""
+    """None: there is no cache, none that is whole, or one of a search for other files."""
     try:
-        with np.load(path, allow_pickle=False) as arrays:
-            if int(arrays["format"]) != _FORMAT:
-                return None
-            search = json.loads(arrays["search"].tobytes())
-            if search["extensions"] != _searched_for():
-                return None
-            text = os.fsdecode(arrays["class_names"].tobytes())
-            columns = (arrays[name] for name in ("counts", "lengths", "names"))
-            listing = Listing(text.split("\0"), *columns)
-            tallies = [Tally(*pair) for pair in search["tallies"]]
-            index = _Index(listing, search["inner"], arrays["stamps"], tallies)
-    except (OSError, KeyError, ValueError, TypeError, EOFError, zipfile.BadZipFile):
+        # It is written as it is: what unpacks to more is another's.
+        size = path.stat().st_size
+        names = [*_COLUMNS, "format"]
+        arrays = read_npz(path, most_file_bytes=TABLE_BYTES, most_array_bytes=size, names=names)
+        if arrays["format"].shape != () or int(arrays["format"]) != _FORMAT:
+            return None
+        if any(arrays[name].dtype != kind for name, kind in _COLUMNS.items()):
+            return None
+        search = parse_typed(arrays["search"].tobytes(), _Search)
+    except (OSError, KeyError, ValueError, TypeError):
         return None
-    is_whole = (
-        listing.counts.sum() == len(listing.lengths)
-        and listing.lengths.sum(dtype=np.int64) == len(listing.names)
+    if search.extensions != _searched_for():
+        return None
+    text = os.fsdecode(arrays["class_names"].tobytes())
+    columns = (arrays[name] for name in ("counts", "lengths", "names"))
+    listing = Listing(text.split("\0"), *columns)
+    tallies = [Tally(*pair) for pair in search.tallies]
+    index = _Index(listing, search.inner, arrays["stamps"], tallies)
+    return index if _is_whole(index) else None
+
+
+def _is_whole(index: _Index) -> bool:
+    """Whether its parts belong together, and its names lead nowhere else."""
+    listing = index.listing
+    shapes = [array.ndim for array in (listing.counts, listing.lengths, listing.names)]
+    if shapes != [1, 1, 1] or index.stamps.shape != (int(index.folder_counts.sum()), 3):
+        return False
+    # Each at most all of them, so that the sum cannot run over.
+    if ((listing.counts < 0) | (listing.counts > len(listing.lengths))).any():
+        return False
+    ends = np.cumsum(listing.lengths, dtype=np.int64)
+    text = listing.names.tobytes()
+    if not listing.lengths.all() or (ends[-1] if len(ends) else 0) != len(text):
+        return False
+    starts = (ends - listing.lengths).astype(np.int64)
+    leads_out = b"../" in text or b"\0" in text or (listing.names[starts] == ord("/")).any()
+    return (
+        not leads_out
+        and listing.counts.sum() == len(listing.lengths)
         and len(listing.class_names) == len(listing.counts) == len(index.inner)
         and len(listing.class_names) == len(index.tallies)
-        and index.folder_counts.sum() == len(index.stamps)
     )
-    return index if is_whole else None
 
 
 def _write_cache(places: Sequence[Path], index: _Index) -> None:

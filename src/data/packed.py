@@ -14,24 +14,62 @@ order and from any number of workers. `scripts/pack_dataset.py` writes them.
 from __future__ import annotations
 
 import functools
-import json
 import logging
 import os
-import zipfile
 import zlib
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Dict, List
+from typing import BinaryIO, Dict, List, Optional, TypedDict
 
 import numpy as np
 
 from ..errors import UserError, on_one_line
+from ..runtime.json_files import read_typed
+from ..runtime.regular_files import RECORD_BYTES, TABLE_BYTES, open_regular
+from ..runtime.zip_files import read_npz
 from .decode import BadImageError, Decoder
 
 _LOGGER = logging.getLogger(__name__)
 
 MANIFEST = "manifest.json"
 FORMAT = 1
+# Of a shard; more than disks have.
+_SHARD_BYTES = 2**60
+_COLUMNS = {"offsets": "<i8", "lengths": "<i8", "checksums": "<u4", "labels": "<i4"}
+
+
+class Shard(TypedDict):
+    """What the manifest says of one."""
+
+    file: str
+    images: int
+    bytes: int
+    sha256: str
+
+
+class Settings(TypedDict, total=False):
+    """See `packing.PackSettings`; those of before have fewer."""
+
+    short_side: int
+    exif_orientation: bool
+    background: Optional[List[int]]
+
+
+class _LeftOut(TypedDict, total=False):
+    """What was not packed."""
+
+    source_images: int
+    skipped: List[str]
+
+
+class Manifest(_LeftOut):
+    """What is read of `manifest.json`."""
+
+    format: int
+    images: int
+    class_names: List[str]
+    settings: Settings
+    shards: List[Shard]
 
 
 @dataclass(frozen=True)
@@ -73,7 +111,8 @@ class PackedImages:
         """
         path = str(self.shards[self.shard_of[index]])
         try:
-            data = os.pread(_open(path), int(self.lengths[index]), int(self.offsets[index]))
+            place = int(self.lengths[index]), int(self.offsets[index])
+            data = os.pread(_open(path).fileno(), *place)
         except OSError as error:
             raise BadImageError(f"{path}: {error.strerror or error}") from error
         if zlib.crc32(data) != self.checksums[index]:
@@ -86,27 +125,47 @@ class PackedImages:
 
 
 @functools.lru_cache(maxsize=512)
-def _open(path: str) -> int:
-    return os.open(path, os.O_RDONLY)
+def _open(path: str) -> BinaryIO:
+    return open_regular(path, _SHARD_BYTES)
 
 
-def read_manifest(folder: Path) -> Dict[str, Any]:
+def read_manifest(folder: Path) -> Manifest:
     """The manifest of a split.
 
     Raises:
-        UserError: there is none, or it is unfinished or of another format.
+        UserError: there is none, or it is unfinished, damaged or of another format.
     """
     path = folder / MANIFEST
     try:
-        manifest: Dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        manifest = read_typed(path, RECORD_BYTES, Manifest)
+        if manifest["format"] == FORMAT:
+            _check_shards(manifest)
     except (OSError, ValueError) as error:
         raise UserError(
             f"{path}: no packed data set ({on_one_line(error)}); write it, or finish it, "
             "with scripts/pack_dataset.py; folders of images are read with --set ImageNet"
         ) from error
-    if manifest.get("format") != FORMAT:
-        raise UserError(f"{path}: format {manifest.get('format')!r}, not {FORMAT}; pack it again")
+    if manifest["format"] != FORMAT:
+        raise UserError(f"{path}: format {manifest['format']!r}, not {FORMAT}; pack it again")
     return manifest
+
+
+def _check_shards(manifest: Manifest) -> None:
+    """Raises ValueError: names that lead elsewhere, numbers that do not fit each other."""
+    names = [shard["file"] for shard in manifest["shards"]]
+    if not names:
+        raise ValueError("no shards")
+    for shard in manifest["shards"]:
+        name = shard["file"]
+        if Path(name).name != name or not name.endswith(".mindrecord") or "\0" in name:
+            raise ValueError(f"{on_one_line(repr(name))} is no name of a shard beside it")
+        if not 0 < shard["images"] <= shard["bytes"]:
+            raise ValueError(f"{name}: {shard['images']:,} images in {shard['bytes']:,} bytes")
+    if len(set(names)) < len(names):
+        raise ValueError("a shard is there twice")
+    total = sum(shard["images"] for shard in manifest["shards"])
+    if total != manifest["images"]:
+        raise ValueError(f"{total:,} images in the shards, not {manifest['images']:,}")
 
 
 def index_file(shard: Path) -> Path:
@@ -131,11 +190,11 @@ def open_packed(folder: Path, decoder: Decoder) -> PackedImages:
                 f"{shard}: {size if size >= 0 else 'no'} bytes instead of {entry['bytes']}; copy "
                 "the folder again, or pack it again"
             )
-        for name, column in read_index(shard, entry["images"]).items():
+        index = read_index(shard, entry["images"])
+        _check_index(shard, index, entry["bytes"], len(manifest["class_names"]))
+        for name, column in index.items():
             columns.setdefault(name, []).append(column)
     joined = {name: np.concatenate(parts) for name, parts in columns.items()}
-    if len(joined["labels"]) != manifest["images"]:
-        raise UserError(f"{folder}: {len(joined['labels'])} images, not {manifest['images']}")
     counts = [entry["images"] for entry in manifest["shards"]]
     return PackedImages(
         shards=shards,
@@ -146,7 +205,7 @@ def open_packed(folder: Path, decoder: Decoder) -> PackedImages:
     )
 
 
-def _compare_settings(folder: Path, settings: Dict[str, Any], decoder: Decoder) -> None:
+def _compare_settings(folder: Path, settings: Settings, decoder: Decoder) -> None:
     """Warns where shrunk images were turned or filled otherwise than the recipe says."""
     colour = list(decoder.background) if decoder.background else None
     asked = {"exif_orientation": decoder.turns, "background": colour}
@@ -155,7 +214,7 @@ def _compare_settings(folder: Path, settings: Dict[str, Any], decoder: Decoder) 
     differing = [
         f"{key} {packed[key]}, not {value}" for key, value in asked.items() if packed[key] != value
     ]
-    if settings["short_side"] and differing:
+    if settings.get("short_side") and differing:
         _warn_once(
             f"{folder}: shrunk images were packed with {', '.join(differing)}; if some are "
             "transparent, or turned by EXIF, pack them again as the recipe has it"
@@ -175,12 +234,41 @@ def read_index(shard: Path, num_images: int) -> Dict[str, np.ndarray]:
     """
     path = index_file(shard)
     try:
-        with np.load(path, allow_pickle=False) as arrays:
-            index = {name: arrays[name] for name in ("offsets", "lengths", "checksums", "labels")}
-    except (OSError, KeyError, ValueError, EOFError, zipfile.BadZipFile) as error:
+        # It is written as it is: what unpacks to more is another's.
+        size = path.stat().st_size
+        index = read_npz(
+            path, most_file_bytes=TABLE_BYTES, most_array_bytes=size, names=list(_COLUMNS)
+        )
+        for name, kind in _COLUMNS.items():
+            if index[name].dtype != kind or index[name].ndim != 1:
+                raise ValueError(f"{name} of type {index[name].dtype}")
+    except (OSError, KeyError, ValueError) as error:
         raise UserError(
             f"{path}: {on_one_line(error)}; copy the folder again, or pack it again"
         ) from error
     if any(len(column) != num_images for column in index.values()):
         raise UserError(f"{path}: not {num_images} images; pack it again")
     return index
+
+
+def _check_index(
+    shard: Path, index: Dict[str, np.ndarray], num_bytes: int, num_classes: int
+) -> None:
+    """Raises UserError: images that lead out of the shard or lie on each other, or no class."""
+    order = np.argsort(index["offsets"])
+    offsets, lengths = index["offsets"][order], index["lengths"][order]
+    # The first two keep the sums from running over.
+    is_inside = offsets[0] >= 0 and offsets[-1] <= num_bytes and lengths.min() > 0
+    is_inside = is_inside and lengths.max() <= num_bytes
+    ends = offsets + lengths if is_inside else offsets
+    if not is_inside or ends[-1] > num_bytes or (ends[:-1] > offsets[1:]).any():
+        raise UserError(
+            f"{index_file(shard)}: images out of the shard, or on each other; copy the folder "
+            "again, or pack it again"
+        )
+    labels = index["labels"]
+    if not 0 <= labels.min() <= labels.max() < num_classes:
+        raise UserError(
+            f"{index_file(shard)}: labels {labels.min()} to {labels.max()} of {num_classes} "
+            "classes; copy the folder again, or pack it again"
+        )

@@ -21,12 +21,14 @@ from mindspore.mindrecord import FileWriter
 from PIL import Image
 from tqdm import tqdm
 
-from ..errors import UserError
+from ..errors import UserError, on_one_line
 from ..runtime.files import can_flush, file_sha256, give_mode_of_new_file, write_json
+from ..runtime.json_files import read_typed
+from ..runtime.regular_files import RECORD_BYTES
 from .augment.resampling import resize_box
 from .decode import WHITE, BadImageError, Colour, Decoder
 from .image_folder import ImageFolder, paths_of
-from .packed import FORMAT, MANIFEST, index_file
+from .packed import FORMAT, MANIFEST, Shard, index_file
 
 _PLAN, _STAGING = "plan.json", "unfinished"
 # MindRecord's default; offsets of its index count in pages.
@@ -118,7 +120,12 @@ def _check_plan(source: ImageFolder, target: Path, settings: PackSettings) -> No
     plan = json.loads(json.dumps(plan))  # as JSON has it, to compare
     path = target / _PLAN
     if path.is_file():
-        known = json.loads(path.read_text(encoding="utf-8"))
+        try:
+            known = read_typed(path, RECORD_BYTES, Dict[str, Any])
+        except (OSError, ValueError) as error:
+            raise UserError(
+                f"{path}: damaged ({on_one_line(error)}); give another output folder"
+            ) from error
         known.setdefault("source", plan["source"])  # plans of before do not say
         if known != plan:
             differing = ", ".join(sorted(key for key in plan if known.get(key) != plan[key]))
@@ -137,14 +144,25 @@ def _entry_file(shard: Path) -> Path:
     return shard.with_suffix(".json")
 
 
+class _Entry(Shard):
+    """Of a shard that is whole, with what was left out of it."""
+
+    skipped: List[str]
+
+
 def _finished_entry(shard: Path) -> Optional[Dict[str, Any]]:
     """What is known of a shard that is whole; the file is written last."""
     path = _entry_file(shard)
-    if not path.is_file():
+    try:
+        entry = read_typed(path, RECORD_BYTES, _Entry)
+    except FileNotFoundError:
         return None
-    entry: Dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise UserError(
+            f"{path}: damaged ({on_one_line(error)}); delete it, and run it again"
+        ) from error
     is_whole = shard.is_file() and shard.stat().st_size == entry["bytes"]
-    return entry if is_whole and index_file(shard).is_file() else None
+    return dict(entry) if is_whole and index_file(shard).is_file() else None
 
 
 @contextlib.contextmanager

@@ -122,9 +122,8 @@ class HttpFile:
         have = have if have < file.size else 0
         with self._get({"Range": f"bytes={have}-"} if have else {}) as answer:
             start = _start_of(answer, have, file)
-            with part.open("r+b") as stream:
+            with part.open("ab") as stream:
                 stream.truncate(start)
-                stream.seek(start)
                 for data in _parts(answer, file.size - start, file.size - start):
                     if is_over():
                         raise _Over
