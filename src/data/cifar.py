@@ -128,7 +128,7 @@ def open_cifar(root: Path, name: str, split: str) -> CifarImages:
     Raises:
         UserError: there is neither, or a file is missing, damaged or not what it should be.
     """
-    layout, read_file, where = _find(root, name)
+    layout, read_file, where = _find(root, name, split)
     images, labels = [], []
     for file_name, factor in layout.files[split]:
         read = _read_pickled if layout.is_pickled else _read_binary
@@ -153,7 +153,7 @@ def _damaged(where: str, reason: str) -> UserError:
     return UserError(f"{where}: damaged ({reason}); download the archive again")
 
 
-def _find(root: Path, name: str) -> Tuple[_Layout, Callable[[str], bytes], str]:
+def _find(root: Path, name: str, split: str) -> Tuple[_Layout, Callable[[str], bytes], str]:
     for layout in LAYOUTS[name]:
         folders = [root / layout.folder, *([root] if (root / layout.meta).is_file() else [])]
         for folder in folders:
@@ -162,7 +162,7 @@ def _find(root: Path, name: str) -> Tuple[_Layout, Callable[[str], bytes], str]:
         for suffix in (".gz", ""):
             path = root / f"{layout.archive}{suffix}"
             if path.is_file():
-                return layout, _archive_reader(path, layout), str(path)
+                return layout, _archive_reader(path, layout, split), str(path)
     choices = " or ".join(f"{layout.archive}.gz" for layout in LAYOUTS[name])
     raise UserError(
         f"data_url {str(root)!r}: no {name} there; put {choices} into it, as "
@@ -180,8 +180,8 @@ def _file_reader(folder: Path) -> Callable[[str], bytes]:
     return read
 
 
-def _archive_reader(path: Path, layout: _Layout) -> Callable[[str], bytes]:
-    wanted = {name for files in layout.files.values() for name, _ in files} | {layout.meta}
+def _archive_reader(path: Path, layout: _Layout, split: str) -> Callable[[str], bytes]:
+    wanted = {name for name, _ in layout.files[split]} | {layout.meta}
     try:
         contents = _read_archive(path, wanted)
     # gzip and zlib have their own errors beside those of tarfile.
@@ -191,7 +191,7 @@ def _archive_reader(path: Path, layout: _Layout) -> Callable[[str], bytes]:
     def read(name: str) -> bytes:
         if name not in contents:
             raise _damaged(str(path), f"it holds no {name}")
-        return contents[name]
+        return contents.pop(name)
 
     return read
 
