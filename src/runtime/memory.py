@@ -129,7 +129,10 @@ def explain_lack(error: BaseException, config: Optional[Config] = None) -> Optio
 
 
 def _lack_behind(error: Optional[BaseException]) -> Optional[BaseException]:
-    while error is not None:
+    # An error that was raised from itself has no end.
+    seen: List[BaseException] = []
+    while error is not None and error not in seen:
+        seen.append(error)
         is_ours = isinstance(error, (UserError, TrainingFailed))
         if isinstance(error, MemoryError) or getattr(error, "errno", None) == errno.ENOMEM:
             return error

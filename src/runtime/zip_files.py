@@ -24,6 +24,7 @@ _READ_BYTES = 8 * 2**20
 # NumPy's own limit for the text in front of an array.
 _HEADER_BYTES = 10_000
 _METHODS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
+_END_BYTES = 22
 _LOCAL = struct.Struct("<4s22xHH")
 
 
@@ -48,15 +49,22 @@ def open_zip(file: BinaryIO) -> zipfile.ZipFile:
     """The archive in an open file; members are read in parts of up to 8 MiB.
 
     Raises:
-        ValueError: no archive, or two members of one name; a reason on one line.
+        ValueError: no archive and nothing else, or two members of one name; a reason on one line.
     """
     try:
         archive = zipfile.ZipFile(_ShortReads(file))
     except (zipfile.BadZipFile, NotImplementedError, OSError, struct.error, OverflowError) as error:
         raise ValueError(on_one_line(error)) from error
-    names = set(archive.namelist())
-    if len(names) < len(archive.infolist()):
+    members = archive.infolist()
+    if len(set(archive.namelist())) < len(members):
         raise ValueError("two members of one name")
+    # `zipfile` looks for an archive within a file; one begins and ends with it, without a comment.
+    file.seek(-_END_BYTES, 2)
+    end = file.read(_END_BYTES)
+    if not end.startswith(b"PK\x05\x06") or not end.endswith(b"\0\0"):
+        raise ValueError("something stands behind it")
+    if min((member.header_offset for member in members), default=0):
+        raise ValueError("something stands before it")
     return archive
 
 
