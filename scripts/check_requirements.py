@@ -14,6 +14,7 @@ sys.path.insert(0, str(ROOT))
 
 from src.errors import UserError
 from src.runtime.entry import CommandParser, run_command
+from src.runtime.regular_files import RECIPE_BYTES, read_text
 
 DESCRIPTION = """\
 Asks the package index for wheels of every requirement, and of what they require in turn, for a
@@ -72,7 +73,9 @@ def requirements(path: Path, *above: Path) -> List[str]:
     if path in above:
         raise UserError(f"{str(path)!r}: includes itself by -r")
     try:
-        text = path.read_text(encoding="utf-8")
+        text = read_text(path, RECIPE_BYTES)
+    except OSError as error:
+        raise UserError(f"{str(path)!r}: {error.strerror}; give a requirements file") from error
     except UnicodeDecodeError as error:
         raise UserError(f"{str(path)!r}: is no text; give a requirements file") from error
     found: List[str] = []

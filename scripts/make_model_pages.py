@@ -16,6 +16,7 @@ from list_models import recipes_by_arch
 
 from src.runtime.entry import CommandParser, run_command
 from src.runtime.files import write_whole
+from src.runtime.regular_files import RECORD_BYTES, read_text
 
 FOLDER = ROOT / "docs" / "models"
 KEYWORDS = "<!-- keywords: written by scripts/make_model_pages.py -->"
@@ -68,7 +69,7 @@ def write(arguments: argparse.Namespace) -> None:
     folder = arguments.folder
     for family in FAMILIES:
         page = folder / f"{family}.md"
-        write_whole(page, with_tables(page.read_text(encoding="utf-8"), family).encode())
+        write_whole(page, with_tables(read_text(page, RECORD_BYTES), family).encode())
         print(page)
 
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 import ast
 import sys
 import threading
-from pathlib import Path
 from types import FrameType
 from typing import Optional
 
 from ..errors import UserError
+from ..runtime.regular_files import CODE_BYTES, read_regular
 
 
 def require_main_guard() -> None:
@@ -26,7 +26,7 @@ def require_main_guard() -> None:
         return
     path, line = frame.f_code.co_filename, frame.f_lineno
     try:
-        tree = ast.parse(Path(path).read_bytes())
+        tree = ast.parse(read_regular(path, CODE_BYTES))
     except (OSError, SyntaxError, ValueError):  # no file that a process could import either
         return
     if not _is_guarded(tree, line):

@@ -24,7 +24,7 @@ from tqdm import tqdm
 from ..errors import UserError, on_one_line
 from ..runtime.files import can_flush, file_sha256, give_mode_of_new_file, write_json
 from ..runtime.json_files import read_typed
-from ..runtime.regular_files import RECORD_BYTES
+from ..runtime.regular_files import RECORD_BYTES, UNLIMITED, open_regular
 from .augment.resampling import resize_box
 from .decode import WHITE, BadImageError, Colour, Decoder
 from .image_folder import ImageFolder, paths_of
@@ -282,7 +282,7 @@ class _ShardWriter:
 
     def _offsets(self, draft: Path) -> np.ndarray:
         """Where each image starts in the file, from MindRecord's own index."""
-        with open(draft, "rb") as file:
+        with open_regular(draft, UNLIMITED) as file:
             header = json.loads(file.read(int.from_bytes(file.read(8), "little")))
         query = "SELECT PAGE_ID_BLOB, PAGE_OFFSET_BLOB FROM INDEXES ORDER BY ROW_ID"
         database = sqlite3.connect(str(draft) + ".db")
@@ -294,7 +294,7 @@ class _ShardWriter:
         return int(header["header_size"]) + places[:, 0] * _PAGE_BYTES + places[:, 1] + 8
 
     def _read_back(self, draft: Path, offsets: np.ndarray) -> None:
-        with open(draft, "rb") as file:
+        with open_regular(draft, UNLIMITED) as file:
             for offset, length, checksum in zip(offsets, self._lengths, self._checksums):
                 file.seek(int(offset))
                 if zlib.crc32(file.read(length)) != checksum:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import List, Optional
 
 from ..runtime.npu_smi import FIRST_910, INFERENCE, generation
+from ..runtime.regular_files import RECIPE_BYTES, read_text
 from .machine import PIP, Finding, Machine
 
 _ASCEND = "usr/local/Ascend"
@@ -88,8 +89,8 @@ def toolkits(machine: Machine) -> List[Toolkit]:
 def _value_in(path: Path, key: str) -> Optional[str]:
     """Of a line such as `Version=23.0.3` or `version=8.5.0`."""
     try:
-        text = path.read_text(encoding="utf-8")
-    except OSError:
+        text = read_text(path, RECIPE_BYTES)
+    except (OSError, ValueError):
         return None
     match = re.search(rf"^{key}\s*=\s*(\S+)", text, re.MULTILINE | re.IGNORECASE)
     return match.group(1) if match else None

@@ -17,6 +17,7 @@ from typing import List, Mapping, Optional, Sequence
 
 from ..errors import UserError
 from ..runtime.caches import cache_folders
+from ..runtime.regular_files import CODE_BYTES, read_regular
 
 SOURCES = Path(__file__).resolve().parent / "native"
 COMPILERS = ("g++", "clang++", "c++")
@@ -131,7 +132,7 @@ def compile_library(compiler: Sequence[str], flags: Sequence[str], path: Path) -
 
 
 def _digest(path: Path) -> str:
-    return hashlib.sha256(path.read_bytes()).hexdigest()[:16]
+    return hashlib.sha256(read_regular(path, CODE_BYTES)).hexdigest()[:16]
 
 
 def _fingerprint(compiler: Sequence[str]) -> str:

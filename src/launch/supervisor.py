@@ -16,11 +16,14 @@ from pathlib import Path
 from types import FrameType
 from typing import Dict, List, Mapping, Optional, Sequence
 
+from ..runtime.regular_files import UNLIMITED, open_regular
 from ..runtime.standard_streams import drop_output, leave_terminal
 from ..runtime.stop_signal import ENDING, MOMENT_S, held_signals
 
 _POLL_S = 0.2
 _TAIL_LINES = 30
+# Of which these lines are looked for.
+_TAIL_BYTES = 64 * 2**10
 # Seconds for others to end by themselves, before they are asked to.
 _SETTLE_S = 5.0
 # Seconds to save in, after a signal from outside.
@@ -123,7 +126,9 @@ def descendants(pid: int) -> List[int]:
 def tail(path: Path, lines: int = _TAIL_LINES) -> str:
     """The last lines of a log."""
     try:
-        text = path.read_text(encoding="utf-8", errors="replace")
+        with open_regular(path, UNLIMITED) as file:
+            file.seek(max(0, file.seek(0, os.SEEK_END) - _TAIL_BYTES))
+            text = file.read().decode("utf-8", "replace")
     except OSError as error:
         return f"({error})"
     return "\n".join(text.splitlines()[-lines:])
@@ -147,7 +152,7 @@ class _Follower(threading.Thread):
         while True:
             is_last = self._is_over.is_set()
             if self._path.exists():
-                with self._path.open("rb") as log:
+                with open_regular(self._path, UNLIMITED) as log:
                     log.seek(position)
                     text = log.read()
                 position += len(text)

@@ -7,6 +7,7 @@ import warnings
 from pathlib import Path
 from typing import Any, Dict, FrozenSet, Iterable, List, NamedTuple, Set, Tuple
 
+from ..runtime.regular_files import FONT_BYTES, open_regular
 from ..runtime.text import without_surrogates
 
 _LOGGER = logging.getLogger(__name__)
@@ -122,8 +123,9 @@ def _characters(path: str) -> FrozenSet[int]:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            font = FT2Font(path)
-            return frozenset(font.get_charmap()) if font.scalable else frozenset()
+            with open_regular(path, FONT_BYTES) as file:
+                font = FT2Font(file)
+                return frozenset(font.get_charmap()) if font.scalable else frozenset()
     except (RuntimeError, OSError, ValueError):  # a kind or a file that cannot be read
         return frozenset()
 

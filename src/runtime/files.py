@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any, Iterator
 
 from ..errors import UserError
+from .regular_files import UNLIMITED, open_regular
 
 # How a file system says that it has no such operation, or not for a folder.
 _UNKNOWN = {errno.EINVAL, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EBADF}
@@ -191,10 +192,10 @@ def what_helps(error: BaseException) -> str:
     return "make room"
 
 
-def file_sha256(path: Path) -> str:
-    """Hexadecimal SHA-256 of a file."""
+def file_sha256(path: Path, most_bytes: int = UNLIMITED) -> str:
+    """Hexadecimal SHA-256 of a file. Raises OSError as of `open_regular`."""
     digest = hashlib.sha256()
-    with path.open("rb") as file:
+    with open_regular(path, most_bytes) as file:
         while block := file.read(1 << 22):
             digest.update(block)
     return digest.hexdigest()

@@ -8,6 +8,7 @@ import shutil
 from pathlib import Path
 from typing import Dict, Iterator, Optional
 
+from .regular_files import UNLIMITED, open_regular
 from .text import ESCAPES, OneLine
 
 # How a file of glog starts.
@@ -52,7 +53,7 @@ class FrameworkLog(logging.Handler):
         # Of Python and of C++, whose file of INFO holds the others too.
         names = ("mindspore.log.*", "*.log.INFO.*")
         for path in [p for name in names for p in self._folder.glob(f"rank_*/logs/{name}")]:
-            with path.open("rb") as file:
+            with open_regular(path, UNLIMITED) as file:
                 file.seek(self._taken.get(path, 0))
                 text = file.read()
             text = text[: text.rfind(b"\n") + 1]

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Optional
 
 from .json_files import read_typed
-from .regular_files import RECORD_BYTES
+from .regular_files import RECORD_BYTES, UNLIMITED, open_regular
 
 # An owner on another host that has given no sign of life for so long is dead.
 OWNER_S = 60.0
@@ -145,7 +145,7 @@ class OwnerFile:
         """When the owner gave the last one, by the clock of the file system; 0: no owner."""
         # Opened, because a network disk asks its server only then.
         try:
-            with self.path.open("rb") as file:
+            with open_regular(self.path, UNLIMITED) as file:
                 return os.fstat(file.fileno()).st_mtime
         except OSError:
             return 0.0

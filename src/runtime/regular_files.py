@@ -24,6 +24,7 @@ TABLE_BYTES = 512 * 2**20  # a line for each image or step
 IMAGE_BYTES = 2**31
 WEIGHTS_BYTES = 64 * 2**30
 EXPORT_BYTES = 2**31  # protobuf has no larger messages
+FONT_BYTES = 256 * 2**20  # collections for Chinese, Japanese and Korean are the largest
 CODE_BYTES = 256 * 2**20  # a program, and libraries that are compiled here
 UNLIMITED = 2**63 - 1  # what is read in parts: shards, logs, copies of the run's own files
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Dict, List, Optional
@@ -12,6 +11,8 @@ from ..configs.parser import keys_marked
 from ..data.classes import TrainedClasses
 from ..errors import UserError
 from ..runtime.files import file_sha256, write_json
+from ..runtime.json_files import read_json
+from ..runtime.regular_files import EXPORT_BYTES, RECORD_BYTES, require_regular
 
 
 @dataclass(frozen=True)
@@ -77,18 +78,20 @@ def read_record(path: Path) -> ExportRecord:
         UserError: file or record missing or damaged.
     """
     kind = path.suffix[1:] or "exported file"
-    if not path.is_file():
-        raise UserError(f"{kind} {str(path)!r}: no such file; export.py writes one")
+    try:
+        require_regular(path, EXPORT_BYTES)
+    except OSError as error:
+        raise UserError(f"{kind} {str(path)!r}: {error.strerror}; export.py writes one") from error
     beside = record_path(path)
     try:
-        record = ExportRecord(**json.loads(beside.read_text(encoding="utf-8")))
+        record = ExportRecord(**read_json(beside, RECORD_BYTES))
         record.transform.update({**_BEFORE, **record.transform})
     except (OSError, ValueError, TypeError, AttributeError) as error:
         raise UserError(
             f"{kind} {str(path)!r}: export.py wrote a {beside.name} beside it, which is missing or "
             f"damaged ({error})"
         ) from error
-    if file_sha256(path) != record.sha256:
+    if file_sha256(path, EXPORT_BYTES) != record.sha256:
         raise UserError(
             f"{kind} {str(path)!r}: not the file that {beside.name} describes, or damaged; copy "
             "both again"

@@ -6,11 +6,14 @@ import contextlib
 import errno
 import json
 import logging
+import os
 from pathlib import Path
-from typing import Any, Callable, Dict, List, Optional
+from typing import Callable, Dict, List, Optional, TypedDict
 
 from ..errors import UserError
 from ..runtime.files import write_whole
+from ..runtime.json_files import read_typed
+from ..runtime.regular_files import RECORD_BYTES
 from .moxing_adapter import fetch, real_moxing, upload_by_moxing
 from .remote_files import Listing, RemoteFile, Storage, reason
 
@@ -19,6 +22,13 @@ _LOGGER = logging.getLogger(__name__)
 # In the run's folder: what has been sent, so that a restarted process knows it.
 _RECORD = ".uploaded.json"
 _LAST = "last.ckpt"
+
+
+class _Sent(TypedDict):
+    """A file that was sent: see `_version`, and the time it has at the URL."""
+
+    local: List[int]
+    there: Optional[float]
 
 
 class RunMirror:
@@ -50,10 +60,7 @@ class RunMirror:
         self._storage = None if self._moxing else Storage(url, endpoint=endpoint)
         self._last_there: Optional[float] = None
         self._is_watching = False
-        self._sent: Dict[str, Dict[str, Any]] = {}
-        record = folder / _RECORD
-        if record.exists():
-            self._sent = json.loads(record.read_text(encoding="utf-8"))
+        self._sent = _read_record(folder / _RECORD)
 
     def watch(self) -> None:
         """From now on nothing is sent any more once another run has written to the URL."""
@@ -81,7 +88,7 @@ class RunMirror:
                 continue
             try:
                 version = _version(path)
-                if self._sent.get(name, {}).get("local") == version:
+                if name in self._sent and self._sent[name]["local"] == version:
                     continue
                 if self._is_damaged(path):
                     raise OSError(errno.EIO, "damaged", str(path))
@@ -168,6 +175,18 @@ class RunMirror:
                 raise
             return {}
         return {name: file for name, file in found.items() if _is_brought(name)}
+
+
+def _read_record(path: Path) -> Dict[str, _Sent]:
+    if not os.path.lexists(path):
+        return {}
+    try:
+        return read_typed(path, RECORD_BYTES, Dict[str, _Sent])
+    except (OSError, ValueError) as error:
+        reason = error.strerror if isinstance(error, OSError) else error
+        raise UserError(
+            f"{path}: does not say what was uploaded ({reason}); delete it, and all is sent again"
+        ) from error
 
 
 def _is_brought(name: str) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Optional, Sequence, Tuple
@@ -12,9 +13,10 @@ import numpy as np
 from mindspore import Tensor, nn, ops
 
 from ..data.dataset import Batch
-from ..errors import UserError
+from ..errors import UserError, on_one_line
 from ..optim.tensors import for_each
 from ..runtime.float_status import FloatStatus
+from ..runtime.regular_files import TABLE_BYTES, open_regular
 from .train_one_step import AnyNetWithLoss, TrainOneStep
 
 CHECKPOINT = "overflow.ckpt"
@@ -172,12 +174,16 @@ def replay(train_step: TrainOneStep, folder: Path) -> Tuple[Finding, float]:
     """What a probe finds in the batch that `write_report` left in `folder`, and its loss scale.
 
     Raises:
-        UserError: there is none.
+        UserError: there is none, or another content.
     """
     path = folder / _BATCH
-    if not path.is_file():
-        raise UserError(f"{path}: no such file; replay what a run that stopped on overflow left")
-    with np.load(path) as stored:
-        arrays = {name: stored[name] for name in Batch._fields if name in stored.files}
-        scale, calls = float(stored["scale"]), int(stored["calls"])
+    try:
+        with open_regular(path, TABLE_BYTES) as file, np.load(file, allow_pickle=False) as stored:
+            arrays = {name: stored[name] for name in Batch._fields if name in stored.files}
+            scale, calls = float(stored["scale"]), int(stored["calls"])
+    except (OSError, ValueError, KeyError, TypeError, zipfile.BadZipFile, EOFError) as error:
+        reason = (error.strerror if isinstance(error, OSError) else None) or on_one_line(error)
+        raise UserError(
+            f"{path}: cannot be read ({reason}); replay what a run that stopped on overflow left"
+        ) from error
     return probe(train_step, Batch(**arrays), scale=scale, calls=calls), scale
