@@ -5,15 +5,23 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
+import signal
 import socket
 import time
 from pathlib import Path
-from typing import Annotated, Dict
+from typing import Annotated, Callable, Dict, Iterator
+from unittest import mock
 
 import msgspec
 import pytest
 
+from src.data import main_guard, packing
+from src.errors import UserError
+from src.kernels import build
+from src.launch.supervisor import tail
+from src.runs import fonts
 from src.runtime.json_files import parse_json, parse_typed
+from src.runtime.owner import OwnerFile
 from src.runtime.regular_files import (
     FileTooLarge,
     NoRegularFile,
@@ -22,6 +30,22 @@ from src.runtime.regular_files import (
     read_text,
     require_regular,
 )
+from src.storage.uploads import RunMirror
+from src.trainer import forensics
+
+
+@pytest.fixture(autouse=True)
+def impatience() -> Iterator[None]:
+    """What waits for the other end of a pipe fails after half a minute."""
+
+    def give_up(*_: object) -> None:
+        raise AssertionError("still waiting")
+
+    before = signal.signal(signal.SIGALRM, give_up)
+    signal.alarm(30)
+    yield
+    signal.alarm(0)
+    signal.signal(signal.SIGALRM, before)
 
 
 def test_pipes_sockets_devices_and_folders_are_refused_at_once(tmp_path: Path) -> None:
@@ -121,3 +145,92 @@ def test_json_is_what_the_standard_library_reads() -> None:
     value = {"a": [1, -2.5e3, None, True, "é\n"], "b": {}}
     assert parse_json(json.dumps(value)) == value
     assert parse_json("\ufeff".encode() + json.dumps(value).encode()) == value
+
+
+# --- the project's own files, in whose place others may put something --------------------------
+
+
+def read_uploads(folder: Path) -> None:
+    with pytest.raises(UserError, match=r"does not say what was uploaded .*; delete it, and all"):
+        RunMirror(folder, "memory://run")
+
+
+def read_lock(folder: Path) -> None:
+    file = OwnerFile(folder / ".run.lock")
+    assert file.owner() is None
+    assert not file.confirm()
+    os.utime(folder / ".run.lock", (1, 1), follow_symlinks=False)
+    assert file.sign_of_life() < 2
+
+
+def read_plan(folder: Path) -> None:
+    with pytest.raises(UserError, match=r"plan.json: damaged \(.*\); delete .*, and pack it anew"):
+        packing._read_plan(folder / "plan.json")
+
+
+def read_entry(folder: Path) -> None:
+    assert packing._finished_entry(folder / "00000.mindrecord") is None
+
+
+def read_batch(folder: Path) -> None:
+    with pytest.raises(UserError, match=r"overflow.npz: cannot be read \(.+\); replay what a run"):
+        forensics.replay(None, folder)  # type: ignore[arg-type]
+
+
+def read_font(folder: Path) -> None:
+    assert fonts._characters(str(folder / "a.ttf")) == frozenset()
+
+
+def read_library(folder: Path) -> None:
+    assert build._whole(folder, "kernels-0") is None
+
+
+def read_script(folder: Path) -> None:
+    frame = mock.Mock(f_lineno=1)
+    frame.f_code.co_filename = str(folder / "script.py")
+    with mock.patch.object(main_guard, "_frame_of_the_script", return_value=frame):
+        main_guard.require_main_guard()  # what cannot be read is no script that would start again
+
+
+OWN: Dict[str, Callable[[Path], None]] = {
+    ".uploaded.json": read_uploads,
+    ".run.lock": read_lock,
+    "plan.json": read_plan,
+    "00000.json": read_entry,
+    "overflow.npz": read_batch,
+    "a.ttf": read_font,
+    "kernels-0-0123456789abcdef.so": read_library,
+    "script.py": read_script,
+}
+# Of these texts, those that may stand there.
+MEANT = {".uploaded.json": ("{}",), "plan.json": ("{}", '{"a": {"local": [true]}}')}
+TEXTS = ("[]", "{}", '{"a": NaN}', "[" * 100_000, "", "\0" * 100, '{"a": {"local": [true]}}')
+
+
+@pytest.mark.parametrize("name", OWN)
+def test_own_files_that_are_something_else(name: str, tmp_path: Path) -> None:
+    path = tmp_path / name
+    for make in (os.mkfifo, os.mkdir, sparse, lambda path: path.symlink_to("/dev/zero")):
+        make(path)
+        OWN[name](tmp_path)
+        path.rmdir() if path.is_dir() else path.unlink()
+    for text in TEXTS if name.endswith((".json", ".lock")) else ():
+        path.write_text(text)
+        if text not in MEANT.get(name, ()):
+            OWN[name](tmp_path)
+
+
+def sparse(path: Path) -> None:
+    with path.open("wb") as file:
+        file.truncate(60 * 10**9)
+
+
+def test_of_a_log_only_the_end_is_read(tmp_path: Path) -> None:
+    log = tmp_path / "rank.log"
+    with log.open("wb") as file:
+        file.truncate(10**9)
+        file.seek(10**9)
+        file.write(b"\nlast but one\nlast \xff\n")
+    assert tail(log, 2) == "last but one\nlast \ufffd"
+    os.mkfifo(tmp_path / "pipe")
+    assert "a named pipe" in tail(tmp_path / "pipe")
