@@ -72,8 +72,9 @@ def test_links_to_nothing_say_so(tmp_path: Path) -> None:
     for check in (open_regular, require_regular):
         with pytest.raises(FileNotFoundError, match="dead link to no where"):
             check(tmp_path / "dead", 100)
-        with pytest.raises(FileNotFoundError, match="No such file"):
+        with pytest.raises(FileNotFoundError, match="No such file") as caught:
             check(tmp_path / "none", 100)
+        assert caught.value.__cause__ is None  # whoever follows the causes comes to an end
         with pytest.raises(OSError, match="symbolic links"):
             check(tmp_path / "round", 100)
     with pytest.raises(NoRegularFile, match="a device"):

@@ -68,7 +68,8 @@ def open_descriptor(path: AnyPath, most_bytes: int) -> int:
     try:
         descriptor = os.open(path, flags)
     except OSError as error:
-        raise _explained(error, path, most_bytes) from error
+        _explain(error, path, most_bytes)
+        raise
     try:
         check_regular(os.fstat(descriptor), path, most_bytes)
     except BaseException:
@@ -77,17 +78,13 @@ def open_descriptor(path: AnyPath, most_bytes: int) -> int:
     return descriptor
 
 
-def _explained(error: OSError, path: AnyPath, most_bytes: int) -> OSError:
-    """Says what the system does not: that a link is dead, that a file is a socket."""
-    try:
-        if isinstance(error, FileNotFoundError) and os.path.islink(path):
-            reason = f"dead link to {on_one_line(os.readlink(path))}"
-            return FileNotFoundError(error.errno, reason, str(path))
-        if error.errno == errno.ENXIO:
-            require_regular(path, most_bytes)
-    except OSError as found:
-        return found
-    return error
+def _explain(error: OSError, path: AnyPath, most_bytes: int) -> None:
+    """Raises what says more than the system: that a link is dead, that a file is a socket."""
+    if isinstance(error, FileNotFoundError) and os.path.islink(path):
+        reason = f"dead link to {on_one_line(os.readlink(path))}"
+        raise FileNotFoundError(error.errno, reason, str(path)) from error
+    if error.errno == errno.ENXIO:
+        check_regular(os.stat(path), path, most_bytes)
 
 
 def require_regular(path: AnyPath, most_bytes: int) -> None:
@@ -95,7 +92,8 @@ def require_regular(path: AnyPath, most_bytes: int) -> None:
     try:
         state = os.stat(path)
     except OSError as error:
-        raise _explained(error, path, most_bytes) from error
+        _explain(error, path, most_bytes)
+        raise
     check_regular(state, path, most_bytes)
 
 
