@@ -165,13 +165,15 @@ def _write_report(config: EvalRun, checkpoint: Any, eval_net: Any, dataset: Any)
     """Evaluates `eval_net`, and after it the averaged weights where the checkpoint has both."""
     from src.checkpoints.checkpoint import STATE_PREFIX
     from src.report.class_names import imagenet_names
-    from src.report.outcomes import Collector
+    from src.report.outcomes import Collector, read_real_labels
     from src.report.page import MISTAKES, create_folder, write_report
     from src.runtime.float_status import create_float_status
     from src.trainer.evaluate import evaluate
     from src.trainer.open_checkpoint import load_network
 
-    folder = Path(str(config.evaluation.report))
+    folder, real = Path(str(config.evaluation.report)), config.evaluation.real_labels
+    if real:
+        read_real_labels(Path(real))  # a wrong file is said now, not after the evaluation
     create_folder(folder)
     status = create_float_status(config.run)
     known = imagenet_names()
@@ -193,7 +195,6 @@ def _write_report(config: EvalRun, checkpoint: Any, eval_net: Any, dataset: Any)
         "data": config.data.data_url,
         "image size": str(config.model.image_size),
     }
-    real = config.evaluation.real_labels
     page = write_report(folder, passes, facts=facts, real_labels=Path(real) if real else None)
     _LOGGER.info("wrote %s", page)
     return passes[0][0].result

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from pathlib import Path
 from typing import Dict, List, Optional, Sequence
@@ -30,7 +31,8 @@ def plot(arguments: argparse.Namespace) -> None:
 
 
 def _folder(path: Path) -> Path:
-    return (path.parent if path.suffix == ".csv" else path).resolve()
+    # Unlike `Path.resolve` of a link that leads round.
+    return Path(os.path.realpath(path.parent if path.suffix == ".csv" else path))
 
 
 def _names(paths: Sequence[Path]) -> Dict[str, Path]:

@@ -10,7 +10,7 @@ from typing import Any, List, Tuple
 from ..errors import UserError
 from ..runtime.files import write_json
 from ..runtime.json_files import read_json
-from ..runtime.regular_files import RANK_TABLE_BYTES
+from ..runtime.regular_files import RANK_TABLE_BYTES, FileTooLarge, NoRegularFile
 from .rank_table import Table, check_count, check_rank_table, numbered, value_of
 
 MODELARTS_FILE = "jobstart_hccl.json"
@@ -100,7 +100,8 @@ def wait_until_completed(path: Path, *, timeout_s: float) -> Any:
             problem = "status 'initializing'"
         except UserError as error:
             problem = str(error)
-            if timeout_s <= 0 or _is_settled(path):
+            is_wrong = isinstance(error.__cause__, (FileTooLarge, NoRegularFile))
+            if timeout_s <= 0 or is_wrong or _is_settled(path):
                 raise
         waited = time.monotonic() - start
         if waited >= timeout_s:

@@ -205,6 +205,22 @@ def parse_outcomes(text: str) -> Dict[str, Dict[str, str]]:
     return rows
 
 
+def read_real_labels(path: Path) -> _Accepted:
+    """ReaL's labels, see `real_accuracy`. Raises UserError."""
+    try:
+        return read_typed(path, RECORD_BYTES, _Accepted)
+    except (OSError, ValueError) as error:
+        raise _no_real_labels(path, error) from error
+
+
+def _no_real_labels(path: Path, error: Exception) -> UserError:
+    reason = error.strerror if isinstance(error, OSError) else error
+    return UserError(
+        f"real_labels {str(path)!r}: needs the JSON list of ReaL and images named "
+        f"ILSVRC2012_val_NNNNNNNN ({reason}); leave it out for other data"
+    )
+
+
 def real_accuracy(outcomes: Outcomes, path: Path) -> Tuple[float, int]:
     """Top-1 in percent by ReaL's labels (Beyer et al. 2020), and the images that have any.
 
@@ -214,15 +230,11 @@ def real_accuracy(outcomes: Outcomes, path: Path) -> Tuple[float, int]:
     Raises:
         UserError: unreadable, or the images are not ImageNet's.
     """
+    accepted = read_real_labels(path)
     try:
-        accepted = read_typed(path, RECORD_BYTES, _Accepted)
         sets = [accepted[_val_number(image, len(accepted)) - 1] for image in outcomes.images]
-    except (OSError, ValueError) as error:
-        reason = error.strerror if isinstance(error, OSError) else error
-        raise UserError(
-            f"real_labels {str(path)!r}: needs the JSON list of ReaL and images named "
-            f"ILSVRC2012_val_NNNNNNNN ({reason}); leave it out for other data"
-        ) from error
+    except ValueError as error:
+        raise _no_real_labels(path, error) from error
     hits = [label in allowed for label, allowed in zip(outcomes.predicted, sets) if allowed]
     return 100.0 * float(np.mean(hits)) if hits else float("nan"), len(hits)
 

@@ -181,4 +181,5 @@ def _lost(folder: Path, found: WholeCheckpoint) -> str:
 
 def _is_same(resume: Optional[str], folder: Path) -> bool:
     """Whether the file is in this folder, by whatever path."""
-    return Path(str(resume)).resolve().parent == folder.resolve()
+    # Not by `Path.resolve`, to which a link that leads round is an error.
+    return os.path.dirname(os.path.realpath(str(resume))) == os.path.realpath(folder)
