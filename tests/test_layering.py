@@ -132,6 +132,101 @@ def test_one_place_each(path: Path) -> None:
         assert not [module for module in imports(path) if module.split(".")[0] == "moxing"]
 
 
+# Read what is not of the project by `src/runtime/regular_files.py`: a named pipe lets all others
+# wait for ever, and a device has no end. Names of calls that open a file by its path.
+OPENS = ("open", "io.open", "os.open", "os.fdopen", "codecs.open", "gzip.open", "bz2.open")
+OPENS += ("lzma.open", "tarfile.open", "zipfile.ZipFile", "Image.open", "sqlite3.connect")
+OPENS += ("np.load", "np.fromfile", "np.memmap", "np.loadtxt", "np.genfromtxt", "mmap.mmap")
+OPENS += ("torch.load", "onnx.load", "ms.load", "ms.load_checkpoint", "FT2Font")
+OPENS += ("shutil.copy", "shutil.copy2", "shutil.copyfile", "shutil.copytree", "shutil.move")
+OPENS += ("onnxruntime.InferenceSession", "safetensors.safe_open", "safe_open")
+OPENERS = ("open_regular", "open_descriptor", "require_regular")
+# Module -> functions that open something by themselves, by what it is.
+OPENS_ITSELF = {
+    # of the kernel: /proc, /sys, /dev
+    "src/data/worker_processes.py": ("_shared_memory",),
+    "src/launch/addresses.py": ("_listener_on",),
+    "src/launch/cores.py": ("_node", "_cores_of"),
+    "src/launch/supervisor.py": ("_is_rank", "descendants"),
+    "src/runtime/memory.py": ("host_allowance", "_container_limits", "host_peak"),
+    "src/runtime/standard_streams.py": ("open_standard_streams", "_point_at_nothing"),
+    # of the project, or of an installed package
+    "src/data/digits.py": ("read_digits", "_write_folder"),
+    "src/doctor/host.py": ("check_line_endings",),
+    "src/doctor/machine.py": ("cann_of_mindspore", "cpu_flags"),
+    "src/models/catalogue.py": ("read_catalogue",),
+    "src/report/class_names.py": ("imagenet_names",),
+    # in memory, opened before, or a connection
+    "src/data/decode.py": ("_decode_with_pillow",),
+    "src/storage/http_files.py": ("_get",),
+    "src/runtime/zip_files.py": ("open_zip",),
+    # what this process has just written, or compared with its digest
+    "src/data/packing.py": ("write",),
+    "src/kernels/build.py": ("_keep", "_fingerprint"),  # /proc and sources too
+    "src/runs/folder.py": ("_publish",),
+    "src/runs/records.py": ("_append_anew",),
+    "src/runtime/files.py": ("_flush",),
+    "src/runtime/owner.py": ("_start_of", "_place", "_create", "_keep"),  # /proc too
+    "src/runtime/regular_files.py": ("open_descriptor",),
+    "src/serving/export.py": ("_write_draft", "predict"),
+    "src/serving/exported_network.py": ("load_mindir",),
+    "src/serving/onnx_export.py": ("_export",),
+    "src/serving/predictor.py": ("_onnx_of",),
+}
+
+
+def is_write(call: ast.Call, name: str) -> bool:
+    """Whether an `open` makes or appends to a file."""
+    modes = [word.value for word in call.keywords if word.arg == "mode"]
+    modes += call.args[1 if name in ("open", "io.open") else 0 :][:1]
+    mode = modes[0].value if modes and isinstance(modes[0], ast.Constant) else "r"
+    return isinstance(mode, str) and mode[:1] in ("w", "a", "x")
+
+
+def opens(call: ast.Call) -> str:
+    """What a call opens a file to read by; empty: it opens none."""
+    name = ast.unparse(call.func)
+    method = call.func.attr if isinstance(call.func, ast.Attribute) else ""
+    # Of pathlib by the number of their arguments.
+    if (method, len(call.args)) in (("read_bytes", 0), ("read_text", 0), ("read_text", 1)):
+        return method
+    is_open = name in OPENS or (method == "open" and not name.startswith(("archive.", "tar.")))
+    return name if is_open and not is_write(call, name) else ""
+
+
+def opened(path: Path) -> Iterator[Tuple[str, str]]:
+    """(function, call) of what a module opens but not by an opener in the same function."""
+    functions = [f for f in ast.walk(ast.parse(path.read_text("utf-8"))) if is_function(f)]
+    for function in functions:
+        inner = {
+            n
+            for f in ast.walk(function)
+            if f is not function and is_function(f)
+            for n in ast.walk(f)
+        }
+        calls = [n for n in ast.walk(function) if isinstance(n, ast.Call) and n not in inner]
+        names = {ast.unparse(call.func).rpartition(".")[2] for call in calls}
+        if not names & set(OPENERS):
+            yield from ((function.name, opens(call)) for call in calls if opens(call))
+
+
+def is_function(node: ast.AST) -> bool:
+    return isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef))
+
+
+@pytest.mark.parametrize("path", MODULES, ids=name_of)
+def test_only_regular_files_are_opened(path: Path) -> None:
+    allowed = OPENS_ITSELF.get(name_of(path), ())
+    found = [f"{call} in {function}" for function, call in opened(path) if function not in allowed]
+    assert not found, "use open_regular, read_regular or read_text of src/runtime/regular_files.py"
+
+
+def test_the_list_of_those_that_open_by_themselves_is_true() -> None:
+    listed = [(name, function) for name, all_of in OPENS_ITSELF.items() for function in all_of]
+    found = [(name, function) for name in OPENS_ITSELF for function, _ in opened(ROOT / name)]
+    assert [entry for entry in listed if entry not in found] == []
+
+
 SYS_PATH = "sys.path.insert(0, "
 
 # Statements that may stand at the top of a module: nothing else happens when it is imported.

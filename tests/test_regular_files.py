@@ -15,7 +15,7 @@ from unittest import mock
 import msgspec
 import pytest
 
-from src.data import main_guard, packing
+from src.data import main_guard
 from src.errors import UserError
 from src.kernels import build
 from src.launch.supervisor import tail
@@ -164,15 +164,6 @@ def read_lock(folder: Path) -> None:
     assert file.sign_of_life() < 2
 
 
-def read_plan(folder: Path) -> None:
-    with pytest.raises(UserError, match=r"plan.json: damaged \(.*\); delete .*, and pack it anew"):
-        packing._read_plan(folder / "plan.json")
-
-
-def read_entry(folder: Path) -> None:
-    assert packing._finished_entry(folder / "00000.mindrecord") is None
-
-
 def read_batch(folder: Path) -> None:
     with pytest.raises(UserError, match=r"overflow.npz: cannot be read \(.+\); replay what a run"):
         forensics.replay(None, folder)  # type: ignore[arg-type]
@@ -196,15 +187,13 @@ def read_script(folder: Path) -> None:
 OWN: Dict[str, Callable[[Path], None]] = {
     ".uploaded.json": read_uploads,
     ".run.lock": read_lock,
-    "plan.json": read_plan,
-    "00000.json": read_entry,
     "overflow.npz": read_batch,
     "a.ttf": read_font,
     "kernels-0-0123456789abcdef.so": read_library,
     "script.py": read_script,
 }
 # Of these texts, those that may stand there.
-MEANT = {".uploaded.json": ("{}",), "plan.json": ("{}", '{"a": {"local": [true]}}')}
+MEANT = {".uploaded.json": ("{}",)}
 TEXTS = ("[]", "{}", '{"a": NaN}', "[" * 100_000, "", "\0" * 100, '{"a": {"local": [true]}}')
 
 
