@@ -320,7 +320,9 @@ def test_records_from_before_a_key_say_what_was_done_then(tmp_path: Path) -> Non
     assert {"background", "exif_orientation"} <= set(transform)
     del transform["background"], transform["exif_orientation"]
     sha256 = hashlib.sha256(b"x").hexdigest()
-    record = export_record.ExportRecord("a", 2, 16, "uint8_nhwc", 1, transform, sha256, "2.10")
+    record = export_record.ExportRecord(
+        "cct_2_3x2_32", 2, 16, "uint8_nhwc", 1, transform, sha256, "2.10"
+    )
     export_record.write_record(path, record)
     before = export_record.read_record(path).transform
     assert (before["background"], before["exif_orientation"]) == (None, False)

@@ -113,7 +113,8 @@ def read_regular(path: AnyPath, most_bytes: int) -> bytes:
     with open_regular(path, most_bytes) as file:
         # Of a file that grows meanwhile not more than allowed either.
         content = file.read(min(most_bytes, os.fstat(file.fileno()).st_size) + 1)
-        content += file.read(most_bytes + 1 - len(content))
+        while len(content) <= most_bytes and (more := file.read(2**20)):  # as much is allocated
+            content += more
     if len(content) > most_bytes:
         raise _too_large("it grows", path, most_bytes)
     return content

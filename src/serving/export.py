@@ -8,7 +8,7 @@ import shutil
 import tempfile
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, Callable
+from typing import Any, Callable, cast
 
 import mindspore as ms
 import numpy as np
@@ -28,6 +28,7 @@ from ..trainer.open_checkpoint import open_checkpoint
 from .converter_config import write_converter_configs
 from .export_record import (
     ExportRecord,
+    Input,
     record_path,
     transform_of,
     write_record,
@@ -225,7 +226,7 @@ def _record_of(config: ExportRun, path: Path, trained: TrainedClasses) -> Export
         arch=config.model.arch,
         num_classes=config.model.num_classes,
         image_size=config.model.image_size,
-        input=config.serving.input,
+        input=cast(Input, config.serving.input),
         batch_size=None if config.export.dynamic_batch else config.serving_batch(),
         transform=transform_of(config),
         sha256=file_sha256(path),

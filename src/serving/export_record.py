@@ -2,17 +2,29 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Dict, List, Optional
+from typing import Annotated, Any, Dict, Literal, Optional
+
+from msgspec import Meta
 
 from ..args import Config
+from ..checkpoints.saved_record import MOST_CLASSES, MOST_SIDE, ClassNames, Text
 from ..configs.parser import keys_marked
 from ..data.classes import TrainedClasses
 from ..errors import UserError
+from ..models.registry import family_of
 from ..runtime.files import file_sha256, write_json
-from ..runtime.json_files import read_json
-from ..runtime.regular_files import EXPORT_BYTES, RECORD_BYTES, require_regular
+from ..runtime.json_files import parse_json, parse_typed
+from ..runtime.regular_files import EXPORT_BYTES, RECORD_BYTES, read_regular, require_regular
+
+Input = Literal["float32_nchw", "uint8_nhwc"]
+# Of the images of one call, as float32.
+_MOST_INPUT_BYTES = 2**32
+# In the record: SHA-256 of all else that is in it. Older ones have none.
+_DIGEST = "digest"
 
 
 @dataclass(frozen=True)
@@ -20,7 +32,7 @@ class ExportRecord:
     """A network in a file.
 
     Attributes:
-        input: float32_nchw or uint8_nhwc.
+        input: of the network.
         batch_size: images per call; None: any number.
         transform: keys of the recipe that say how images become inputs, with their values.
         sha256: of the file.
@@ -29,15 +41,15 @@ class ExportRecord:
         is_converted: the weights were trained by another library.
     """
 
-    arch: str
-    num_classes: int
-    image_size: int
-    input: str
-    batch_size: Optional[int]
+    arch: Annotated[str, Meta(min_length=1, max_length=200)]
+    num_classes: Annotated[int, Meta(ge=1, le=MOST_CLASSES)]
+    image_size: Annotated[int, Meta(ge=1, le=MOST_SIDE)]
+    input: Input
+    batch_size: Optional[Annotated[int, Meta(ge=1, le=65_536)]]
     transform: Dict[str, Any]
-    sha256: str
-    mindspore: str
-    class_names: Optional[List[str]] = None
+    sha256: Annotated[str, Meta(pattern=r"\A[0-9a-f]{64}\Z")]
+    mindspore: Text
+    class_names: Optional[ClassNames] = None
     is_converted: bool = False
 
     def trained_classes(self, source: str) -> TrainedClasses:
@@ -47,7 +59,26 @@ class ExportRecord:
     def settings(self) -> Dict[str, Any]:
         """Values of flat keys that a recipe for this network's inputs has."""
         own = {key: getattr(self, key) for key in ("arch", "num_classes", "image_size", "input")}
-        return {**own, **{key: self.transform[key] for key in TRANSFORM_KEYS}}
+        return {**own, **self.transform}
+
+    def check(self) -> None:
+        """What types do not say; the values of `transform` are checked where a recipe takes them.
+
+        Raises:
+            ValueError: a reason on one line.
+        """
+        family_of(self.arch)
+        odd = sorted({*self.transform} ^ {*TRANSFORM_KEYS})
+        if odd:
+            raise ValueError(f"transform: {', '.join(odd)}: unknown here or missing there")
+        if self.class_names is not None and len(self.class_names) != self.num_classes:
+            raise ValueError(f"{len(self.class_names)} class_names of {self.num_classes} classes")
+        size = 12 * (self.batch_size or 1) * self.image_size**2
+        if size > _MOST_INPUT_BYTES:
+            raise ValueError(
+                f"batch_size {self.batch_size} of image_size {self.image_size}: {size:,} bytes of "
+                f"images, more than the {_MOST_INPUT_BYTES:,} allowed"
+            )
 
 
 # Keys of the recipe that decide what an evaluated image looks like, but for image_size.
@@ -68,7 +99,13 @@ def record_path(path: Path) -> Path:
 
 def write_record(path: Path, record: ExportRecord) -> None:
     """Writes the record of the file at `path` beside it."""
-    write_json(record_path(path), asdict(record))
+    content = asdict(record)
+    write_json(record_path(path), {**content, _DIGEST: _digest_of(content)})
+
+
+def _digest_of(content: Dict[str, Any]) -> str:
+    said = {key: value for key, value in content.items() if key != _DIGEST}
+    return hashlib.sha256(json.dumps(said, sort_keys=True).encode()).hexdigest()
 
 
 def read_record(path: Path) -> ExportRecord:
@@ -84,16 +121,26 @@ def read_record(path: Path) -> ExportRecord:
         raise UserError(f"{kind} {str(path)!r}: {error.strerror}; export.py writes one") from error
     beside = record_path(path)
     try:
-        record = ExportRecord(**read_json(beside, RECORD_BYTES))
-        record.transform.update({**_BEFORE, **record.transform})
-    except (OSError, ValueError, TypeError, AttributeError) as error:
+        record = _parse(read_regular(beside, RECORD_BYTES))
+    except (OSError, ValueError) as error:
+        reason = error.strerror if isinstance(error, OSError) else error
         raise UserError(
             f"{kind} {str(path)!r}: export.py wrote a {beside.name} beside it, which is missing or "
-            f"damaged ({error})"
+            f"damaged ({reason}); copy both again"
         ) from error
     if file_sha256(path, EXPORT_BYTES) != record.sha256:
         raise UserError(
-            f"{kind} {str(path)!r}: not the file that {beside.name} describes, or damaged; copy "
+            f"{kind} {str(path)!r}: damaged, or not the file that {beside.name} describes; copy "
             "both again"
         )
+    return record
+
+
+def _parse(content: bytes) -> ExportRecord:
+    said = parse_json(content)
+    if isinstance(said, dict) and said.get(_DIGEST, _digest_of(said)) != _digest_of(said):
+        raise ValueError("it is not as it was written")
+    record = parse_typed(content, ExportRecord)
+    record.transform.update({**_BEFORE, **record.transform})
+    record.check()
     return record

@@ -10,6 +10,7 @@ from mindspore import Tensor
 
 from ..args import Config
 from ..errors import UserError, on_one_line
+from ..runtime.regular_files import EXPORT_BYTES, read_regular
 from ..trainer.build import build_eval_net
 from ..trainer.evaluate import EvalNet
 from ..trainer.open_checkpoint import open_checkpoint
@@ -119,11 +120,14 @@ def _mindir_of(path: Path) -> Run:
 
 def _onnx_of(path: Path) -> Run:
     try:
+        import onnx
         import onnxruntime
     except ImportError as error:
         raise UserError(
-            f"pretrained {str(path)!r}: needs onnxruntime; pip install -r requirements-onnx.txt"
+            f"pretrained {str(path)!r}: needs onnx and onnxruntime; pip install -r "
+            "requirements-onnx.txt"
         ) from error
+    _check_one_file(path, onnx)
     try:
         session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
     except Exception as error:  # onnxruntime's own kinds
@@ -131,6 +135,37 @@ def _onnx_of(path: Path) -> Run:
             f"pretrained {str(path)!r}: onnxruntime cannot read it ({on_one_line(error)})"
         ) from error
     return lambda image: np.asarray(session.run(None, {INPUT: image})[0])
+
+
+def _check_one_file(path: Path, onnx: Any) -> None:
+    """Refuses a network with weights in other files, which may be any file of this machine.
+
+    Raises:
+        UserError: as said; export.py writes none, and their bytes are in no record.
+    """
+    content = read_regular(path, EXPORT_BYTES)
+    if b"location" not in content:  # the key of such a file's name
+        return
+    try:
+        found = _names_other_files(onnx.load_from_string(content))
+    except Exception as error:  # protobuf's own kinds
+        raise UserError(f"pretrained {str(path)!r}: damaged; copy it again") from error
+    if found:
+        raise UserError(
+            f"pretrained {str(path)!r}: weights of it lie in other files, which are not read; "
+            "export.py writes one file that holds them all"
+        )
+
+
+def _names_other_files(message: Any) -> bool:
+    for field, value in message.ListFields():
+        if field.name == "external_data":
+            return True
+        if field.message_type is not None:
+            parts = [value] if hasattr(value, "ListFields") else value
+            if any(map(_names_other_files, parts)):
+                return True
+    return False
 
 
 _KINDS: Dict[str, Any] = {
