@@ -11,6 +11,7 @@ import pytest
 import yaml
 
 from src.args import Config, from_yaml_text, parse_args, recipes_amp_level, replace, to_yaml
+from src.checkpoints.saved_record import SavedRecord
 from src.kernels import selection
 from src.optim.schedulers import create_lr_schedule
 from src.runtime import device, memory
@@ -103,7 +104,7 @@ def test_a_resume_compares_what_is_computed(tmp_path: Path) -> None:
 
     words = recipe(tmp_path, amp_level="O1")
     began = parse_args([*words, "--amp_level", "O1"])
-    checkpoint = Checkpoint(Path("last.ckpt"), {}, {"config": to_yaml(began), "world_size": 1})
+    checkpoint = Checkpoint(Path("last.ckpt"), {}, SavedRecord(config=to_yaml(began)))
     with pytest.raises(UserError, match="amp_level O1 -> O0"):
         check_same_recipe(parse_args(words), checkpoint)
     check_same_recipe(parse_args([*words, "--amp_level", "O1"]), checkpoint)

@@ -29,6 +29,7 @@ from test_launch import environ_of, living
 import train as train_program
 from src.args import Config, parse_args, to_yaml
 from src.checkpoints.checkpoint import Checkpoint, read_checkpoint
+from src.checkpoints.saved_record import SavedRecord
 from src.errors import UserError
 from src.models.layers.random_draws import SeededUniform
 from src.runtime.collectives import StopVote, check_equal_over_ranks, gather_from_ranks
@@ -183,7 +184,9 @@ def test_drop_path_draws_by_the_position_in_the_global_batch() -> None:
 
 
 def resumed(config: Config, *, world_size: int) -> Checkpoint:
-    return Checkpoint(Path("x.ckpt"), {}, {"config": to_yaml(config), "world_size": world_size})
+    return Checkpoint(
+        Path("x.ckpt"), {}, SavedRecord(config=to_yaml(config), world_size=world_size)
+    )
 
 
 def test_another_number_of_ranks_may_go_on_with_the_same_global_batch() -> None:

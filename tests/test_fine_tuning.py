@@ -18,6 +18,7 @@ import train as train_program
 from src.args import parse_args, to_yaml
 from src.checkpoints.checkpoint import Checkpoint, read_checkpoint, save_checkpoint
 from src.checkpoints.pretrained import start_from_weights
+from src.checkpoints.saved_record import SavedRecord
 from src.errors import UserError
 from src.models.layers.positions import sinusoidal_embedding
 from src.models.registry import create_model
@@ -48,7 +49,7 @@ def checkpoint_of(model: nn.Cell, **changes: Any) -> Checkpoint:
     tensors = {parameter.name: parameter for parameter in model.get_parameters()}
     tensors.update({name: ms.Tensor(value) for name, value in changes.items() if value is not None})
     kept = {n: t for n, t in tensors.items() if n not in changes or changes[n] is not None}
-    return Checkpoint(Path("x.ckpt"), kept, {})
+    return Checkpoint(Path("x.ckpt"), kept, SavedRecord())
 
 
 def interpolated(table: np.ndarray, side: int, *, prefix: int, mode: str) -> np.ndarray:
