@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import logging
 import shutil
+import subprocess
 import sys
 from pathlib import Path
 from typing import Callable, Dict, List
 
 import pytest
 from digits_run import ROOT, failure, rows, words
+from distributed_run import GLOBAL_BATCH, STEPS, environment, ranks_command, write_images
+from distributed_run import words as distributed_words
 from test_checkpoint import parameters
 
 import eval as eval_program
@@ -185,3 +188,21 @@ def test_a_run_that_fell_back_ends_with_the_same_bits(
         assert tensor.asnumpy().tobytes() == tensors[name].asnumpy().tobytes(), name
     losses = [[row["loss"] for row in rows(path)] for path in (run, tmp_path / "straight")]
     assert losses[0] == losses[1]
+
+
+@pytest.mark.slow
+def test_all_ranks_fall_back_to_the_same_one(tmp_path: Path) -> None:
+    images, run = write_images(tmp_path / "images"), tmp_path / "run"
+    more = ("--epochs", "2", "--save_every", "1", "--resume", "auto")
+    arguments = distributed_words(images, run, GLOBAL_BATCH // 2, *more)
+    command, variables = ranks_command(2, tmp_path, arguments), environment(tmp_path)
+    subprocess.run(command, env=variables, cwd=tmp_path, capture_output=True, check=True)
+    for name in ("last.ckpt", "epoch_002.ckpt", "best.ckpt"):
+        damage(run / name)
+    shutil.rmtree(tmp_path / "logs")
+    subprocess.run(command, env=variables, cwd=tmp_path, capture_output=True, check=True)
+    for rank in range(2):
+        log = (tmp_path / "logs" / f"rank_{rank}.log").read_text()
+        assert "damaged" in log
+        assert f"of step {STEPS}: {STEPS} steps (1 epochs) before the last row" in log
+    assert read_checkpoint(run / "last.ckpt").record.step == 2 * STEPS
