@@ -14,6 +14,7 @@ from typing import Any, Callable, Dict, List
 import mindspore
 import numpy as np
 import pytest
+import xxhash
 from mindspore import Parameter, Tensor
 from mindspore.train import serialization
 from mindspore.train.checkpoint_pb2 import Checkpoint as Messages
@@ -235,6 +236,28 @@ def test_a_foreign_file_with_a_bit_changed_ends_in_one_line_or_is_read(
         f"checkpoint {path}: without a digest (an older version's, or MindSpore's own file), so "
         "changed numbers would not be noticed; whatever is saved from here on has one"
     ]
+
+
+def test_an_older_file_of_ours_is_read(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """Its record is the last tensor, and it has no digest."""
+    path, record = tmp_path / "x.ckpt", np.frombuffer(b'{"step": 3}', np.uint8)
+    listed = [{"name": p.name, "data": p} for p in tensors()]
+    mindspore.save_checkpoint([*listed, {"name": META, "data": Tensor(record)}], str(path))
+    found = read_checkpoint(path)
+    assert found.meta == read_record(path) == {"step": 3}
+    assert list(found.tensors) == [p.name for p in tensors()]
+    assert "changed numbers would not be noticed" in caplog.text
+
+
+def test_two_tensors_of_one_name_are_not_written(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"two tensors are called 'fc\.bias'"):
+        save_checkpoint(tmp_path / "x.ckpt", [*tensors(), tensors()[3]], {})
+    assert not list(tmp_path.iterdir())
+
+
+def test_the_digest_is_where_the_page_says(ours: bytes) -> None:
+    """docs/checkpoints.md"""
+    assert xxhash.xxh3_128(ours[:-45]).digest() == ours[-16:]
 
 
 def test_a_file_of_holes_is_not_read(foreign: bytes, tmp_path: Path) -> None:

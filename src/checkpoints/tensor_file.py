@@ -314,11 +314,16 @@ def write_tensors(file: BinaryIO, record: bytes, tensors: Iterable[Tuple[str, np
 
     Raises:
         OSError: the disk is full or has failed.
+        ValueError: two tensors of one name, which no reader would take.
         KeyError: a type that MindSpore's format does not have.
     """
+    names = {DIGEST}
     digest = xxhash.xxh3_128()
     first = (META, np.frombuffer(record, np.uint8))
     for name, array in itertools.chain([first], tensors):
+        if name in names:
+            raise ValueError(f"two tensors are called {name!r}")
+        names.add(name)
         content = np.ascontiguousarray(array).reshape(-1).view(np.uint8)
         header = _header_of(name, _NAMES[str(array.dtype)], array.shape, content.size)
         for part in (header, content.data):
