@@ -215,6 +215,14 @@ def test_without_a_digest_the_structure_is_compared(
     assert peak < 2**20
 
 
+@pytest.mark.parametrize("part", [b"\x12\x47", b"\x1a\x38"])  # of fc.weight: tensor, content
+def test_lengths_within_lengths_are_compared(part: bytes, foreign: bytes, tmp_path: Path) -> None:
+    assert foreign.count(part) == 1
+    shorter = foreign.replace(part, bytes([part[0], part[1] - 1]))
+    said = refusal(tmp_path / "x.ckpt", shorter)
+    assert "'fc.weight' has parts of different lengths" in said
+
+
 def test_a_foreign_file_with_a_bit_changed_ends_in_one_line_or_is_read(
     foreign: bytes, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:

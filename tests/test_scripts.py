@@ -195,7 +195,7 @@ def test_the_average_is_numpys_in_float64(ema: bool, tmp_path: Path) -> None:
     assert script("average_checkpoints").main(words) == 0
     prefix = "train.ema." if ema else ""
     found = ms.load_checkpoint(str(output))
-    assert set(found) == {"stem.weight", "norm.moving_mean", "train.meta"}
+    assert set(found) == {"stem.weight", "norm.moving_mean", "train.meta", "train.digest"}
     for name in ("stem.weight", "norm.moving_mean"):
         due = np.mean([held[prefix + name].astype(np.float64) for held in arrays], axis=0)
         np.testing.assert_array_equal(found[name].asnumpy(), due.astype(np.float32))
