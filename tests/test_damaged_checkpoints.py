@@ -337,6 +337,9 @@ def test_slices_and_a_checksum_of_mindspores(
     messages = Messages.FromString(whole)
     del messages.value[2]
     assert "'a' has " in refusal(path, messages.SerializeToString())
+    messages = Messages.FromString(whole)
+    messages.value[1].tensor.tensor_content += bytes(len(whole))
+    assert "'a' has " in refusal(path, messages.SerializeToString())
     try:
         mindspore.save_checkpoint(listed, str(tmp_path / "y.ckpt"), crc_check=True)
     except TypeError:
