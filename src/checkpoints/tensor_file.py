@@ -141,7 +141,10 @@ class TensorReader:
             elif header.kind == _TEXT and header.size <= RECORD_BYTES:
                 self._read_content(np.empty(header.size, np.uint8))
             else:
-                yield header.name, self._read_tensor(header)
+                array = self._read_tensor(header)
+                if header.name == META and array.nbytes > RECORD_BYTES:
+                    raise self._damaged(f"a record of {array.nbytes:,} bytes")
+                yield header.name, array
         self._digest_header()
         if self._due_crc is not None:
             if self._crc != self._due_crc:
