@@ -90,7 +90,7 @@ def test_no_byte_can_be_changed(ours: bytes, tmp_path: Path) -> None:
 
 def test_no_byte_can_be_missing_added_or_zeroed(ours: bytes, tmp_path: Path) -> None:
     path = tmp_path / "x.ckpt"
-    for size in range(1, len(ours)):
+    for size in range(len(ours)):
         assert "damaged" in refusal(path, ours[:size])
         assert read_record(path) is None
     for more in (b"\0", b"\n", b"crc_num" + bytes(10), ours):
@@ -112,6 +112,13 @@ def of(messages: Messages, name: str) -> Any:
     return next(value for value in messages.value if value.tag == name).tensor
 
 
+def tensor_of(content: bytes, name: str = META) -> Any:
+    value = Messages().value.add()
+    value.tag, value.tensor.tensor_type, value.tensor.tensor_content = name, "UInt8", content
+    value.tensor.dims.append(len(content))
+    return value
+
+
 EDITS: Dict[str, Change] = {
     "contents of two tensors swapped": swap,
     "names of two tensors swapped": lambda m: (
@@ -120,6 +127,7 @@ EDITS: Dict[str, Change] = {
     ),
     "a tensor twice": lambda m: m.value.add().CopyFrom(m.value[1]),
     "a tensor twice, before the end": lambda m: m.value.insert(2, m.value[1]),
+    "a tensor behind the digest": lambda m: m.value.append(tensor_of(b"more", "more")),
     "a tensor missing": lambda m: m.value.__delitem__(2),
     "order": lambda m: m.value.reverse(),
     "type": lambda m: setattr(of(m, "fc.weight"), "tensor_type", "Int32"),
@@ -186,21 +194,14 @@ STRUCTURES = {
     "a long name": (lambda m: setattr(m.value[1], "tag", "x" * 10**5), "a name of 100000 bytes"),
     "a map": (map_parameter, "byte .* is not as in a MindSpore checkpoint"),
     "a record that is no JSON": (
-        lambda m: m.value.add().CopyFrom(record_of(b"{NaN}")),
+        lambda m: m.value.add().CopyFrom(tensor_of(b"{NaN}")),
         "its record: ",
     ),
     "a long record": (
-        lambda m: m.value.add().CopyFrom(record_of(b" " * 2**24 + b"{}")),
+        lambda m: m.value.add().CopyFrom(tensor_of(b" " * 2**24 + b"{}")),
         "a record of 16,777,218 bytes",
     ),
 }
-
-
-def record_of(content: bytes) -> Any:
-    value = Messages().value.add()
-    value.tag, value.tensor.tensor_type, value.tensor.tensor_content = META, "UInt8", content
-    value.tensor.dims.append(len(content))
-    return value
 
 
 @pytest.mark.parametrize("attack", STRUCTURES)
@@ -259,7 +260,20 @@ def test_an_older_file_of_ours_is_read(tmp_path: Path, caplog: pytest.LogCapture
     found = read_checkpoint(path)
     assert found.record == read_record(path) == SavedRecord(step=3)
     assert list(found.tensors) == [p.name for p in tensors()]
+    cut_off = path.read_bytes()[:-20]
+    path.chmod(0o600)
+    path.write_bytes(cut_off)
+    assert read_record(path) is None
     assert "changed numbers would not be noticed" in caplog.text
+
+
+def test_a_scalar_as_mindspore_2_0_writes_it(foreign: bytes, tmp_path: Path) -> None:
+    messages = Messages.FromString(foreign)
+    of(messages, "train.step").dims.append(0)
+    path = tmp_path / "x.ckpt"
+    path.write_bytes(messages.SerializeToString())
+    assert read_checkpoint(path).tensors["train.step"].shape == ()
+    assert mindspore.load_checkpoint(str(path))["train.step"].shape == ()
 
 
 def test_two_tensors_of_one_name_are_not_written(tmp_path: Path) -> None:
