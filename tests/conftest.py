@@ -8,6 +8,7 @@ from typing import Any, Iterator
 
 os.environ.setdefault("GLOG_v", "3")  # read when MindSpore is imported
 
+import hypothesis
 import pytest
 
 from src.args import RunConfig
@@ -34,6 +35,15 @@ def declare_torchvision_operators() -> Any:
 
 
 setup_device(RunConfig(), seed=1)
+# The same examples each time, without a clock.
+hypothesis.settings.register_profile(
+    "suite",
+    derandomize=True,
+    deadline=None,
+    max_examples=500 if os.environ.get("FULL") == "1" else 40,
+    suppress_health_check=[hypothesis.HealthCheck.too_slow],
+)
+hypothesis.settings.load_profile("suite")
 _TORCHVISION_OPERATORS = declare_torchvision_operators()
 
 

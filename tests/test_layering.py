@@ -45,7 +45,7 @@ ALLOWED = {
     "src/configs": ("src.errors", "src.runtime.regular_files"),
     "src/models/layers": ("src.overrides",),
     "src/models": ("src.errors", "src.overrides"),
-    "src/data/augment": ("src.errors", "src.overrides"),
+    "src/data/augment": ("src.errors", "src.overrides", "src.runtime.plain_numbers"),
     "src/settings": ("src.configs",),
     "src/launch": (
         "src.errors",

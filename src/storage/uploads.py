@@ -10,7 +10,7 @@ import os
 from pathlib import Path
 from typing import Callable, Dict, List, Optional, TypedDict
 
-from ..errors import UserError
+from ..errors import UserError, on_one_line
 from ..runtime.files import write_whole
 from ..runtime.json_files import read_typed
 from ..runtime.regular_files import RECORD_BYTES
@@ -24,8 +24,8 @@ _RECORD = ".uploaded.json"
 _LAST = "last.ckpt"
 
 
-class _Sent(TypedDict):
-    """A file that was sent: see `_version`, and the time it has at the URL."""
+class Sent(TypedDict):
+    """The version (as of `_version`) that was sent of a file, and when the URL got it."""
 
     local: List[int]
     there: Optional[float]
@@ -60,7 +60,7 @@ class RunMirror:
         self._storage = None if self._moxing else Storage(url, endpoint=endpoint)
         self._last_there: Optional[float] = None
         self._is_watching = False
-        self._sent = _read_record(folder / _RECORD)
+        self._sent = read_sent(folder / _RECORD)
 
     def watch(self) -> None:
         """From now on nothing is sent any more once another run has written to the URL."""
@@ -177,11 +177,12 @@ class RunMirror:
         return {name: file for name, file in found.items() if _is_brought(name)}
 
 
-def _read_record(path: Path) -> Dict[str, _Sent]:
+def read_sent(path: Path) -> Dict[str, Sent]:
+    """By the names of files. Raises UserError."""
     if not os.path.lexists(path):
         return {}
     try:
-        return read_typed(path, RECORD_BYTES, Dict[str, _Sent])
+        return read_typed(path, RECORD_BYTES, Dict[str, Sent])
     except (OSError, ValueError) as error:
         reason = error.strerror if isinstance(error, OSError) else error
         raise UserError(

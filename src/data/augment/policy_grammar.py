@@ -11,7 +11,9 @@ import re
 from typing import Any, Callable, Dict, NamedTuple, NoReturn, Sequence, Tuple
 
 from ...errors import UserError, suggestion
+from ...runtime.plain_numbers import decimal_number, whole_number
 
+_SHOWN = 80
 OP_SETS = ("weights", "3a", "3aw")
 
 
@@ -23,12 +25,17 @@ class _Value(NamedTuple):
     allowed: str
 
 
-_WHOLE = _Value(int, lambda value: value >= 0, "a whole number")
-_COUNT = _Value(int, lambda value: value >= 1, "a whole number >= 1")
-_FLAG = _Value(int, lambda value: value in (0, 1), "0 or 1")
-_SHARE = _Value(float, lambda value: 0 <= value <= 1, "a number in [0, 1]")
-_SPREAD = _Value(float, lambda value: value >= 0, "a number >= 0")
-_ALPHA = _Value(float, lambda value: 0 < value < math.inf, "a number > 0")
+def _number(text: str) -> float:
+    # timm's name of an unbounded spread.
+    return math.inf if text == "inf" else decimal_number(text)
+
+
+_WHOLE = _Value(whole_number, lambda value: value >= 0, "a whole number")
+_COUNT = _Value(whole_number, lambda value: value >= 1, "a whole number >= 1")
+_FLAG = _Value(whole_number, lambda value: value in (0, 1), "0 or 1")
+_SHARE = _Value(decimal_number, lambda value: 0 <= value <= 1, "a number in [0, 1]")
+_SPREAD = _Value(_number, lambda value: value >= 0, "a number >= 0")
+_ALPHA = _Value(decimal_number, lambda value: value > 0, "a number > 0")
 _OP_SET = _Value(str, lambda value: value in OP_SETS, " or ".join(OP_SETS))
 
 _NOISE = {"mstd": _SPREAD}
@@ -77,14 +84,16 @@ def parse_policy(text: str) -> Tuple[str, Dict[str, Any]]:
     """
     name, *words = text.split("-")
     if name not in _GRAMMAR:
-        _refuse(text, f"unknown policy {name!r}", name, list(_GRAMMAR))
+        _refuse(text, f"unknown policy {name[:_SHOWN]!r}", name, list(_GRAMMAR))
     values: Dict[str, Any] = {}
     for word in words:
         key, written = _split_word(name, word)
         if key not in _GRAMMAR[name]:
-            _refuse(text, f"unknown key {key!r}", key, list(_GRAMMAR[name]))
+            _refuse(text, f"unknown key {key[:_SHOWN]!r}", key, list(_GRAMMAR[name]))
         if key in values:
-            raise UserError(f"auto_augment {text!r}: key {key!r} is given twice; keep one of them")
+            raise UserError(
+                f"auto_augment {text[:_SHOWN]!r}: key {key!r} is given twice; keep one of them"
+            )
         values[key] = _read_value(text, key, written)
     return name, values
 
@@ -105,11 +114,14 @@ def _read_value(text: str, key: str, written: str) -> Any:
     except ValueError:
         result = None
     if result is None or not value.accepts(result):
-        raise UserError(f"auto_augment {text!r}: {key!r} needs {value.allowed}, not {written!r}")
+        raise UserError(
+            f"auto_augment {text[:_SHOWN]!r}: {key!r} needs {value.allowed}, not "
+            f"{written[:_SHOWN]!r}"
+        )
     return result
 
 
 def _refuse(text: str, problem: str, name: str, known: Sequence[str]) -> NoReturn:
     allowed = f"known: {', '.join(known)}" if known else "this policy takes none"
     hint = suggestion(name, known, allowed)
-    raise UserError(f"auto_augment {text!r}: {problem} ({hint})")
+    raise UserError(f"auto_augment {text[:_SHOWN]!r}: {problem} ({hint})")
