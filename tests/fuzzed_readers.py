@@ -210,7 +210,13 @@ _TABLES = [_json(table) for table in (table_of(), superpod(), template2())]
 
 
 READERS = (
-    Reader(_rank_table, "table.json", _TABLES, [*_JSON, '"\uff11"'.encode(), b'"1_0"', b'" 1"']),
+    Reader(
+        _rank_table,
+        "table.json",
+        _TABLES,
+        [*_JSON, '"\uff11"'.encode(), b'"1_0"', b'" 1"'],
+        [b"[" * 5000, b'{"version": ' + b"9" * 5000 + b"}"],
+    ),
     Reader(
         _label_file,
         "label.json",
@@ -219,14 +225,20 @@ READERS = (
     ),
     Reader(_names, "names.txt", ["cat\ndog\n犬\n".encode()], _TEXT),
     Reader(_names, "names.json", [_json(["a", "b"]), _json({"0": "a", "1": "b"})], _JSON),
-    Reader(_records, "metrics.csv", [_written(_metrics, "metrics.csv")], _CSV),
+    Reader(
+        _records,
+        "metrics.csv",
+        [_written(_metrics, "metrics.csv")],
+        _CSV,
+        [b"step,epoch,loss\n1,0.5,x\n", b'step,epoch\n1,"0.5\n', b"step\n" + b"9" * 5000 + b"\n"],
+    ),
     Reader(
         _report,
         "images.csv",
         [_written(lambda path: write_outcomes(outcomes(images=4), path), "images.csv")],
         _CSV,
     ),
-    Reader(_real, "real.json", [_json([[1], [], [2, 999], [0]])], _JSON),
+    Reader(_real, "real.json", [_json([[1], [], [2, 999], [0]])], _JSON, [b'["12", [], [1], [2]]']),
     Reader(
         _of_text(parse_policy),
         "policy",
@@ -242,7 +254,7 @@ READERS = (
     ),
     Reader(_weights, "a.safetensors", [_safetensors()], _JSON),
     Reader(_weights, "a.npz", [_written(_npz, "a.npz")], [b"\xff" * 4, b"(9999999999"]),
-    Reader(_weights, "a.index.json", [_json({"weight_map": {"w": "b.npz"}})], _JSON),
+    Reader(_weights, "a.index.json", [_json({"weight_map": {"w": "b.npz"}})], _JSON, [b"[" * 5000]),
     Reader(
         read_sent,
         ".uploaded.json",

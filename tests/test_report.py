@@ -8,8 +8,9 @@ import json
 import re
 import shutil
 import subprocess
+from html.parser import HTMLParser
 from pathlib import Path
-from typing import Any, List
+from typing import Any, List, Set
 
 import numpy as np
 import pytest
@@ -22,6 +23,7 @@ import eval as eval_program
 import train as train_program
 from src.report.outcomes import Collector, Outcomes, real_accuracy, write_outcomes
 from src.report.page import write_report
+from src.runtime.text import printable
 from src.trainer.metrics import EvalResult
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
@@ -145,6 +147,66 @@ def test_the_page_renders_in_a_browser(report: Path, tmp_path: Path) -> None:
     with Image.open(picture) as image:
         pixels = np.asarray(image.convert("L")).astype(int)
     assert (pixels.std(axis=1) > 3).mean() > 0.4  # rows with something on them
+
+
+# What a page that does not escape would do with them: run code, end its style or its head, load.
+HOSTILE = [
+    "<script>document.title='owned'</script>",
+    '"><img src=x onerror="document.title=\'owned\'">',
+    "</style><svg onload=document.title='owned'>",
+    "{{constructor.constructor('document.title=1')()}}",
+    "javascript:document.title='owned'",
+    "</title></head><body onload=document.title='owned'>",
+    "&lt;b&gt; &amp;quot; <!-- <![CDATA[",
+    "\u202egnp\x1b[2J\x00",
+]
+
+
+class Elements(HTMLParser):
+    """What a page consists of.
+
+    Attributes:
+        tags: names of elements with those of their attributes.
+        cells: the text of each cell of a table.
+    """
+
+    def __init__(self, page: str) -> None:
+        super().__init__()
+        self.tags: Set[str] = set()
+        self.cells: List[str] = []
+        self._is_cell = False
+        self.feed(page)
+
+    def handle_starttag(self, tag: str, attrs: List[Any]) -> None:
+        self.tags.add(" ".join([tag, *(name for name, _ in attrs)]))
+        self._is_cell = tag == "td"
+        self.cells += [""] if self._is_cell else []
+
+    def handle_data(self, data: str) -> None:
+        if self._is_cell:
+            self.cells[-1] += data
+
+
+@pytest.mark.skipif(CHROMIUM is None, reason="needs chromium (apt-get install chromium)")
+def test_no_name_becomes_a_part_of_the_page(tmp_path: Path) -> None:
+    """As a browser has it after all scripts, images and styles that it found."""
+    pages = {}
+    for kind, names in (("good", list("abcdefgh")), ("hostile", HOSTILE)):
+        label = np.arange(8)
+        predicted, confidence = np.roll(label, 1), np.full(8, 0.9)
+        found = Outcomes("raw", RESULT, names, label, predicted, confidence, names)
+        facts = {"arch": names[0], "checkpoint": names[1], "data_url": names[5]}
+        folder = tmp_path / kind
+        folder.mkdir()
+        page = write_report(folder, [(found, Collector(1))], facts=facts, real_labels=None)
+        flags = f"--headless --no-sandbox --disable-gpu --dump-dom --user-data-dir={tmp_path}/u"
+        command = [str(CHROMIUM), *flags.split(), page.as_uri()]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=300)
+        assert done.returncode == 0, done.stderr
+        pages[kind] = Elements(done.stdout)
+        assert "<title>owned" not in done.stdout
+    assert pages["hostile"].tags == pages["good"].tags
+    assert {*map(printable, HOSTILE)} <= {*pages["hostile"].cells}
 
 
 def test_names_are_escaped_and_large_matrices_become_tables(tmp_path: Path) -> None:
