@@ -42,6 +42,7 @@ WITHOUT = {
 # A run ends, and says what helps; the last checkpoint is whole.
 BROKEN = {
     "a full disk": (f"write={errno.ENOSPC}", "make room"),
+    "no file so large": (f"write={errno.EFBIG}", "raise `ulimit -f`, or move the folder"),
     "a quota": (f"write={errno.EDQUOT}", "your quota is used up: make room, or ask for more"),
     "read-only now": (f"open_write={errno.EROFS}", "the file system has failed"),
     "a failing disk": (f"fsync={errno.EIO}", "the file system has failed"),

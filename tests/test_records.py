@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import logging
 import os
+import resource
 from pathlib import Path
 
 import pytest
@@ -30,6 +31,21 @@ def test_a_torn_last_line_and_later_steps_are_dropped(tmp_path: Path) -> None:
     Records(path, first_step=2).close()
     assert [row["step"] for row in read_records(path)] == ["1", "2"]
     assert os.listdir(tmp_path) == ["metrics.csv"]
+
+
+def test_a_limit_of_the_shell_is_named(tmp_path: Path) -> None:
+    """POSIX, write(): EFBIG beyond RLIMIT_FSIZE, and a signal that Python ignores."""
+    path = tmp_path / "metrics.csv"
+    records = Records(path, first_step=0)
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (path.stat().st_size + 5, before[1]))
+    try:
+        with pytest.raises(TrainingFailed, match=r"File too large\); no .* yet: raise `ulimit -f`"):
+            records.write(step=1, loss=1.0)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    records.close()
+    assert [row["step"] for row in read_records(path)] == ["1"]
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full here")

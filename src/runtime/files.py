@@ -189,6 +189,8 @@ def what_helps(error: BaseException) -> str:
         return "the file system has failed (dmesg says more): mount it again"
     if number in _REFUSED:
         return "give yourself the right to write there"
+    if number == errno.EFBIG:
+        return "raise `ulimit -f`, or move the folder to a file system that has larger files"
     return "make room"
 
 
