@@ -157,7 +157,8 @@ class _Follower(threading.Thread):
                     text = log.read()
                 position += len(text)
                 try:
-                    sys.stdout.write(text.decode("utf-8", "replace"))
+                    # A piece for each return: at its start a screen takes one.
+                    sys.stdout.writelines(re.split(r"(?=\r)", text.decode("utf-8", "replace")))
                     sys.stdout.flush()
                 except OSError:  # `| head` has seen enough; the ranks go on
                     drop_output(sys.stdout)
