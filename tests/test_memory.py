@@ -390,3 +390,9 @@ def test_an_estimate_is_near_what_the_step_takes(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     estimated, real = map(int, done.stdout.split())
     assert abs(estimated - real) < 0.1 * real
+
+
+def test_an_error_that_is_its_own_cause_ends() -> None:
+    error = FileNotFoundError("run/last.ckpt")
+    error.__cause__ = error
+    assert explain_lack(error) is None

@@ -10,7 +10,7 @@ import os
 from pathlib import Path
 from typing import Callable, Dict, List, Optional, TypedDict
 
-from ..errors import UserError, on_one_line
+from ..errors import UserError
 from ..runtime.files import write_whole
 from ..runtime.json_files import read_typed
 from ..runtime.regular_files import RECORD_BYTES
