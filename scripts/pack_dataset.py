@@ -55,7 +55,7 @@ def pack(arguments: argparse.Namespace) -> None:
             split,
             val_share=arguments.val_share,
             class_order=arguments.class_order,
-            decoder=settings.decoder(),
+            decoder=settings.decoder(arguments.max_image_pixels),
         )
         manifest = pack_split(
             source, arguments.output / split, settings, num_workers=arguments.num_workers
@@ -97,6 +97,7 @@ def check(arguments: argparse.Namespace) -> None:
         "quality": (1, 100),
         "images_per_shard": (1, 10_000_000),
         "num_workers": (1, 1024),
+        "max_image_pixels": (1, 178_956_970),
     }
     for name, (low, high) in ranges.items():
         value = getattr(arguments, name)
@@ -163,6 +164,12 @@ def main(argv: Optional[Sequence[str]] = None) -> int:
         choices=("raise", "skip"),
         default="raise",
         help="an image that cannot be read: an error, or leave it out and name it",
+    )
+    parser.add_argument(
+        "--max_image_pixels",
+        type=int,
+        default=89_478_485,
+        help="as in a recipe (default: %(default)s)",
     )
     parser.add_argument(
         "--num_workers",

@@ -7,20 +7,33 @@ so that nothing is readable or damaged by one of them only.
 
 from __future__ import annotations
 
-import io
-from dataclasses import dataclass
+import os
+from dataclasses import dataclass, field
 from typing import Optional, Tuple
 
 import numpy as np
 import simplejpeg
-from PIL import Image, ImageCms, ImageOps
+from PIL import Image, ImageCms
 
 from ..errors import UserError, on_one_line
-from ..runtime.regular_files import IMAGE_BYTES, read_regular
+from ..runtime.regular_files import IMAGE_BYTES, open_regular
+from .image_bombs import (
+    MOST_JPEG_SCANS,
+    MeteredBytes,
+    count_jpeg_scans,
+    effort_of,
+    size_inside,
+    size_of,
+)
 from .image_formats import readable_formats
+from .pixel_budget import BUDGET_PIXELS, PixelsInFlight, Share, budget_file
 
 # The limit at which Pillow itself refuses an image.
 LARGEST_MAX_PIXELS = 178_956_970
+# Larger files are read alone, because what is in them is known too late to wait for room.
+_FREE_FILE_BYTES = 1 << 24
+# Larger images become RGB a band of them at a time.
+_BAND_PIXELS = 1 << 20
 _JPEG_START = b"\xff\xd8\xff"
 _TURBO_COLOURS = ("YCbCr", "Gray", "RGB")
 # Beginnings of the blocks in which Pillow looks for a JPEG's orientation.
@@ -39,7 +52,7 @@ _FOREIGN = {
     b"<html": "a web page",
     b"version https://git-lfs": "a pointer of Git LFS; run git lfs pull",
 }
-_TIFF_BITS, _TIFF_PHOTOMETRIC = 258, 262
+_TIFF_BITS, _TIFF_PHOTOMETRIC, _ORIENTATION = 258, 262, 274
 
 Colour = Tuple[int, int, int]
 WHITE: Colour = (255, 255, 255)
@@ -49,14 +62,22 @@ class BadImageError(UserError):
     """An image that cannot be read, in one line: which, and why."""
 
 
-def read_image_file(path: str) -> bytes:
+def read_image_file(path: str, budget: str = "") -> bytes:
     """The content of a file.
 
+    Args:
+        path: of the file.
+        budget: file of the budget that a large one takes all of, see `pixel_budget`.
+
     Raises:
-        BadImageError: no regular file, one that cannot be opened, or larger than any image.
+        BadImageError: it cannot be opened, is no regular file, or is larger than any image may be.
     """
     try:
-        return read_regular(path, IMAGE_BYTES)
+        with PixelsInFlight() as share, open_regular(path, IMAGE_BYTES) as file:
+            size = os.fstat(file.fileno()).st_size
+            if size > _FREE_FILE_BYTES:
+                share.take(budget, BUDGET_PIXELS)
+            return file.read(size)
     except OSError as error:
         raise BadImageError(f"{path}: {error.strerror or error}") from error
 
@@ -69,11 +90,22 @@ class Decoder:
         max_pixels: larger images are refused before they are unpacked.
         turns: as the EXIF block says, which timm does not do.
         background: what shows through transparent pixels; None: their own colour, as in timm.
+        budget: file of the budget that larger images take their share of, see `pixel_budget`.
     """
 
-    max_pixels: int = LARGEST_MAX_PIXELS
+    max_pixels: int = BUDGET_PIXELS
     turns: bool = False
     background: Optional[Colour] = WHITE
+    budget: str = field(default_factory=budget_file, compare=False, repr=False)
+
+    def read(self, path: str) -> np.ndarray:
+        """The pixels of a file, as of `decode`.
+
+        Raises:
+            BadImageError: as of `read_image_file` and `decode`.
+        """
+        with PixelsInFlight():
+            return self.decode(read_image_file(path, self.budget), path)
 
     def decode(self, data: bytes, name: str) -> np.ndarray:
         """The pixels of the file `name`: (H, W, 3) uint8, RGB.
@@ -87,18 +119,20 @@ class Decoder:
         if not data:
             raise BadImageError(f"{name}: empty file")
         may_turn = self.turns and any(block in data for block in _ORIENTED)
-        if data.startswith(_JPEG_START) and not may_turn:
-            pixels = self._decode_jpeg(data, name)
-            if pixels is not None:
-                return pixels
-        return self._decode_with_pillow(data, name)
+        with PixelsInFlight() as share:
+            if data.startswith(_JPEG_START):
+                _check_scans(data, name)
+                pixels = None if may_turn else self._decode_jpeg(data, name, share)
+                if pixels is not None:
+                    return pixels
+            return self._decode_with_pillow(data, name, share)
 
-    def _decode_jpeg(self, data: bytes, name: str) -> np.ndarray | None:
+    def _decode_jpeg(self, data: bytes, name: str, share: Share) -> np.ndarray | None:
         try:
             height, width, colours, _ = simplejpeg.decode_jpeg_header(data)
             if colours not in _TURBO_COLOURS:
                 return None
-            self._check_size(width, height, name)
+            share.take(self.budget, self._checked((width, height), name))
             return simplejpeg.decode_jpeg(data, "RGB")
         except BadImageError:
             raise
@@ -106,20 +140,31 @@ class Decoder:
             # Warnings count as errors there; Pillow decides which of them matter.
             return None
 
-    def _check_size(self, width: int, height: int, name: str) -> None:
-        if width * height > self.max_pixels:
+    def _checked(self, size: Tuple[int, int], name: str, effort: int = 1) -> int:
+        """Pixels, times the effort that one of them takes."""
+        pixels = size[0] * size[1] * effort
+        if pixels > self.max_pixels:
+            times = f", which count {effort} times" if effort > 1 else ""
+            remedy = f"; --max_image_pixels {pixels} allows it"
             raise BadImageError(
-                f"{name}: {width}x{height} pixels, more than max_image_pixels {self.max_pixels}"
+                f"{name}: {size[0]}x{size[1]} pixels{times}, more than max_image_pixels "
+                f"{self.max_pixels}{remedy if pixels <= LARGEST_MAX_PIXELS else '; shrink it'}"
             )
+        return pixels
 
-    def _decode_with_pillow(self, data: bytes, name: str) -> np.ndarray:
+    def _decode_with_pillow(self, data: bytes, name: str, share: Share) -> np.ndarray:
         try:
-            with Image.open(io.BytesIO(data), formats=readable_formats()) as image:
-                self._check_size(image.width, image.height, name)
+            share.take(self.budget, self._checked(size_inside(data), name))
+            stream = MeteredBytes(data)
+            with Image.open(stream, formats=readable_formats()) as image:
+                size, effort = size_of(image), effort_of(image)
+                share.take(self.budget, self._checked(size, name, effort))
+                stream.allow(size[0] * size[1])
                 grey = _GreyDepth.of(image)
                 image.load()
-                turned = ImageOps.exif_transpose(image) if self.turns else image
-                return _to_rgb(turned, grey, self.background)
+                orientation = image.getexif().get(_ORIENTATION) if self.turns else None
+                pixels = _to_rgb(image, grey, self.background)
+            return _turned(pixels, orientation)
         except (BadImageError, MemoryError):
             raise
         # Pillow's readers raise nearly anything on damaged bytes: OSError, SyntaxError,
@@ -129,6 +174,26 @@ class Decoder:
             # Its own message holds the address of a buffer.
             reason = _kind_of(data) if "cannot identify" in reason else reason
             raise BadImageError(f"{name}: not a readable image ({reason})") from error
+
+
+def _check_scans(data: bytes, name: str) -> None:
+    scans = count_jpeg_scans(data)
+    if scans > MOST_JPEG_SCANS:
+        raise BadImageError(
+            f"{name}: a JPEG of {scans} scans, more than the {MOST_JPEG_SCANS} allowed; save it "
+            "anew"
+        )
+
+
+def _turned(pixels: np.ndarray, orientation: Optional[int]) -> np.ndarray:
+    """As the tag Orientation of EXIF says, 1 to 8."""
+    if orientation in (5, 6, 7, 8):
+        pixels = pixels.transpose(1, 0, 2)
+    if orientation in (2, 3, 6, 7):
+        pixels = pixels[:, ::-1]
+    if orientation in (3, 4, 7, 8):
+        pixels = pixels[::-1]
+    return np.ascontiguousarray(pixels)
 
 
 def _kind_of(data: bytes) -> str:
@@ -168,6 +233,19 @@ class _GreyDepth:
 
 
 def _to_rgb(image: Image.Image, grey: _GreyDepth, background: Optional[Colour]) -> np.ndarray:
+    """(H, W, 3); what every step copies is a band of a large image."""
+    height = max(1, _BAND_PIXELS // image.width)
+    if image.height <= height:
+        return _band_to_rgb(image, grey, background)
+    pixels = np.empty((image.height, image.width, 3), np.uint8)
+    for top in range(0, image.height, height):
+        bottom = min(top + height, image.height)
+        band = image.crop((0, top, image.width, bottom))
+        pixels[top:bottom] = _band_to_rgb(band, grey, background)
+    return pixels
+
+
+def _band_to_rgb(image: Image.Image, grey: _GreyDepth, background: Optional[Colour]) -> np.ndarray:
     if image.mode == "F":
         raise ValueError("floating point pixels, of no known range; convert them to 8 or 16 bits")
     if image.mode.startswith("I"):

@@ -62,7 +62,7 @@ class ImageFolder:
         Raises:
             BadImageError: it cannot be opened.
         """
-        return read_image_file(f"{self.folder}/{self.file_name(index)}")
+        return read_image_file(self._path(index), self.decoder.budget)
 
     def read(self, index: int) -> np.ndarray:
         """The pixels of one image: (H, W, 3) uint8, RGB.
@@ -70,7 +70,10 @@ class ImageFolder:
         Raises:
             BadImageError: the file is missing or damaged.
         """
-        return self.decoder.decode(self.read_bytes(index), str(self.folder / self.file_name(index)))
+        return self.decoder.read(self._path(index))
+
+    def _path(self, index: int) -> str:
+        return f"{self.folder}/{self.file_name(index)}"
 
 
 def scan_image_folder(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import warnings
 from typing import FrozenSet, Tuple
 
 from PIL import Image
@@ -19,6 +20,8 @@ _FORMATS = (
 def readable_formats() -> Tuple[str, ...]:
     """Those formats that the installed Pillow opens, by its names."""
     Image.init()
+    # Of damage that it passes over, once for every tag of every file.
+    warnings.filterwarnings("ignore", module=r"PIL\.")
     return tuple(name for name in _FORMATS if name in Image.OPEN)
 
 

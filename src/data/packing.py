@@ -29,6 +29,7 @@ from .augment.resampling import resize_box
 from .decode import WHITE, BadImageError, Colour, Decoder
 from .image_folder import ImageFolder, paths_of
 from .packed import FORMAT, MANIFEST, Shard, index_file
+from .pixel_budget import BUDGET_PIXELS, PixelsInFlight
 
 _PLAN, _STAGING = "plan.json", "unfinished"
 # MindRecord's default; offsets of its index count in pages.
@@ -61,9 +62,9 @@ class PackSettings:
     exif_orientation: bool = False
     background: Optional[Colour] = WHITE
 
-    def decoder(self) -> Decoder:
-        """How the images are read."""
-        return Decoder(turns=self.exif_orientation, background=self.background)
+    def decoder(self, max_pixels: int = BUDGET_PIXELS) -> Decoder:
+        """How the images are read; larger ones than `max_pixels` are not."""
+        return Decoder(max_pixels, self.exif_orientation, self.background)
 
 
 def pack_split(
@@ -261,6 +262,10 @@ class _ShardWriter:
 
     def _prepare(self, index: int) -> Tuple[bytes, Optional[str]]:
         """The bytes to store, or why there are none."""
+        with PixelsInFlight():
+            return self._prepare_within_budget(index)
+
+    def _prepare_within_budget(self, index: int) -> Tuple[bytes, Optional[str]]:
         try:
             data = self._source.read_bytes(index)
             name = str(self._source.folder / self._source.file_name(index))

@@ -7,6 +7,7 @@ from typing import Any, Callable, NamedTuple, Optional, Sequence
 
 import numpy as np
 
+from .pixel_budget import PixelsInFlight
 from .sampler import Key
 from .samples import BadSample
 from .slow_images import Slowest
@@ -73,7 +74,8 @@ def fill_rows(fill: Fill, rows: Rows, start: int, keys: Sequence[Key]) -> Filled
     bad, slowest = [], Slowest()
     for row, key in enumerate(keys, start):
         began = time.perf_counter()
-        found = fill(key, row, rows.image[row], rows.label[row : row + 1], rows.boxes[row])
+        with PixelsInFlight():
+            found = fill(key, row, rows.image[row], rows.label[row : row + 1], rows.boxes[row])
         slowest = max(slowest, Slowest(time.perf_counter() - began, key.sample))
         if found is not None:
             bad.append(found)

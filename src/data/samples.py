@@ -143,7 +143,8 @@ def is_flat(pixels: np.ndarray) -> bool:
     """Whether an image, (H, W, 3) uint8, has one colour only; a few pixels tell in most cases."""
     first = pixels[0, 0]
     sparse = pixels[::_SPARSE, ::_SPARSE]
-    return bool((sparse == first).all() and (pixels == first).all())
+    # A row at a time: comparing takes as much memory as the pixels.
+    return bool((sparse == first).all() and all((row == first).all() for row in pixels))
 
 
 def on_bad_image(error: BadImageError) -> BadImageError:

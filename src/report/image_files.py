@@ -15,9 +15,10 @@ import numpy as np
 
 from ..args import Config
 from ..data.augment.transforms import ResizeCenterCrop
-from ..data.decode import BadImageError, Decoder, read_image_file
+from ..data.decode import BadImageError, Decoder
 from ..data.find_images import describe_skipped
 from ..data.find_images import find_images as search
+from ..data.pixel_budget import PixelsInFlight
 from ..data.sources import create_decoder
 from ..data.transforms_factory import create_eval_transform
 from ..errors import UserError
@@ -158,5 +159,5 @@ class ImageStream:
                     self.unreadable.append(str(error))
 
     def _load(self, path: str) -> np.ndarray:
-        pixels = self._decoder.decode(read_image_file(path), path)
-        return np.asarray(self._transform(pixels))
+        with PixelsInFlight():
+            return np.asarray(self._transform(self._decoder.read(path)))
