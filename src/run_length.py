@@ -9,6 +9,8 @@ from .errors import UserError
 
 # timm's sampler of repeated augmentation counts images in groups of so many.
 _REPEATED_ROUND = 256
+# The learning rates of all steps are in memory. The longest of our recipes has 2 million.
+_MOST_STEPS = 50_000_000
 
 
 class RunLength(NamedTuple):
@@ -35,7 +37,7 @@ def run_length(config: Config, num_samples: int, *, world_size: int) -> RunLengt
         num_samples: images of the training set.
 
     Raises:
-        UserError: as of `count_train_steps`.
+        UserError: as of `count_train_steps`, or more steps than a run can have.
     """
     steps = count_train_steps(
         num_samples,
@@ -43,7 +45,14 @@ def run_length(config: Config, num_samples: int, *, world_size: int) -> RunLengt
         world_size=world_size,
         repeats=config.data.repeated_aug,
     )
-    return RunLength(schedule_epochs(config.optim, config.train.epochs), steps)
+    length = RunLength(schedule_epochs(config.optim, config.train.epochs), steps)
+    if length.num_steps > _MOST_STEPS:
+        raise UserError(
+            f"epochs {length.num_epochs}, with warmup, cycles and cooldown, of {steps} steps: "
+            f"{length.num_steps} steps, more than the {_MOST_STEPS} allowed; give fewer --epochs "
+            "or a larger --batch_size"
+        )
+    return length
 
 
 def global_batch(config: Config, world_size: int) -> int:

@@ -18,7 +18,7 @@ from .sampler import Key
 from .samples import BadSample, find_bad_images
 from .slow_images import SlowImages
 from .sources import Source
-from .workers import batches_of
+from .workers import batches_of, check_room_for_batches
 
 _LOGGER = logging.getLogger(__name__)
 
@@ -86,6 +86,7 @@ class ImageDataset:
         self._in_processes = config.data.python_multiprocessing
         columns = BOX_COLUMNS * config.data.re_count if has_boxes else 0
         self._shape = Shape(config.data.batch_size, config.model.image_size, columns)
+        check_room_for_batches(self._shape, config)
         self.keys = keys
         self._mixes = mixes
         self._fill = fill

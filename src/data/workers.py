@@ -14,6 +14,8 @@ from typing import Any, Deque, Iterator, List, Optional, Sequence, Tuple
 
 import numpy as np
 
+from ..args import Config
+from ..runtime.memory import check_room, remedies
 from .rows import Fill, Rows, Shape, fill_rows
 from .sampler import Key
 from .worker_processes import NoSharedMemory, Processes
@@ -22,6 +24,20 @@ from .worker_processes import NoSharedMemory, Processes
 _BATCHES_AHEAD = 2
 # Samples that a worker takes at a time.
 _SAMPLES_PER_TASK = 8
+
+
+def check_room_for_batches(shape: Shape, config: Config) -> None:
+    """Refuses batches that cannot fit, before the first of them is there.
+
+    Raises:
+        UserError: those that `batches_of` holds take more than this process may.
+    """
+    count = _BATCHES_AHEAD + 1
+    check_room(
+        count * shape.num_bytes,
+        f"{count} batches of batch_size {shape.batch_size} and image_size {shape.image_size}",
+        remedies(config),
+    )
 
 
 def batches_of(

@@ -24,6 +24,11 @@ FAMILIES: Dict[str, Family] = {
 }
 
 
+# Of an image whose last stage has one place, and the places of its first stage; of a patch, those
+# of tokens and of the convolutions that make them.
+_LEAST_SIDE, _MOST_PLACES, _MOST_PLACES_OF_A_PATCH = 32, 64, 9
+
+
 def _variants() -> Dict[str, Variant]:
     return {name: variant for row in FAMILIES.values() for name, variant in row.variants.items()}
 
@@ -136,6 +141,21 @@ def count_macs(name: str, **keywords: Any) -> int:
     """
     constructor, values = resolve(name, **keywords)
     return constructor.count_macs(SimpleNamespace(**values))
+
+
+def least_weights(name: str, **keywords: Any) -> int:
+    """So many weights `create_model(name, **keywords)` has at least; most have 10 times as many.
+
+    Told from the multiply-accumulates of the smallest image, which uses each weight at few places.
+
+    Raises:
+        UserError: an unknown name or keyword.
+    """
+    constructor, values = resolve(name, **keywords)
+    patch = values.get("patch_size") or values.get("kernel_size")
+    values["img_size"] = patch or _LEAST_SIDE
+    places = _MOST_PLACES_OF_A_PATCH if patch else _MOST_PLACES
+    return constructor.count_macs(SimpleNamespace(**values)) // places
 
 
 def default_image_size(name: str) -> int:

@@ -22,6 +22,7 @@ from ..data.pixel_budget import PixelsInFlight
 from ..data.sources import create_decoder
 from ..data.transforms_factory import create_eval_transform
 from ..errors import UserError
+from ..runtime.memory import check_room, remedies
 from ..runtime.regular_files import IMAGE_BYTES, require_regular
 
 _LOGGER = logging.getLogger(__name__)
@@ -119,6 +120,12 @@ class ImageStream:
         """With the transform, batch size and threads of a configuration."""
         data = config.data
         batch_size = min(data.batch_size, len(names))
+        side = config.model.image_size
+        check_room(
+            (1 + _BATCHES_AHEAD) * batch_size * side**2 * 3,
+            f"{1 + _BATCHES_AHEAD} batches of batch_size {batch_size} and image_size {side}",
+            remedies(config),
+        )
         workers = data.num_parallel_workers
         return cls(
             root,

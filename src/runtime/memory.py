@@ -61,6 +61,25 @@ def host_allowance(root: Path = Path("/")) -> Optional[Allowance]:
     return min(found, default=None)
 
 
+def check_room(num_bytes: int, what: str, remedy: str) -> None:
+    """Refuses what cannot fit, before any of it is there.
+
+    Args:
+        num_bytes: that surely are needed.
+        what: takes them, plural, naming keys and values.
+        remedy: what takes less, as an advice.
+
+    Raises:
+        UserError: more than this process may take.
+    """
+    allowed = host_allowance()
+    if allowed is not None and num_bytes > allowed.num_bytes:
+        raise UserError(
+            f"memory: {what} take {_in_gib(num_bytes)}; {allowed.said_by} "
+            f"{_in_gib(allowed.num_bytes)}; {remedy}"
+        )
+
+
 def _container_limits(root: Path) -> Iterator[Allowance]:
     """Those of this process's control group and of the groups around it, versions 1 and 2."""
     with contextlib.suppress(OSError):

@@ -29,7 +29,7 @@ from ..data.rows import Rows, Shape
 from ..data.samples import EvalSample
 from ..data.sources import Source, open_source
 from ..data.transforms_factory import create_eval_transform
-from ..data.workers import batches_of
+from ..data.workers import batches_of, check_room_for_batches
 from ..errors import UserError
 from ..runtime.files import write_whole
 from ..runtime.regular_files import FileTooLarge, NoRegularFile, read_regular
@@ -158,10 +158,12 @@ class InputWriter:
         keys = sampler.eval_keys(
             len(self._source), batch_size=self._batch_size, rank=0, world_size=1
         )
+        shape = Shape(self._batch_size, config.model.image_size, 0)
+        check_room_for_batches(shape, config)
         return batches_of(
             EvalSample(self._source, create_eval_transform(config), skips_bad=self._skips_bad),
             itertools.islice(keys, first * self._batch_size, None),
-            Shape(self._batch_size, config.model.image_size, 0),
+            shape,
             num_workers=clamp_workers(config.data.num_parallel_workers),
             in_processes=config.data.python_multiprocessing,
         )

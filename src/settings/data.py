@@ -61,11 +61,11 @@ class DataConfig(Section):
             "natural": "2 before 10, as timm",
         },
     )
-    batch_size: int = key(128, "images per device and step", range=">= 1", also="-b")
+    batch_size: int = key(128, "images per device and step", range="[1, 65536]", also="-b")
     num_parallel_workers: int = key(
         8,
         "threads (or processes) that prepare images; clamped to the number of cores",
-        range=">= 1",
+        range="[1, 1024]",
         also="-j",
         free=True,
     )
@@ -134,7 +134,7 @@ class DataConfig(Section):
         "repeated augmentation (DeiT: 3): times that an epoch shows each image it takes, "
         "augmented anew each time; an epoch has as many steps as without (of 256 images or more, "
         "whole groups of 256 count), so it takes one image in repeated_aug",
-        range=">= 1",
+        range="[1, 1000]",
     )
     crop_pct: float = key(
         0.875, "evaluation: image_size / side after the resize", range="(0, 1]", transform=True
@@ -184,7 +184,7 @@ class DataConfig(Section):
         choices={"const": "mean colour", "rand": "colour per box", "pixel": "noise"},
     )
     re_count: int = key(
-        1, "random erasing: most boxes per image, which share the area", range=">= 1"
+        1, "random erasing: most boxes per image, which share the area", range="[1, 100]"
     )
     re_split: int = key(
         0,

@@ -23,14 +23,14 @@ class ModelConfig(Section):
         0,
         "classes of the classifier",
         special="0: as many as the data folder (eval.py, predict.py: the weights) has",
-        range=">= 0",
+        range="[0, 1000000]",
         network=True,
     )
     image_size: int = key(
         0,
         "side of the square input, pixels",
         special="0: the architecture's own",
-        range=">= 0",
+        range="[0, 4096]",
         network=True,
     )
     drop_path_rate: Optional[float] = key(

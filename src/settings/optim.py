@@ -72,7 +72,7 @@ class OptimConfig(Section):
         1e-06, "learning rate of the first step when there is a warmup", range=">= 0"
     )
     min_lr: float = key(1e-05, "cosine_lr, linear_lr: learning rate at the end", range=">= 0")
-    warmup_length: int = key(0, "epochs of linear warmup", range=">= 0")
+    warmup_length: int = key(0, "epochs of linear warmup", range="[0, 100000]")
     warmup_mode: str = key(
         "replace",
         "where the warmup is",
@@ -82,9 +82,9 @@ class OptimConfig(Section):
             "shift": "the first of `epochs`, with the whole schedule in the rest",
         },
     )
-    cooldown_epochs: int = key(0, "further epochs at the schedule's last rate", range=">= 0")
+    cooldown_epochs: int = key(0, "further epochs at the schedule's last rate", range="[0, 100000]")
     lr_cycles: int = key(
-        1, "cosine_lr, linear_lr: times the schedule of `epochs` runs", range=">= 1"
+        1, "cosine_lr, linear_lr: times the schedule of `epochs` runs", range="[1, 10000]"
     )
     lr_cycle_decay: float = key(1.0, "factor of the peak from cycle to cycle", range="(0, 1]")
     decay_epochs: float = key(

@@ -12,7 +12,7 @@ from ..configs.parser import FieldError, Section, key
 class TrainConfig(Section):
     """The run over the data."""
 
-    epochs: int = key(300, "epochs of the schedule", range=">= 0")
+    epochs: int = key(300, "epochs of the schedule", range="[0, 100000]")
     seed: int = key(1, "of weights, order, augmentation and mixing", range=">= 0")
 
     # Mixed precision.
@@ -59,7 +59,7 @@ class TrainConfig(Section):
 
     # The step.
     accumulation_step: int = key(
-        1, "batches whose gradients are averaged for one step", range=">= 1"
+        1, "batches whose gradients are averaged for one step", range="[1, 65536]"
     )
     with_ema: bool = key(False, "keep an exponential moving average of the weights")
     ema_decay: float = key(0.9999, "decay of that average per step", range="[0, 1)")
@@ -143,7 +143,7 @@ class TrainConfig(Section):
         0,
         "instead of training, this many steps timed part by part, into train_url/profile",
         special="0: off",
-        range=">= 0",
+        range="[0, 10000]",
         free=True,
     )
     ema: bool = key(False, "eval.py: use the averaged weights of the checkpoint", free=True)

@@ -16,7 +16,7 @@ from ..data.sources import check_classes
 from ..errors import UserError
 from ..models.layers.drop_path import seed_drop_paths
 from ..models.layers.dropout import ArithmeticDropout, SeededDropout, seed_dropouts
-from ..models.registry import create_model
+from ..models.registry import create_model, least_weights
 from ..optim.amp import LossScale, apply_amp, resolve_amp, resolve_loss_scale
 from ..optim.clipping import GradientClip
 from ..optim.criterion import DistillationLoss, create_criterion
@@ -25,6 +25,7 @@ from ..optim.optimizer import create_optimizer
 from ..overrides import without_overrides
 from ..runtime.collectives import MeanOverRanks
 from ..runtime.float_status import create_float_status
+from ..runtime.memory import check_room
 from ..runtime.ranks import ALONE, World
 from .evaluate import EvalNet
 from .train_one_step import (
@@ -67,6 +68,14 @@ def check_model(config: Config) -> None:
                 f"model_args 'in_chans' {model.model_args[keyword]}: images are read with 3 "
                 "channels; leave it out (grey images are read as three equal ones)"
             )
+    sizes = {"img_size": model.image_size, "num_classes": model.num_classes}
+    keywords = {key: value for key, value in model.model_args.items() if key not in sizes}
+    check_room(
+        4 * least_weights(model.arch, **sizes, **keywords),
+        f"weights of arch {model.arch} with model_args {keywords}, num_classes {model.num_classes} "
+        f"and image_size {model.image_size}",
+        "give smaller ones",
+    )
 
 
 def build_network(config: Config) -> nn.Cell:
