@@ -72,7 +72,7 @@ class OptimConfig(Section):
         1e-06, "learning rate of the first step when there is a warmup", range=">= 0"
     )
     min_lr: float = key(1e-05, "cosine_lr, linear_lr: learning rate at the end", range=">= 0")
-    warmup_length: int = key(0, "epochs of linear warmup", range="[0, 100000]")
+    warmup_length: int = key(0, "epochs of linear warmup", range=">= 0")
     warmup_mode: str = key(
         "replace",
         "where the warmup is",
