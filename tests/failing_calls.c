@@ -1,20 +1,44 @@
 /* Makes system calls fail as file systems make them fail. FAIL="link=1 chmod=1 fsync_folder=22":
  * the call and the errno; read at every call, so a process can change it; with FAIL_ONCE for one
- * call only. Only paths that hold FAIL_UNDER are touched. */
+ * call only. Only paths that hold FAIL_UNDER are touched. FAIL="read=hang": the call never returns
+ * and its thread hears no signal, as on a hard NFS mount whose server is gone; with FAIL_WHEN not
+ * before that file exists. A call that hangs makes the file FAIL_WHEN.hangs. */
 #define _GNU_SOURCE
+#include <dirent.h>
 #include <dlfcn.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
+#include <signal.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
+#include <time.h>
 #include <unistd.h>
 
 #define NEXT(name) ((__typeof__(&name))dlsym(RTLD_NEXT, #name))
+
+static int wait_for_ever(void) {
+    const char *when = getenv("FAIL_WHEN");
+    if (when && access(when, F_OK)) return 0;
+    if (when) {
+        char seen[PATH_MAX];
+        snprintf(seen, sizeof seen, "%s.hangs", when);
+        close(NEXT(open)(seen, O_CREAT | O_WRONLY, 0600));
+    }
+    sigset_t all;
+    sigfillset(&all);
+    pthread_sigmask(SIG_BLOCK, &all, NULL);
+    for (;;) nanosleep(&(struct timespec){.tv_sec = 1000}, NULL);
+}
+
+static int is_planned(const char *call) {
+    const char *plan = getenv("FAIL");
+    return plan && strstr(plan, call);
+}
 
 static int fails(const char *call, const char *path) {
     const char *under = getenv("FAIL_UNDER"), *plan = getenv("FAIL");
@@ -25,6 +49,7 @@ static int fails(const char *call, const char *path) {
     snprintf(padded, sizeof padded, " %s", plan);
     const char *found = strstr(padded, wanted);
     if (!found) return 0;
+    if (!strncmp(found + strlen(wanted), "hang", 4)) return wait_for_ever();
     int number = atoi(found + strlen(wanted));
     if (getenv("FAIL_ONCE")) unsetenv("FAIL");
     errno = number;
@@ -111,3 +136,32 @@ int open(const char *path, int flags, ...) {
     va_end(rest);
     return refuses_open(path, flags) ? -1 : NEXT(open)(path, flags, mode);
 }
+int openat(int dir, const char *path, int flags, ...) {
+    va_list rest;
+    va_start(rest, flags);
+    mode_t mode = flags & (O_CREAT | O_TMPFILE) ? va_arg(rest, mode_t) : 0;
+    va_end(rest);
+    return refuses_open(path, flags) ? -1 : NEXT(openat)(dir, path, flags, mode);
+}
+
+static int refuses_read(int fd) {
+    char path[PATH_MAX];
+    return is_planned("read=") && fails("read", path_of(fd, path));
+}
+ssize_t read(int fd, void *data, size_t size) {
+    return refuses_read(fd) ? -1 : NEXT(read)(fd, data, size);
+}
+ssize_t pread(int fd, void *data, size_t size, off_t offset) {
+    return refuses_read(fd) ? -1 : NEXT(pread)(fd, data, size, offset);
+}
+ssize_t pread64(int fd, void *data, size_t size, off64_t offset) {
+    return refuses_read(fd) ? -1 : NEXT(pread64)(fd, data, size, offset);
+}
+
+int stat(const char *path, struct stat *state) {
+    return fails("stat", path) ? -1 : NEXT(stat)(path, state);
+}
+int stat64(const char *path, struct stat64 *state) {
+    return fails("stat", path) ? -1 : NEXT(stat64)(path, state);
+}
+DIR *opendir(const char *path) { return fails("list", path) ? NULL : NEXT(opendir)(path); }
