@@ -13,12 +13,12 @@ from tqdm import tqdm
 # Which `python -P` does not do.
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 
-from src.args import PredictRun, help_of_keys, parse_args
+from src.args import PredictRun, help_of_keys
 from src.errors import UserError
 from src.report.image_files import ImageStream, find_images
 from src.report.predictions import FORMATS, Prediction, check_format, top_k, write_predictions
 from src.runtime.device import setup_device
-from src.runtime.entry import CommandParser, run_parsed, whole
+from src.runtime.entry import CommandParser, parse_recipe, run_parsed, whole
 from src.runtime.files import check_output, check_output_folder
 from src.storage.staging import stage_inputs
 
@@ -137,7 +137,7 @@ def main(argv: Optional[Sequence[str]] = None) -> int:
     parser = create_parser()
     # What is no option of this program is a key of the recipe, and is checked there.
     arguments, keys = parser.parse_with_keys(argv)
-    config = parse_args(keys, PredictRun, complete=completed)
+    config = parse_recipe(keys, PredictRun, complete=completed)
     return run_parsed(lambda arguments: predict(arguments, config), arguments, config)
 
 

@@ -32,11 +32,25 @@ class StoppedBySignal(Exception):
 
     Attributes:
         exit_code: 128 + number of the signal, as shells report it.
+        is_alone: no other process waits for this one's orderly end.
     """
 
-    def __init__(self, signal_number: int) -> None:
+    def __init__(self, signal_number: int, *, is_alone: bool) -> None:
         super().__init__(f"stopped by signal {signal_number}")
         self.exit_code = 128 + signal_number
+        self.is_alone = is_alone
+
+
+class StoppedReading(Exception):
+    """A signal asks a run to end while it waits for something that is read and does not come.
+
+    Attributes:
+        name: of what is read.
+    """
+
+    def __init__(self, name: str, seconds: float) -> None:
+        super().__init__(f"{name} has been read for {seconds:.0f} s and does not come")
+        self.name = name
 
 
 class EndedBySignal(KeyboardInterrupt):
@@ -44,7 +58,10 @@ class EndedBySignal(KeyboardInterrupt):
 
     Attributes:
         number: of the signal.
+        kept: what is done, and how to go on from it.
     """
+
+    kept = ""
 
     def __init__(self, number: int) -> None:
         super().__init__(f"signal {number}")

@@ -48,7 +48,7 @@ def keys() -> Iterator[Key]:
 
 
 def stream(in_processes: bool = True) -> Iterator[Rows]:
-    return batches_of(fill, keys(), SHAPE, num_workers=2, in_processes=in_processes)
+    return batches_of(fill, keys(), SHAPE, num_workers=2, in_processes=in_processes, file_name=str)
 
 
 def children() -> List[int]:
@@ -119,7 +119,7 @@ def test_too_little_shared_memory_is_known_before_it_is_written(
 
 def test_an_error_of_a_worker_says_where_it_was_raised() -> None:
     with pytest.raises(RuntimeError, match="Unpicklable: image 0: no") as raised:
-        next(batches_of(fail, keys(), SHAPE, num_workers=1, in_processes=True))
+        next(batches_of(fail, keys(), SHAPE, num_workers=1, in_processes=True, file_name=str))
     assert "raise Unpicklable(key.sample" in str(raised.value.__cause__)
 
 

@@ -12,6 +12,7 @@ import numpy as np
 
 from ..args import Config, DataConfig
 from ..errors import UserError, some_of
+from ..runtime.threads import GIVE_UP_S
 from .augment.random_erasing import BOX_COLUMNS
 from .rows import Fill, Rows, Shape
 from .sampler import Key
@@ -23,6 +24,9 @@ from .workers import batches_of, check_room_for_batches
 _LOGGER = logging.getLogger(__name__)
 
 _NAMED_BAD = 20
+# Seconds that a stop waits for an image with several ranks: without it their step does not end, and
+# nothing can be saved but what is.
+_PATIENCE_OF_RANKS_S = 10.0
 
 
 class Batch(NamedTuple):
@@ -69,6 +73,7 @@ class ImageDataset:
         mixes: Callable[[], Iterable[Optional[np.ndarray]]],
         fill: Fill,
         has_boxes: bool,
+        world_size: int = 1,
     ) -> None:
         self.steps_per_epoch = steps_per_epoch
         self.num_samples = len(source)
@@ -84,6 +89,7 @@ class ImageDataset:
         self._first_batch = first_batch
         self._num_workers = config.data.num_parallel_workers
         self._in_processes = config.data.python_multiprocessing
+        self._patience_s = GIVE_UP_S if world_size == 1 else _PATIENCE_OF_RANKS_S
         columns = BOX_COLUMNS * config.data.re_count if has_boxes else 0
         self._shape = Shape(config.data.batch_size, config.model.image_size, columns)
         check_room_for_batches(self._shape, config)
@@ -96,6 +102,7 @@ class ImageDataset:
 
         Raises:
             UserError: an image cannot be read, or with `on_bad_image: skip` too many.
+            StoppedReading: a run that is asked to end waits for one that does not come.
         """
         stream = batches_of(
             self._fill,
@@ -103,6 +110,8 @@ class ImageDataset:
             self._shape,
             num_workers=clamp_workers(self._num_workers),
             in_processes=self._in_processes,
+            file_name=self.file_name,
+            patience_s=self._patience_s,
         )
         bad = self.bad_images
         bad.clear()

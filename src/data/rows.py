@@ -20,6 +20,7 @@ class Rows(NamedTuple):
         image: (B, H, W, 3) uint8.
         label: (B,) int32.
         boxes: (B, R * 7) float32 of random erasing.
+        is_written: (B,) uint8, 1 for each sample that is there.
         bad: samples that could not be read.
         slowest: the sample that took longest.
         lost: what became of a worker process that has died; the samples are made without it.
@@ -28,6 +29,7 @@ class Rows(NamedTuple):
     image: np.ndarray
     label: np.ndarray
     boxes: np.ndarray
+    is_written: np.ndarray
     bad: Sequence[BadSample] = ()
     slowest: Slowest = Slowest()
     lost: Optional[str] = None
@@ -47,7 +49,7 @@ class Shape(NamedTuple):
     @property
     def num_bytes(self) -> int:
         """Of all its arrays."""
-        return self.batch_size * (self.image_size**2 * 3 + 4 + 4 * self.box_columns)
+        return self.batch_size * (self.image_size**2 * 3 + 5 + 4 * self.box_columns)
 
     def split(self, buffer: Any) -> Rows:
         """The arrays in a buffer of `num_bytes`."""
@@ -56,9 +58,10 @@ class Shape(NamedTuple):
         image_at = boxes_at + 4 * count * columns
         flat = np.frombuffer(buffer, np.uint8)
         return Rows(
-            flat[image_at : self.num_bytes].reshape(count, side, side, 3),
+            flat[image_at : self.num_bytes - count].reshape(count, side, side, 3),
             flat[:boxes_at].view(np.int32),
             flat[boxes_at:image_at].view(np.float32).reshape(count, columns),
+            flat[self.num_bytes - count : self.num_bytes],
         )
 
 
@@ -79,4 +82,5 @@ def fill_rows(fill: Fill, rows: Rows, start: int, keys: Sequence[Key]) -> Filled
         slowest = max(slowest, Slowest(time.perf_counter() - began, key.sample))
         if found is not None:
             bad.append(found)
+        rows.is_written[row] = 1
     return Filled(bad, slowest)

@@ -6,12 +6,12 @@ framework, which they need not load.
 
 from __future__ import annotations
 
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Dict, List, NamedTuple, Optional, Tuple
 
 import numpy as np
 
+from ..runtime.threads import ThreadPool
 from . import sampler
 from .augment.random_erasing import RandomErasing
 from .augment.transforms import ResizeCenterCrop, Transform
@@ -162,5 +162,6 @@ def find_bad_images(source: Source, num_workers: int) -> List[str]:
             return str(error)
         return None
 
-    with ThreadPoolExecutor(num_workers) as pool:
-        return [found for found in pool.map(problem, range(len(source))) if found]
+    with ThreadPool(num_workers, "image-worker") as pool:
+        problems = pool.map(problem, range(len(source)), source.file_name)
+        return [found for found in problems if found]

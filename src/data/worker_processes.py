@@ -16,7 +16,7 @@ import shutil
 import signal
 import threading
 import traceback
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future
 from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection
 from multiprocessing.shared_memory import SharedMemory
@@ -25,7 +25,8 @@ from typing import Any, Dict, List, Optional, Sequence
 
 import numpy as np
 
-from ..runtime.stop_signal import held_signals
+from ..runtime.stop_signal import ended_by, held_signals
+from ..runtime.threads import GIVE_UP_S, ThreadPool, join
 from .main_guard import require_main_guard
 from .rows import Fill, Filled, Rows, Shape, fill_rows
 from .sampler import Key
@@ -70,7 +71,8 @@ class Processes:
         self._memories: List[SharedMemory] = []
         self._workers: List[_Worker] = []
         self._mine = threading.local()
-        self._executor = ThreadPoolExecutor(num_workers, "image-process")
+        self._is_over = False
+        self._pool = ThreadPool(num_workers, "image-process")
         with held_signals():
             # Started by the first memory otherwise, and it unblocks signals in this thread.
             resource_tracker.ensure_running()
@@ -83,10 +85,15 @@ class Processes:
         self._free = list(self._memories)
 
     def allocate(self, shape: Shape) -> SharedMemory:
-        return self._free.pop()
+        memory = self._free.pop()
+        self._shape.split(memory.buf).is_written[:] = 0
+        return memory
 
     def submit(self, memory: SharedMemory, start: int, keys: Sequence[Key]) -> Future:
-        return self._executor.submit(self._ask, memory, start, keys)
+        return self._pool.submit(self._ask, memory, start, keys)
+
+    def count_written(self, memory: SharedMemory, start: int, count: int) -> int:
+        return int(self._shape.split(memory.buf).is_written[start : start + count].sum())
 
     def collect(self, memory: SharedMemory, shape: Shape) -> Rows:
         assert memory.buf is not None
@@ -94,19 +101,25 @@ class Processes:
         self._free.append(memory)
         return shape.split(copy)
 
-    def close(self) -> None:
-        self._executor.shutdown(wait=True, cancel_futures=True)
-        for worker in self._workers:
-            worker.close()
-        for memory in self._memories:
-            memory.close()
-            memory.unlink()
+    def close(self, patience_s: float = GIVE_UP_S) -> None:
+        self._is_over = True
+        try:
+            self._pool.close(patience_s)
+        finally:
+            for worker in self._workers:
+                worker.close()
+            for memory in self._memories:
+                with contextlib.suppress(BufferError):  # an abandoned thread writes there
+                    memory.close()
+                memory.unlink()
 
     def _ask(self, memory: SharedMemory, start: int, keys: Sequence[Key]) -> Filled:
         if self.lost is None:
             try:
                 return self._worker().fill(memory.name, start, keys)
             except _WorkerDied as died:
+                if self._is_over:
+                    raise  # nobody waits for it
                 self.lost = self.lost or f"a process that reads images {died}; {_REMEDY}"
         assert memory.buf is not None
         return fill_rows(self._fill, self._shape.split(memory.buf), start, keys)
@@ -181,11 +194,13 @@ class _Worker:
         return filled
 
     def close(self) -> None:
+        if ended_by() is not None:
+            self._process.kill()  # it may read what never comes
         self._pipe.close()
         self._process.join(_END_S)
         if self._process.is_alive():
             self._process.kill()
-            self._process.join()
+            join([self._process])
 
     def _end(self) -> str:
         self._process.join(_END_S)

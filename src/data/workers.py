@@ -9,14 +9,16 @@ from __future__ import annotations
 
 import itertools
 from collections import deque
-from concurrent.futures import Executor, Future, ThreadPoolExecutor
-from typing import Any, Deque, Iterator, List, Optional, Sequence, Tuple
+from concurrent.futures import Future
+from typing import Any, Callable, Deque, Iterator, List, NamedTuple, Optional, Sequence, Tuple
 
 import numpy as np
 
 from ..args import Config
 from ..runtime.memory import check_room, remedies
-from .rows import Fill, Rows, Shape, fill_rows
+from ..errors import StoppedReading
+from ..runtime.threads import GIVE_UP_S, ThreadPool, result_of
+from .rows import Fill, Filled, Rows, Shape, fill_rows
 from .sampler import Key
 from .worker_processes import NoSharedMemory, Processes
 
@@ -40,17 +42,38 @@ def check_room_for_batches(shape: Shape, config: Config) -> None:
     )
 
 
+class _Task(NamedTuple):
+    """Rows of a batch, from `start` on, and the samples that become them."""
+
+    future: Future
+    start: int
+    keys: Sequence[Key]
+
+
 def batches_of(
-    fill: Fill, keys: Iterator[Key], shape: Shape, *, num_workers: int, in_processes: bool
+    fill: Fill,
+    keys: Iterator[Key],
+    shape: Shape,
+    *,
+    num_workers: int,
+    in_processes: bool,
+    file_name: Callable[[int], str],
+    patience_s: float = GIVE_UP_S,
 ) -> Iterator[Rows]:
     """Whole batches of the samples of `keys`, in order; an incomplete last one is dropped.
 
+    Args:
+        file_name: how messages name a sample.
+        patience_s: how long one may take when a stop is asked for.
+
     Raises:
         Exception: what `fill` raised for a sample, at its batch's turn.
+        StoppedReading: as of `result_of`.
     """
     pool = _open_pool(fill, shape, num_workers, in_processes=in_processes)
-    waiting: Deque[Tuple[Any, List[Future]]] = deque()
     groups = iter(lambda: list(itertools.islice(keys, shape.batch_size)), [])
+    waiting: Deque[Tuple[Any, List[_Task]]] = deque()
+    closing_s = GIVE_UP_S
     try:
         while True:
             while len(waiting) <= _BATCHES_AHEAD:
@@ -58,21 +81,38 @@ def batches_of(
                 if len(group) < shape.batch_size:
                     break
                 buffer = pool.allocate(shape)
-                tasks = [
-                    pool.submit(buffer, start, group[start : start + _SAMPLES_PER_TASK])
-                    for start in range(0, len(group), _SAMPLES_PER_TASK)
-                ]
-                waiting.append((buffer, tasks))
+                waiting.append((buffer, list(_submitted(pool, buffer, group))))
             if not waiting:
                 return
             buffer, tasks = waiting.popleft()
-            filled = [task.result() for task in tasks]
+            filled = [_result(task, pool, buffer, file_name, patience_s) for task in tasks]
             bad = [sample for part in filled for sample in part.bad]
             slowest = max(part.slowest for part in filled)
             rows = pool.collect(buffer, shape)
             yield rows._replace(bad=bad, slowest=slowest, lost=pool.lost)
+    except StoppedReading:
+        closing_s = 0.0  # it has been waited for
+        raise
     finally:
-        pool.close()
+        pool.close(closing_s)
+
+
+def _result(
+    task: _Task, pool: Any, buffer: Any, file_name: Callable[[int], str], patience_s: float
+) -> Filled:
+    def reading() -> str:
+        """The first sample that is not written."""
+        num_written = pool.count_written(buffer, task.start, len(task.keys))
+        return file_name(task.keys[min(num_written, len(task.keys) - 1)].sample)
+
+    filled: Filled = result_of(task.future, reading, patience_s=patience_s)
+    return filled
+
+
+def _submitted(pool: Any, buffer: Any, group: Sequence[Key]) -> Iterator[_Task]:
+    for start in range(0, len(group), _SAMPLES_PER_TASK):
+        keys = group[start : start + _SAMPLES_PER_TASK]
+        yield _Task(pool.submit(buffer, start, keys), start, keys)
 
 
 def _open_pool(fill: Fill, shape: Shape, num_workers: int, *, in_processes: bool) -> Any:
@@ -90,16 +130,21 @@ class _Threads:
     def __init__(self, fill: Fill, num_workers: int, *, lost: Optional[str] = None) -> None:
         self.lost = lost
         self._fill = fill
-        self._executor: Executor = ThreadPoolExecutor(num_workers, "image-worker")
+        self._pool = ThreadPool(num_workers, "image-worker")
 
     def allocate(self, shape: Shape) -> Rows:
-        return shape.split(np.empty(shape.num_bytes, np.uint8))
+        rows = shape.split(np.empty(shape.num_bytes, np.uint8))
+        rows.is_written[:] = 0
+        return rows
 
     def submit(self, rows: Rows, start: int, keys: Sequence[Key]) -> Future:
-        return self._executor.submit(fill_rows, self._fill, rows, start, keys)
+        return self._pool.submit(fill_rows, self._fill, rows, start, keys)
+
+    def count_written(self, rows: Rows, start: int, count: int) -> int:
+        return int(rows.is_written[start : start + count].sum())
 
     def collect(self, rows: Rows, shape: Shape) -> Rows:
         return rows
 
-    def close(self) -> None:
-        self._executor.shutdown(wait=True, cancel_futures=True)
+    def close(self, patience_s: float) -> None:
+        self._pool.close(patience_s)

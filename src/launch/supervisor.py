@@ -26,6 +26,8 @@ _TAIL_LINES = 30
 _TAIL_BYTES = 64 * 2**10
 # Seconds for others to end by themselves, before they are asked to.
 _SETTLE_S = 5.0
+# Seconds for a step to end, or not, when a rank has given it up after a signal.
+_STEP_S = 2.0
 # Seconds to save in, after a signal from outside.
 _SAVE_S = 300.0
 _PR_SET_CHILD_SUBREAPER = 36
@@ -263,6 +265,10 @@ def _end_others(
 ) -> None:
     others = [each for each in running if each is not failed and not each.process.is_helper]
     if signals.received is not None:  # they know already, and save
+        if _surrender(failed, signals.received):
+            _wait_for(others, _STEP_S)
+            # The others are left in a step that does not end.
+            others = [each for each in others if _surrender(each, signals.received)]
         _wait_for(others, _SAVE_S)
         return
     settle_s = min(_SETTLE_S, grace_s / 4)
@@ -291,6 +297,12 @@ def _has_saved(log: Path, number: int) -> bool:
     return f"signal {number}: saved" in tail(log, 200)
 
 
+def _surrender(running: _Running, number: int) -> str:
+    """What a rank says that ends because its images do not come; empty: it does not say that."""
+    found = re.findall(f"signal {number}: gave up .*", tail(running.process.log))
+    return found[-1] if found else ""
+
+
 def _report(failed: _Running, received: Optional[int], shown: Path) -> int:
     """Says which process failed and how, after which signal; returns the exit code."""
     returncode = _rank_code(failed) or failed.popen.returncode
@@ -298,6 +310,8 @@ def _report(failed: _Running, received: Optional[int], shown: Path) -> int:
     if received is not None and (code == 128 + received or _has_saved(shown, received)):
         # Threads of MindSpore's cluster crash now and then when its ranks end, after all is saved.
         how = "" if code == 128 + received else f", one with exit code {code} after it was saved"
+        surrender = _surrender(failed, received)
+        how += f"; {failed.process.name}: {surrender}" if surrender else ""
         _print(f"all ranks have ended after signal {received}{how}")
         return 128 + received
     process = failed.process

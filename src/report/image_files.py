@@ -6,7 +6,7 @@ import itertools
 import logging
 import os
 from collections import deque
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future
 from pathlib import Path
 from typing import Deque, Iterator, List, NamedTuple, Tuple
 from urllib.parse import unquote, urlparse
@@ -24,6 +24,7 @@ from ..data.transforms_factory import create_eval_transform
 from ..errors import UserError
 from ..runtime.memory import check_room, remedies
 from ..runtime.regular_files import IMAGE_BYTES, require_regular
+from ..runtime.threads import ThreadPool, result_of
 
 _LOGGER = logging.getLogger(__name__)
 
@@ -151,7 +152,7 @@ class ImageStream:
     def _decoded(self) -> Iterator[Tuple[str, np.ndarray]]:
         names = iter(self._names)
         waiting: Deque[Tuple[str, Future]] = deque()
-        with ThreadPoolExecutor(self._num_workers) as pool:
+        with ThreadPool(self._num_workers, "image-worker") as pool:
             while True:
                 room = self._batch_size * _BATCHES_AHEAD - len(waiting)
                 for name in itertools.islice(names, room):
@@ -161,7 +162,7 @@ class ImageStream:
                     return
                 path, future = waiting.popleft()
                 try:
-                    yield path, future.result()
+                    yield path, result_of(future, path.__str__)
                 except BadImageError as error:
                     self.unreadable.append(str(error))
 

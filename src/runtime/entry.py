@@ -37,6 +37,7 @@ from .standard_streams import (
 )
 from .stop_signal import ended_by, signals_end_this
 from .text import OneLine, escape_on_screen, printable
+from .threads import has_abandoned
 
 if TYPE_CHECKING:
     from ..args import Config
@@ -59,12 +60,26 @@ def run_entry_point(
         complete: as of `parse_args`.
     """
     open_standard_streams()
+    config = parse_recipe(argv, config_type, complete=complete)
+    explained = lack_explained(config)(work)
+    return _run(lambda: explained(config), debug=config.run.debug, origins=config.origins)
+
+
+def parse_recipe(
+    argv: Optional[Sequence[str]],
+    config_type: Optional[Type[Config]] = None,
+    *,
+    complete: Optional[Callable[[Any], Any]] = None,
+) -> Any:
+    """`parse_args`, which reads files: a signal ends that too, with one line and 128 + N."""
     # A command without a recipe starts on a Python that has no package but its own.
     from ..args import Config, parse_args
 
-    config = parse_args(argv, config_type or Config, complete=complete)
-    explained = lack_explained(config)(work)
-    return _run(lambda: explained(config), debug=config.run.debug, origins=config.origins)
+    try:
+        with signals_end_this():
+            return parse_args(argv, config_type or Config, complete=complete)
+    except KeyboardInterrupt as error:
+        sys.exit(_say(error, {}))
 
 
 def _placed(message: str, origins: Mapping[str, str]) -> str:
@@ -214,6 +229,13 @@ def run_parsed(
 
 
 def _run(work: Callable[[], Any], *, debug: bool, origins: Mapping[str, str]) -> int:
+    code = _code_of(work, debug=debug, origins=origins)
+    if has_abandoned():
+        atexit.register(_leave, code)
+    return code
+
+
+def _code_of(work: Callable[[], Any], *, debug: bool, origins: Mapping[str, str]) -> int:
     escape_on_screen()
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(OneLine("%(message)s"))
@@ -230,6 +252,9 @@ def _run(work: Callable[[], Any], *, debug: bool, origins: Mapping[str, str]) ->
             sys.stdout.flush()
             return code
     except StoppedBySignal as stopped:
+        if stopped.is_alone:
+            # MindSpore takes seconds to end.
+            atexit.register(_leave, stopped.exit_code)
         return stopped.exit_code
     except (KeyboardInterrupt, Exception) as error:
         if debug:
@@ -256,7 +281,8 @@ def _say(error: BaseException, origins: Mapping[str, str]) -> Optional[int]:
             # MindSpore, interrupted while it is imported, aborts at Python's end.
             atexit.register(_leave, 128 + number)
         number = number or int(signal.SIGINT)
-        _print_error(f"interrupted by signal {number}")
+        kept = getattr(error, "kept", "")
+        _print_error(f"interrupted by signal {number}{kept and ': '}{kept}")
         return 128 + number
     if isinstance(error, BrokenPipeError) and has_no_reader(sys.stdout):
         # `| head` has seen enough: quiet, with the code of SIGPIPE, as other programs end.

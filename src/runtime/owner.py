@@ -21,6 +21,7 @@ from typing import Optional
 
 from .json_files import read_typed
 from .regular_files import RECORD_BYTES, UNLIMITED, open_regular
+from .threads import join
 
 # An owner on another host that has given no sign of life for so long is dead.
 OWNER_S = 60.0
@@ -132,7 +133,9 @@ class OwnerFile:
         """Ends what `take` began; the file of whoever has taken over stays."""
         self._is_over.set()
         if self._thread is not None:
-            self._thread.join()
+            join([self._thread])
+            if self._thread.is_alive():
+                return  # the file's disk is stalled: this would wait too
         with contextlib.suppress(OSError):
             if self.owner() == self._me:
                 self.path.unlink()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 import select
 import signal
@@ -13,7 +14,7 @@ from types import FrameType
 from typing import Any, Dict, Iterator, Optional
 
 from ..errors import EndedBySignal
-from .standard_streams import leave_terminal
+from .standard_streams import flush_standard_streams, leave_terminal
 
 # scancel and Kubernetes; Ctrl-C; a terminal that is gone; Slurm's --signal=USR1@120.
 ENDING = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1)
@@ -21,17 +22,25 @@ ENDING = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1)
 # has sent to each process already.
 MOMENT_S = 2.0
 # Seconds that work with nothing to save may take to end, before it is ended.
-_PATIENCE_S = 5.0
+_PATIENCE_S = 1.5
+# Seconds that a run may take to save before it says so.
+_SAVING_S = 10.0
+_FLUSH_S = 0.2
 # Stands in for SIGINT where MindSpore has taken that over; nobody else uses it.
 _INTERRUPT = signal.SIGRTMAX
 _OVER = b"\0"
 
 
 class _Arrived:
-    """When handlers saw the first signal of this program, and which."""
+    """When handlers saw the first signal of this program, and which.
+
+    Attributes:
+        noted_at: when a `StopSignal` that is entered got it.
+    """
 
     at: Optional[float] = None
     number: Optional[int] = None
+    noted_at: Optional[float] = None
 
     @classmethod
     def is_repeat(cls, number: int) -> bool:
@@ -45,6 +54,11 @@ class _Arrived:
 def ended_by() -> Optional[int]:
     """The signal that has asked this program to end, if one has."""
     return _Arrived.number
+
+
+def stop_noted_at() -> Optional[float]:
+    """When a `StopSignal` that is entered has got its signal, monotonic; None: not so far."""
+    return _Arrived.noted_at
 
 
 @contextlib.contextmanager
@@ -113,7 +127,7 @@ def signals_end_this() -> Iterator[None]:
     os.set_blocking(writer, False)
     wakeup = signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
     is_over = threading.Event()
-    waiting = threading.Thread(target=_pass_on, args=(is_over,), daemon=True)
+    waiting = threading.Thread(target=_pass_on, args=(is_over, writer), daemon=True)
     watching = threading.Thread(target=_watch, args=(reader,), daemon=True)
     waiting.start()
     watching.start()
@@ -147,13 +161,16 @@ def _is_ignored_for_good(number: int) -> bool:
     return handler is None or (number == signal.SIGHUP and handler == signal.SIG_IGN)
 
 
-def _pass_on(is_over: threading.Event) -> None:
+def _pass_on(is_over: threading.Event, writer: int) -> None:
     main = threading.main_thread().ident
     assert main is not None
     while True:
         signal.sigwait({signal.SIGINT})
         if is_over.is_set():
             return
+        # The main thread may hang in a call that no signal reaches: the one that watches must know.
+        with contextlib.suppress(BlockingIOError):
+            os.write(writer, bytes([signal.SIGINT]))
         # A signal, not `_thread.interrupt_main`: it ends what the main thread is waiting in.
         signal.pthread_kill(main, _INTERRUPT)
 
@@ -175,31 +192,52 @@ def _watch(reader: int) -> None:
     """Ends the process where the main thread does not come to it."""
     first: Optional[float] = None
     deadline: Optional[float] = None
+    saves = False
     ending = int(signal.SIGTERM)
     while True:
         left = None if deadline is None else max(0.0, deadline - time.monotonic())
         if not select.select([reader], [], [], left)[0]:
-            _exit_now(ending)
+            if not saves:
+                _exit_now(ending)
+            if _is_noting(ending):
+                _print(f"signal {ending}: not saved so far; another one ends this at once")
+            deadline = None
         for number in os.read(reader, 256):
             if number == _OVER[0]:
                 return
-            number = int(signal.SIGINT) if number == _INTERRUPT else number
-            handler = signal.getsignal(number)
-            saves = isinstance(getattr(handler, "__self__", None), StopSignal)
-            if number not in ENDING or not (saves or handler is _end):
+            is_noting = _is_noting(number)
+            if number not in ENDING or not (is_noting or signal.getsignal(number) is _end):
                 continue  # somebody else's business, such as a launcher's
             now = time.monotonic()
             if first is None:
-                first, ending = now, number
-                deadline = None if saves else now + _PATIENCE_S
+                first, ending, saves = now, number, is_noting
+                deadline = now + (_SAVING_S if saves else _PATIENCE_S)
             elif now - first >= MOMENT_S:
                 _exit_now(number)
 
 
+def _is_noting(number: int) -> bool:
+    """Whether a `StopSignal` takes this signal."""
+    return isinstance(getattr(signal.getsignal(number), "__self__", None), StopSignal)
+
+
 def _exit_now(number: int) -> None:
-    with contextlib.suppress(OSError):
-        os.write(2, f"error: ended at once by signal {number}\n".encode())
+    # Not here: the main thread may hang while it writes there.
+    flushing = threading.Thread(target=_flush, daemon=True)
+    flushing.start()
+    flushing.join(_FLUSH_S)
+    _print(f"error: ended at once by signal {number}")
     os._exit(128 + number)
+
+
+def _flush() -> None:
+    flush_standard_streams()
+    logging.shutdown()
+
+
+def _print(said: str) -> None:
+    with contextlib.suppress(OSError):
+        os.write(2, f"{said}\n".encode())
 
 
 class StopSignal:
@@ -227,13 +265,14 @@ class StopSignal:
         for number, handler in self._before.items():
             signal.signal(number, handler)
         self._before.clear()
+        _Arrived.noted_at = None
 
     def _note(self, number: int, _frame: Optional[FrameType]) -> None:
         if number == signal.SIGHUP:
             leave_terminal()
         is_repeat = _Arrived.is_repeat(number)
         if self.received is None:
-            self.received = number
+            self.received, _Arrived.noted_at = number, time.monotonic()
         elif not is_repeat:
             self.__exit__()
             os.kill(os.getpid(), number)

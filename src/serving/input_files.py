@@ -30,7 +30,7 @@ from ..data.samples import EvalSample
 from ..data.sources import Source, open_source
 from ..data.transforms_factory import create_eval_transform
 from ..data.workers import batches_of, check_room_for_batches
-from ..errors import UserError
+from ..errors import EndedBySignal, UserError
 from ..runtime.files import write_whole
 from ..runtime.regular_files import FileTooLarge, NoRegularFile, read_regular
 from .export_record import transform_of
@@ -78,6 +78,25 @@ class InputWriter:
         names = [self._source.file_name(index) for index in range(len(self._source))]
         self._claim(names)
         files = list(self._finished())
+        try:
+            self._write_rest(files)
+        except EndedBySignal as ended:
+            ended.kept = f"{len(files)} of {self._num_files} inputs are whole in {self._folder}" + (
+                "" if self._skips_bad else "; the same command goes on with the next"
+            )
+            raise
+        labels = {
+            "dataset_name": self._config.data.set,
+            "num_classes": self._config.model.num_classes,
+            "batch_size": self._batch_size,
+            "labels": dict(zip(names, self._labels)),
+        }
+        write_whole(self._folder / LABELS, _json(labels))
+        write_whole(self._folder / MANIFEST, self._manifest(files).encode())
+        return len(files)
+
+    def _write_rest(self, files: List[InputFile]) -> None:
+        """Adds to the files that are there the others."""
         with tqdm(total=len(self._source), unit="image", initial=self._images(files)) as bar:
             bad = BadImages(self._source, self._config.data, len(self._source))
             lost = None
@@ -89,15 +108,6 @@ class InputWriter:
             bad.report()
         if lost:
             _LOGGER.warning("%s; went on without", lost)
-        labels = {
-            "dataset_name": self._config.data.set,
-            "num_classes": self._config.model.num_classes,
-            "batch_size": self._batch_size,
-            "labels": dict(zip(names, self._labels)),
-        }
-        write_whole(self._folder / LABELS, _json(labels))
-        write_whole(self._folder / MANIFEST, self._manifest(files).encode())
-        return len(files)
 
     @property
     def _shape(self) -> Tuple[int, ...]:
@@ -166,6 +176,7 @@ class InputWriter:
             shape,
             num_workers=clamp_workers(config.data.num_parallel_workers),
             in_processes=config.data.python_multiprocessing,
+            file_name=self._source.file_name,
         )
 
     def _write_file(self, number: int, rows: Rows) -> InputFile:

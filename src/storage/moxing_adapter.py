@@ -13,12 +13,13 @@ import sys
 import tempfile
 import threading
 import time
-from concurrent.futures import ThreadPoolExecutor, wait
+from concurrent.futures import wait
 from pathlib import Path
 from typing import Any, Callable, Iterable, List, Optional, Union
 
 from ..errors import UserError
 from ..runtime.regular_files import RECIPE_BYTES, read_regular
+from ..runtime.threads import ThreadPool
 from .http_files import HttpFile, is_http
 from .remote_files import (
     NAME_BYTES,
@@ -183,7 +184,7 @@ def _in_threads(work: Callable[[str], None], names: Iterable[str], stop: threadi
                 errors.append(error)
                 stop.set()
 
-    with ThreadPoolExecutor(THREADS) as pool:
+    with ThreadPool(THREADS, "copy") as pool:
         jobs = [pool.submit(worker) for _ in range(THREADS)]
         try:
             wait(jobs)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import logging
-from concurrent.futures import Future, ThreadPoolExecutor
+import math
+from concurrent.futures import Future
 from pathlib import Path
 from typing import Any, Callable, Dict, Iterator, List, Optional, Sequence
 
@@ -12,6 +13,7 @@ from ..args import AnyConfig, Config, replace
 from ..configs.parser import keys_marked
 from ..errors import TrainingFailed, UserError
 from ..runtime.files import check_output_folder
+from ..runtime.threads import ThreadPool
 from .http_files import is_http
 from .moxing_adapter import local_copy, stage
 from .remote_files import is_url
@@ -121,7 +123,7 @@ def uploads(
     mirror = RunMirror(folder, url, endpoint=endpoint, is_whole=is_whole)
     mirror.watch()
     pending: List[Future[None]] = []
-    pool = ThreadPoolExecutor(1)
+    pool = ThreadPool(1, "upload")
 
     def send() -> None:
         # One behind the one that runs is enough: it sends all that has changed by then.
@@ -131,7 +133,7 @@ def uploads(
     try:
         yield send
     finally:
-        pool.shutdown(wait=True)
+        pool.close(patience_s=math.inf)  # a second signal ends it
         mirror.send()
         for name, why in mirror.failed.items():
             _LOGGER.error("not uploaded: %s/%s (%s)", url, name, why)

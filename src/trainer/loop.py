@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import logging
 import math
@@ -15,7 +16,7 @@ from mindspore import Tensor
 from ..args import Config
 from ..checkpoints.checkpoint import save_checkpoint
 from ..data.dataset import Batch, ImageDataset
-from ..errors import StoppedBySignal, TrainingFailed
+from ..errors import StoppedBySignal, StoppedReading, TrainingFailed
 from ..runs.folder import CheckpointFolder
 from ..runs.progress import LongWait, Pace, ProgressDisplay, StepClock
 from ..runs.records import Records, draw_curves, read_records
@@ -72,6 +73,7 @@ class Trainer:
         self._outputs = OutputBuffer()
         self._last_batches: List[Batch] = []
         self._has_trained = False
+        self._saved_step = state.step
 
     def announce(self) -> None:
         """Says what is about to run."""
@@ -112,18 +114,22 @@ class Trainer:
         """Trains to the end of the schedule.
 
         Raises:
-            StoppedBySignal: a signal came; `last.ckpt` holds the step it came in.
+            StoppedBySignal: a signal came; `last.ckpt` holds the step it came in, or where that
+                waited for an image that did not come, the one before.
             TrainingFailed: too many overflows in a row, a loss that is not finite, or worker
                 processes that have died; in the last case `last.ckpt` is as of a signal.
         """
         with self.display, StopSignal() as stop:
             try:
-                self._run(stop)
+                with contextlib.closing(self.train_set.batches()) as batches:
+                    self._run(batches, stop)
+            except StoppedReading as reading:
+                assert stop.received is not None
+                self._stop_without_images(stop.received, reading)
             finally:
                 self.close_records()
 
-    def _run(self, stop: StopSignal) -> None:
-        batches = self.train_set.batches()
+    def _run(self, batches: Iterator[Batch], stop: StopSignal) -> None:
         save_steps = self.config.train.save_steps
         self.train_step.set_train(True)
         vote = StopVote(self.world)
@@ -159,24 +165,53 @@ class Trainer:
         Raises:
             StoppedBySignal, TrainingFailed: as of `run`.
         """
-        saved = (
-            f"saved {self.checkpoints.last} at step {self.state.step}; continue with --resume auto"
-        )
+        saved = self._saved()
         if reason != _LOST_WORKERS:
             self.display.message(f"signal {reason}: {saved}")
         # Launchers end all ranks when one has ended: none may before rank 0 has saved.
         gather_from_ranks(np.zeros(()), self.world)
         if reason != _LOST_WORKERS:
-            raise StoppedBySignal(reason)
+            raise StoppedBySignal(reason, is_alone=self.world.size == 1)
         raise TrainingFailed(f"{self._lost_workers() or 'another rank has lost a worker'}; {saved}")
+
+    def _stop_without_images(self, number: int, reading: StoppedReading) -> None:
+        """Ends the run as of its last whole step. Nothing is asked of other ranks, whose step waits
+        for this one.
+
+        Raises:
+            StoppedBySignal: always.
+        """
+        # The launcher looks for "gave up": the other ranks do not end by themselves.
+        what = "gave up its next step"
+        if not self.world.is_main:
+            what += ", which all ranks wait for; unsaved since the last checkpoint"
+        _LOGGER.error("signal %d: %s: %s", number, what, reading)
+        ended = StoppedBySignal(number, is_alone=True)
+        if not self.world.is_main:
+            raise ended
+        if self.state.step == self._saved_step:
+            self.display.message(f"signal {number}: nothing new to save at step {self.state.step}")
+        else:
+            if self._outputs.waiting:
+                self.read_outputs()
+            if self.world.size == 1 and self._outputs.has_read:
+                self.log()
+            self.save(epoch=None, is_best=False)
+            self.display.message(f"signal {number}: {self._saved()}")
+        raise ended
+
+    def _saved(self) -> str:
+        last, step = self.checkpoints.last, self.state.step
+        return f"saved {last} at step {step}; continue with --resume auto"
 
     def one_step(self, batches: Iterator[Batch]) -> None:
         """Takes the batches of one step and runs it; nothing is read from the device."""
         lr = Tensor(self.lr_schedule[self.state.step], ms.float32)
-        outputs, self._last_batches = [], []
-        for _ in range(self.config.train.accumulation_step):
-            self._last_batches.append(self._next_batch(batches))
-            tensors = map(Tensor.from_numpy, self._last_batches[-1])  # no copy on the host
+        count, outputs = self.config.train.accumulation_step, []
+        # All before the first is used: a run that gives one up saves no half of a step.
+        self._last_batches = [self._next_batch(batches) for _ in range(count)]
+        for batch in self._last_batches:
+            tensors = map(Tensor.from_numpy, batch)  # no copy on the host
             outputs.append(StepOutputs(*self.train_step(*tensors, lr)))
         # Reading them here would make the host wait for the device at every step.
         self._outputs.add(outputs)
@@ -351,6 +386,7 @@ class Trainer:
             epoch=epoch,
             is_best=is_best,
         )
+        self._saved_step = self.state.step
 
 
 def _summary(result: EvalResult) -> str:

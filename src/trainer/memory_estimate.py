@@ -18,6 +18,7 @@ from ..errors import UserError
 from ..models.registry import count_macs
 from ..runtime.device import setup_device
 from ..runtime.memory import Allowance, host_allowance, host_peak, remedies
+from ..runtime.stop_signal import ended_by
 from .build import build_network, build_train_step
 
 _LOGGER = logging.getLogger(__name__)
@@ -104,6 +105,8 @@ def _peak_of_a_process(config: Config, batch_size: int) -> Optional[int]:
         return None
     finally:
         here.close()
+        if ended_by() is not None:
+            process.kill()  # it compiles for longer than anybody waits
         process.join()
     return peak
 
