@@ -10,7 +10,6 @@ import shutil
 import sqlite3
 import tempfile
 import zlib
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Dict, Iterator, List, Optional, Sequence, Tuple
@@ -21,10 +20,11 @@ from mindspore.mindrecord import FileWriter
 from PIL import Image
 from tqdm import tqdm
 
-from ..errors import UserError, on_one_line
+from ..errors import EndedBySignal, UserError, on_one_line
 from ..runtime.files import can_flush, file_sha256, give_mode_of_new_file, write_json
 from ..runtime.json_files import read_typed
 from ..runtime.regular_files import RECORD_BYTES, UNLIMITED, open_regular
+from ..runtime.threads import ThreadPool
 from .augment.resampling import resize_box
 from .decode import WHITE, BadImageError, Colour, Decoder
 from .image_folder import ImageFolder, paths_of
@@ -81,21 +81,17 @@ def pack_split(
         UserError: an image cannot be read, or `target` holds something else.
     """
     _check_plan(source, target, settings)
-    starts = range(0, len(source), settings.images_per_shard)
-    entries = []
-    with tqdm(total=len(source), unit="image", desc=str(target)) as progress:
-        for number, start in enumerate(starts):
-            stop = min(start + settings.images_per_shard, len(source))
-            shard = target / f"{number:05d}.mindrecord"
-            entry = _finished_entry(shard)
-            if entry is None:
-                writer = _ShardWriter(source, shard, settings, num_workers)
-                entry = writer.write(range(start, stop), progress)
-            else:
-                progress.update(stop - start)
-            if entry["images"] + len(entry["skipped"]) != stop - start:
-                raise UserError(f"{shard}: {entry['images']} images; delete it and start again")
+    entries: List[Dict[str, Any]] = []
+    try:
+        for entry in _shards(source, target, settings, num_workers):
             entries.append(entry)
+    except EndedBySignal as ended:
+        total = -(-len(source) // settings.images_per_shard)
+        ended.kept = (
+            f"{len(entries)} of {total} shards are whole in {target}; the same command goes on "
+            "with the next"
+        )
+        raise
     manifest = {
         "format": FORMAT,
         "images": sum(entry["images"] for entry in entries),
@@ -107,6 +103,25 @@ def pack_split(
     }
     write_json(target / MANIFEST, manifest)
     return manifest
+
+
+def _shards(
+    source: ImageFolder, target: Path, settings: PackSettings, num_workers: int
+) -> Iterator[Dict[str, Any]]:
+    """What is known of each, which is written if it is not there."""
+    with tqdm(total=len(source), unit="image", desc=str(target)) as progress:
+        for number, start in enumerate(range(0, len(source), settings.images_per_shard)):
+            stop = min(start + settings.images_per_shard, len(source))
+            shard = target / f"{number:05d}.mindrecord"
+            entry = _finished_entry(shard)
+            if entry is None:
+                writer = _ShardWriter(source, shard, settings, num_workers)
+                entry = writer.write(range(start, stop), progress)
+            else:
+                progress.update(stop - start)
+            if entry["images"] + len(entry["skipped"]) != stop - start:
+                raise UserError(f"{shard}: {entry['images']} images; delete it and start again")
+            yield entry
 
 
 def _check_plan(source: ImageFolder, target: Path, settings: PackSettings) -> None:
@@ -243,11 +258,12 @@ class _ShardWriter:
         )
 
     def _rows(self, indices: Sequence[int], progress: tqdm) -> Iterator[List[Dict[str, Any]]]:
-        with ThreadPoolExecutor(self._num_workers) as pool:
+        with ThreadPool(self._num_workers, "image-worker") as pool:
             chunks = iter(indices)
             while chunk := list(itertools.islice(chunks, _ROWS_PER_WRITE)):
                 rows = []
-                for index, (data, problem) in zip(chunk, pool.map(self._prepare, chunk)):
+                prepared = pool.map(self._prepare, chunk, self._source.file_name)
+                for index, (data, problem) in zip(chunk, prepared):
                     progress.update()
                     if problem is not None:
                         self._skipped.append(problem)

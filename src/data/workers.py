@@ -15,8 +15,8 @@ from typing import Any, Callable, Deque, Iterator, List, NamedTuple, Optional, S
 import numpy as np
 
 from ..args import Config
-from ..runtime.memory import check_room, remedies
 from ..errors import StoppedReading
+from ..runtime.memory import check_room, remedies
 from ..runtime.threads import GIVE_UP_S, ThreadPool, result_of
 from .rows import Fill, Filled, Rows, Shape, fill_rows
 from .sampler import Key
