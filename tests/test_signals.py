@@ -89,9 +89,10 @@ def test_a_shell_script_hands_on_what_ends_it(number: signal.Signals, tmp_path: 
 
 # A program that has nothing to save, and is busy in Python, in C, or deaf.
 BUSY = """
-import ctypes, sys, time
+import ctypes, signal, sys, time
 sys.path.insert(0, {root!r})
 from src.runtime.entry import CommandParser, run_command
+from src.runtime.stop_signal import StopSignal
 class Slow:
     def __del__(self):
         time.sleep(5)
@@ -103,7 +104,11 @@ def work(arguments):
         print("busy", flush=True)
         if arguments.how == "ignored":
             slow = None  # what its __del__ raises is dropped
-        if arguments.how == "C":
+        if arguments.how in ("deaf", "saving"):
+            signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
+        if arguments.how == "saving":
+            StopSignal().__enter__()
+        if arguments.how in ("C", "deaf", "saving"):
             lock(mutex)  # waits for ever, whatever signals come
         time.sleep(60)
     except BaseException:
@@ -123,13 +128,22 @@ def test_what_has_nothing_to_save_ends_with_one_line(number: signal.Signals, how
     assert (code, said) == (128 + number, f"error: interrupted by signal {number:d}\n")
 
 
-@pytest.mark.parametrize("seconds", [MOMENT_S, 60.0])
-def test_what_does_not_come_to_python_ends_all_the_same(seconds: float) -> None:
-    """By a second signal after a moment, or without one."""
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("how", ["C", "deaf"])
+def test_what_does_not_come_to_python_ends_all_the_same(how: str, number: signal.Signals) -> None:
+    """By one signal; that a main thread waits for a disk, and is deaf, makes no difference."""
     start = time.monotonic()
-    code, said = _end("C", [signal.SIGTERM, signal.SIGTERM], apart=seconds)
-    assert (code, said) == (143, "error: ended at once by signal 15\n")
+    code, said = _end(how, [number, number], apart=60.0)
+    assert (code, said) == (128 + number, f"error: ended at once by signal {number:d}\n")
     assert time.monotonic() - start < 30
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_save_that_hangs_ends_with_the_second_signal(number: signal.Signals) -> None:
+    start = time.monotonic()
+    code, said = _end("saving", [number, number], apart=MOMENT_S + 0.5)
+    assert (code, said) == (128 + number, f"error: ended at once by signal {number:d}\n")
+    assert time.monotonic() - start > MOMENT_S
 
 
 def test_an_interrupted_import_of_mindspore_aborts_nothing() -> None:

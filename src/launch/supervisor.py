@@ -27,7 +27,9 @@ _TAIL_BYTES = 64 * 2**10
 # Seconds for others to end by themselves, before they are asked to.
 _SETTLE_S = 5.0
 # Seconds for a step to end, or not, when a rank has given it up after a signal.
-_STEP_S = 2.0
+_STEP_S = 0.5
+# Seconds for a killed process to go, which one that waits for a stalled disk does not.
+_END_S = 5.0
 # Seconds to save in, after a signal from outside.
 _SAVE_S = 300.0
 _PR_SET_CHILD_SUBREAPER = 36
@@ -170,7 +172,7 @@ class _Follower(threading.Thread):
 
     def finish(self) -> None:
         self._is_over.set()
-        self.join()
+        self.join(_END_S)
 
 
 class _Signals:
@@ -237,7 +239,8 @@ def supervise(processes: Sequence[Process], environ: Dict[str, str], *, grace_s:
         for each in running:
             if each.popen.poll() is None:
                 each.send(signal.SIGKILL)
-            each.popen.wait()
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                each.popen.wait(_END_S)
         for pid in descendants(os.getpid()):
             _send(pid, signal.SIGKILL)
         if follower.is_alive():
