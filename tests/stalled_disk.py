@@ -129,7 +129,7 @@ CASES: Dict[str, Case] = {
     "plot, the records": Case(
         "scripts/plot_runs.py JOB/trained --output RUN.png", "open", "metrics.csv"
     ),
-    "doctor, a package": Case("scripts/doctor.py --no_probe", "open", "_check_version.py"),
+    "doctor, a script": Case("scripts/doctor.py --no_probe", "open", "scripts/run_infer_310.sh"),
 }
 
 
