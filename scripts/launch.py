@@ -6,15 +6,18 @@ python scripts/launch.py --launcher cluster --nproc 2 -- train.py --config FILE
 from __future__ import annotations
 
 import argparse
+import contextlib
 import os
 import shutil
 import sys
+import time
 from pathlib import Path
 from typing import Any, Optional, Sequence
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from src.errors import UserError
+from src.launch.patience import RANK_TIMEOUT_S
 from src.launch.plans import PLANS, check_host, check_options, inherited
 from src.launch.supervisor import supervise
 from src.runtime.entry import CommandParser, finite, run_command, whole
@@ -31,7 +34,32 @@ def launch(options: argparse.Namespace) -> int:
     if options.launcher == "mpirun" and shutil.which("mpirun") is None:
         raise UserError("mpirun: not found; install OpenMPI 4, or use --launcher cluster")
     plan.logs.mkdir(parents=True, exist_ok=True)
-    return supervise(plan.processes, inherited(dict(os.environ)), grace_s=options.grace)
+    return supervise(
+        plan.processes,
+        inherited(dict(os.environ)),
+        grace_s=options.grace,
+        advice=lambda: _how_to_go_on(options.program),
+    )
+
+
+def _how_to_go_on(program: Sequence[str]) -> str:
+    """What a run has saved, and the words that continue it."""
+    if Path(program[0]).name != "train.py":
+        return "start it again"
+    from src.args import parse_args  # what a launch that goes well does not need
+
+    with contextlib.redirect_stdout(None), contextlib.suppress(SystemExit, UserError):
+        train = (config := parse_args(program[1:])).train
+        folder = train.train_url or f"outputs/{config.model.arch}"
+        command = "the same command" + ("" if train.resume == "auto" else " with --resume auto")
+        if "://" in folder:
+            return f"{command} goes on from what is saved in {folder}"
+        last = Path(folder) / "last.ckpt"
+        if not last.exists():
+            return f"nothing is saved in {folder} yet; start it again"
+        at = time.strftime("%H:%M:%S", time.localtime(last.stat().st_mtime))
+        return f"{last} of {at} is saved, and {command} goes on from it"
+    return "start it again, with --resume auto"
 
 
 class _Once(argparse.Action):
@@ -72,6 +100,12 @@ def _parser() -> CommandParser:
     parser.add_argument("--master_port", help="default: a free one; with several hosts 8118")
     parser.add_argument("--logs", type=Path, default=Path("outputs/logs"), help="one log per rank")
     parser.add_argument("--timeout", type=whole, default=600, help="s until all ranks have met")
+    parser.add_argument(
+        "--rank_timeout",
+        type=whole,
+        help=f"s that a rank may be silent (stopped, its host suspended) before the job is ended, "
+        f"default {RANK_TIMEOUT_S}; of cluster, msrun and rank_table",
+    )
     parser.add_argument("--grace", type=finite, default=20.0, help="s to end in after another died")
     parser.add_argument("--no_bind", dest="bind", action="store_false", help="do not bind cores")
     parser.add_argument("--dry_run", action="store_true", help="print what would run, and end")

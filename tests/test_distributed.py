@@ -255,6 +255,51 @@ def test_a_killed_rank_ends_the_run_and_it_goes_on_to_the_same_bits(
     np.testing.assert_allclose(losses(copy), losses(one_rank), rtol=0, atol=1e-5)
 
 
+def stopped_run(images: Path, folder: Path, seconds: float, **options: str) -> subprocess.Popen:
+    """A run on 2 ranks, of which rank 1 is stopped after step 4 for so long."""
+    arguments = words(images, folder / "run", GLOBAL_BATCH // 2, "--save_steps", "3")
+    process = subprocess.Popen(
+        ranks_command(2, folder, arguments),
+        env=environment(folder, **options),
+        cwd=folder,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    wait_for_step(process, folder / "run", 4)
+    stopped = next(pid for pid in living(folder) if b"RANK_ID=1" in environ_of(pid))
+    os.kill(stopped, signal.SIGSTOP)
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline and process.poll() is None:
+        time.sleep(0.2)
+    if process.poll() is None:
+        os.kill(stopped, signal.SIGCONT)
+    return process
+
+
+@pytest.mark.slow
+def test_a_rank_that_is_stopped_for_a_while_is_waited_for(
+    images: Path, one_rank: Path, tmp_path: Path
+) -> None:
+    process = stopped_run(images, tmp_path, 40)  # MindSpore's own limit is 30
+    assert process.communicate(timeout=300)[1] == ""
+    assert process.returncode == 0
+    np.testing.assert_allclose(losses(tmp_path / "run"), losses(one_rank), rtol=0, atol=1e-5)
+
+
+@pytest.mark.slow
+def test_a_rank_that_is_stopped_for_too_long_is_named(images: Path, tmp_path: Path) -> None:
+    options = f"--logs {tmp_path / 'logs'} --rank_timeout 12 --grace 2"
+    process = stopped_run(images, tmp_path, 120, LAUNCH_OPTIONS=options)
+    printed, errors = process.communicate(timeout=60)
+    assert process.returncode == 1
+    assert errors.startswith("error: rank 1 was silent for more than 12 s (--rank_timeout), so all")
+    assert f"{tmp_path / 'run' / 'last.ckpt'} of " in errors
+    assert len(errors.splitlines()) == 1
+    assert "DISTRIBUTED" not in printed
+    assert living(tmp_path) == []
+
+
 @pytest.mark.slow
 def test_sigterm_saves_once_and_all_ranks_end(images: Path, tmp_path: Path) -> None:
     run = tmp_path / "run"

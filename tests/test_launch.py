@@ -11,12 +11,13 @@ import subprocess
 import sys
 import time
 from pathlib import Path
-from typing import Dict, List
+from typing import Dict, List, Optional, Tuple
 
 import pytest
 from test_rank_table import table_of
 
 from src.launch.cores import cores_near, share_cores
+from src.launch.patience import who_was_silent
 from src.runtime.npu_smi import Card
 from src.runtime.stop_signal import MOMENT_S
 
@@ -145,6 +146,8 @@ def test_newer_ones_meet_as_a_cluster_of_the_tables_ranks(
             "MS_TOPO_TIMEOUT": "60",
             "RANK_SIZE": "8",
             "HCCL_CONNECT_TIMEOUT": "120",  # the shortest that HCCL takes
+            "MS_NODE_TIMEOUT": "600",
+            "MS_RECEIVE_MSG_TIMEOUT": "600",
         }
         expected = {
             f"rank {rank}": {
@@ -329,6 +332,115 @@ def test_a_rank_that_is_killed_is_said_to_be(tmp_path: Path) -> None:
     assert ended.stderr.endswith(":\n(nothing)\n")
 
 
+_LIMITS = ("MS_NODE", "MS_RECEIVE_MSG", "MS_CPU_COMM_OP", "HCCL_EXEC")
+
+
+@pytest.mark.parametrize(
+    ("words", "variables", "limits"),
+    [
+        ("--nproc 2", {}, ("600", "600", "660", None)),
+        ("--nproc 2 --rank_timeout 30", {}, ("30", "30", "660", None)),
+        ("--nproc 2 --launcher msrun --rank_timeout 3000", {}, ("3000", "3000", "3060", None)),
+        ("--nproc 2 --device GPU", {}, ("600", "600", None, None)),
+        ("--nproc 2 --device Ascend --rank_timeout 3000", {}, ("3000", "3000", None, "3060")),
+        ("--nproc 2 --device Ascend --rank_timeout 90000", {}, ("90000", "90000", None, "17340")),
+        ("--nproc 2", {"MS_NODE_TIMEOUT": "77"}, (None, "600", "660", None)),  # the shell's stays
+        ("--nproc 2 --rank_timeout 30", {"MS_NODE_TIMEOUT": "77"}, ("30", "30", "660", None)),
+        ("--launcher mpirun --device GPU --nproc 2", {}, (None, None, None, None)),
+        ("--launcher standalone", {}, (None, None, None, None)),
+    ],
+)
+def test_how_long_a_rank_may_be_silent(
+    words: str, variables: Dict[str, str], limits: Tuple[Optional[str]], stub: Path, tmp_path: Path
+) -> None:
+    version = with_mindspore(tmp_path, "2.10.0")
+    ended = launch(
+        tmp_path, *words.split(), "--dry_run", "--", str(stub), **{**version, **variables}
+    )
+    found = planned(ended.stdout)
+    assert found, ended.stderr
+    for place in found.values():
+        assert tuple(place.get(f"{name}_TIMEOUT") for name in _LIMITS) == limits
+
+
+# In the place of MindSpore: a scheduler that gives rank 1 up.
+SCHEDULER = """
+import time
+from pathlib import Path
+def init():
+    while not all(Path(f"ready_{rank}").exists() for rank in (0, 1)):
+        time.sleep(0.05)
+    print("[ERROR] DISTRIBUTED(1): The node: 1 is timed out. It may exit", flush=True)
+    raise RuntimeError("The total number of timed out node is 1")
+"""
+DISTURBED = """
+import os, time
+print("step 7", flush=True)
+if os.environ["RANK_ID"] == "0":
+    print("[CRITICAL] DISTRIBUTED(1,7f,python): The state of the cluster is error", flush=True)
+    print("C++ call stack\\n" * 100, flush=True)
+open("ready_" + os.environ["RANK_ID"], "w").close()
+time.sleep(300)
+"""
+
+
+def test_whom_the_cluster_gave_up(tmp_path: Path) -> None:
+    log, lost = (
+        tmp_path / "scheduler.log",
+        "[ERROR] UpdateTopoState] The node: {} is timed out. It may",
+    )
+    told = "Heartbeat] The state of the cluster is error, total nodes num: 4, abnormal nodes num: 1"
+    for lines, said in {
+        (): None,
+        ("line 1", "RuntimeError: The total number"): None,
+        (lost.format(1),): "rank 1 was",
+        (lost.format(3), told, lost.format(1), lost.format(3)): "ranks 1, 3 were",
+        tuple(lost.format(rank) for rank in range(4)): "the scheduler, or every rank, was",
+        (told,): "a rank of another host (host 0 says which) was",
+        ("init.cc:123] operator()] Callback on exception is called.",): "the scheduler was",
+    }.items():
+        log.write_text("\n".join(lines))
+        assert who_was_silent([tmp_path / "none", log], "4") == said
+
+
+def test_mindspore_2_0_keeps_its_own_limit(stub: Path, tmp_path: Path) -> None:
+    version = with_mindspore(tmp_path, "2.0.0")
+    plain = launch(tmp_path, "--nproc", "2", "--dry_run", "--", str(stub), **version)
+    assert "MS_NODE_TIMEOUT" not in plain.stdout
+    words = ["--nproc", "2", "--rank_timeout", "60", "--", str(stub)]
+    assert "MindSpore 2.0 keeps 30 s" in launch(tmp_path, *words, **version).stderr
+
+
+@pytest.mark.parametrize("is_saved", [True, False])
+def test_one_line_says_which_rank_was_silent(is_saved: bool, tmp_path: Path) -> None:
+    version = with_mindspore(tmp_path, "2.10.0")
+    package = tmp_path / "site" / "mindspore"
+    package.mkdir()
+    (package / "__init__.py").write_text("GRAPH_MODE = 0\ndef set_context(**_): pass\n")
+    (package / "communication.py").write_text(SCHEDULER)
+    (tmp_path / "train.py").write_text(DISTURBED)
+    (tmp_path / "run").mkdir()
+    said = "nothing is saved in run yet; start it again"
+    if is_saved:
+        (tmp_path / "run" / "last.ckpt").touch()
+        said = (
+            r"run/last.ckpt of \d\d:\d\d:\d\d is saved, and the same command with --resume auto "
+            "goes on from it"
+        )
+    words = ["--nproc", "2", "--rank_timeout", "11", "--grace", "0.5", "--", "train.py"]
+    ended = launch(
+        tmp_path, *words, "--arch", "deit_tiny_patch16_224", "--train_url", "run", **version
+    )
+    assert ended.returncode == 1
+    assert ended.stdout == "step 7\n"
+    line = (
+        "error: rank 1 was silent for more than 11 s (--rank_timeout), so all ranks have been ended"
+    )
+    assert re.fullmatch(f"{re.escape(line)}; {said}; logs: .*/outputs/logs\n", ended.stderr)
+    assert "call stack" in (tmp_path / "outputs" / "logs" / "rank_0.log").read_text()
+    assert living(tmp_path) == []
+
+
 def test_the_death_of_a_rank_ends_the_others(stub: Path, tmp_path: Path) -> None:
     table = write_table(tmp_path, 1, 3)
     words = ["--launcher", "rank_table", "--rank_table", str(table), "--grace", "2"]
@@ -502,6 +614,13 @@ def test_msrun_and_mpirun_as_their_guides_say(stub: Path, tmp_path: Path) -> Non
             "--device_id '-1': expected a whole number, 0 to 1023",
         ),
         (["--server_id", "x", "--", "stub.py"], "--server_id: of --launcher rank_table"),
+        (["--rank_timeout", "9", "--", "stub.py"], "--rank_timeout 9: must be in [10, 604800]"),
+        (["--rank_timeout", "604801", "--", "stub.py"], "must be in [10, 604800]"),
+        (["--rank_timeout", "1e3", "--", "stub.py"], "--rank_timeout"),
+        (
+            ["--launcher", "standalone", "--rank_timeout", "60", "--", "stub.py"],
+            "--rank_timeout 60: of cluster, msrun and rank_table",
+        ),
         (
             "--launcher rank_table --rank_table x --devices 1 -- stub.py".split(),
             "--devices 1: the rank table gives them",

@@ -21,6 +21,7 @@ from ..runtime.npu_smi import list_cards
 from ..runtime.plain_numbers import whole_number
 from .addresses import check_port_is_free, local_server, resolve
 from .cores import cores_near, share_cores
+from .patience import check_rank_timeout, waiting_variables
 from .rank_table import Table
 from .rank_table_files import read_rank_table
 from .supervisor import Process
@@ -39,8 +40,6 @@ _LOCALHOST = "127.0.0.1"
 _FIRST_WITHOUT_TABLE = (2, 3)
 # The first that was seen to meet at such an address; 2.0 does not.
 _FIRST_WITH_IPV6 = (2, 10)
-# Seconds that HCCL accepts for HCCL_CONNECT_TIMEOUT.
-_HCCL_RANGE = (120, 7200)
 
 
 @dataclass(frozen=True)
@@ -294,6 +293,7 @@ def _check_numbers(options: argparse.Namespace) -> None:
     for key, least in {"nproc": 1, "nnodes": 1, "timeout": 1, "grace": 0}.items():
         if not getattr(options, key) >= least:
             raise UserError(f"--{key} {getattr(options, key)}: must be {least} or more")
+    check_rank_timeout(options, mindspore_version())
     if not 0 <= options.node_rank < options.nnodes:
         raise UserError(f"--node_rank {options.node_rank}: must be in [0, {options.nnodes})")
     _card(options.device_id, "--device_id")
@@ -343,7 +343,7 @@ def _check_belonging(options: argparse.Namespace) -> None:
 
 
 def _check_devices(options: argparse.Namespace) -> None:
-    options.environ = _for_hccl(options)
+    options.environ = waiting_variables(options, os.environ, mindspore_version())
     if options.devices is None:
         _check_visible(options)
         return
@@ -372,19 +372,6 @@ def _check_visible(options: argparse.Namespace) -> None:
             f"--nproc {options.nproc}: {name}={visible} of this shell shows {count}; unset {name}, "
             "or choose with --devices"
         )
-
-
-def _for_hccl(options: argparse.Namespace) -> Dict[str, str]:
-    """As long as the ranks wait for each other at the start, their first collective may too.
-
-    Its own 120 s are shorter than what reading folders or compiling can take on one rank more than
-    on another. What the caller's shell says is left alone.
-    """
-    name = "HCCL_CONNECT_TIMEOUT"
-    if options.device != "Ascend" or options.launcher == "standalone" or name in os.environ:
-        return {}
-    shortest, longest = _HCCL_RANGE
-    return {name: str(min(max(options.timeout, shortest), longest))}
 
 
 def check_host(options: argparse.Namespace, plan: Plan) -> None:

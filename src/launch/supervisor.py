@@ -14,11 +14,12 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
-from typing import Dict, List, Mapping, Optional, Sequence
+from typing import Callable, Dict, List, Mapping, Optional, Sequence
 
 from ..runtime.regular_files import UNLIMITED, open_regular
 from ..runtime.standard_streams import drop_output, leave_terminal
 from ..runtime.stop_signal import ENDING, MOMENT_S, held_signals
+from .patience import LIMIT, who_was_silent
 
 _POLL_S = 0.2
 _TAIL_LINES = 30
@@ -34,6 +35,8 @@ _END_S = 5.0
 _SAVE_S = 300.0
 _PR_SET_CHILD_SUBREAPER = 36
 _RANK_VARIABLES = (b"MS_ROLE=MS_WORKER", b"OMPI_COMM_WORLD_RANK=")
+# From here on a rank tells how its cluster ends, a hundred lines that stay in its log.
+_CLUSTER_IS_OVER = b"[CRITICAL] DISTRIBUTED("
 # What msrun says of a rank that failed.
 _RANK_CODE = re.compile(r"Error code: (-?[0-9]+)")
 
@@ -144,7 +147,7 @@ def exit_code(returncode: int) -> int:
 
 
 class _Follower(threading.Thread):
-    """Repeats what is written to a log, until told that nothing more comes."""
+    """Repeats what is written to a log, until nothing more comes or the cluster is over."""
 
     def __init__(self, path: Path) -> None:
         super().__init__(daemon=True)
@@ -160,6 +163,8 @@ class _Follower(threading.Thread):
                     log.seek(position)
                     text = log.read()
                 position += len(text)
+                text, mark, _rest = text.partition(_CLUSTER_IS_OVER)
+                is_last = is_last or bool(mark)
                 try:
                     # A piece for each return: at its start a screen takes one.
                     sys.stdout.writelines(re.split(r"(?=\r)", text.decode("utf-8", "replace")))
@@ -204,27 +209,31 @@ class _Signals:
             running.send(self.received)
 
 
-def supervise(processes: Sequence[Process], environ: Dict[str, str], *, grace_s: float) -> int:
+def supervise(
+    processes: Sequence[Process],
+    environ: Dict[str, str],
+    *,
+    grace_s: float,
+    advice: Callable[[], str] = lambda: "start it again",
+) -> int:
     """Runs all of `processes` to their end; the log of the first rank is repeated on the screen.
 
     When one fails, the others have some seconds to end by themselves, then get SIGTERM, and
     `grace_s` seconds after the failure SIGKILL; the last 30 lines of the failing one's log are
     printed. A rank that waits for a dead one in a collective hears no SIGTERM, hence the limit.
+    When it was given up for its silence, one line says so, and nothing of the logs is printed.
+
+    Args:
+        advice: what is saved and how to go on, asked for after such a silence.
 
     Returns:
         0, or the exit code of the first that failed; 128 + N when signal N ended the launch.
     """
-    for process in processes:
-        process.log.parent.mkdir(parents=True, exist_ok=True)
-    # The ranks inherit what is blocked here, and Ctrl-C must reach them.
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
-    # What a launcher below leaves behind becomes our child, so it can be found and ended.
-    ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+    _prepare(processes)
     running: List[_Running] = []
     signals = _Signals(running)
     ranks = [process for process in processes if not process.is_helper]
     shown = ranks[0].shown or ranks[0].log
-    shown.unlink(missing_ok=True)
     follower = _Follower(shown)
     try:
         for process in processes:
@@ -233,22 +242,52 @@ def supervise(processes: Sequence[Process], environ: Dict[str, str], *, grace_s:
                 signals.pass_on(running[-1])  # it may have come meanwhile
         follower.start()
         failed = _wait(running)
+        silent = None
+        if failed is not None and signals.received is None:
+            silent = who_was_silent(_cluster_logs(processes), ranks[0].environ.get("MS_WORKER_NUM"))
+        if silent is not None:
+            follower.finish()  # what the others say of it stays in their logs
         if failed is not None:
             _end_others(running, failed, grace_s, signals)
     finally:
-        for each in running:
-            if each.popen.poll() is None:
-                each.send(signal.SIGKILL)
-            with contextlib.suppress(subprocess.TimeoutExpired):
-                each.popen.wait(_END_S)
-        for pid in descendants(os.getpid()):
-            _send(pid, signal.SIGKILL)
+        _end_all(running)
         if follower.is_alive():
             follower.finish()
     if failed is None:
         was_stopped = signals.received is not None and len(running) < len(processes)
         return 128 + (signals.received or 0) if was_stopped else 0
+    if silent is not None:
+        limit = ranks[0].environ.get(LIMIT, environ.get(LIMIT))
+        return _report_silence(silent, limit, f"{advice()}; logs: {ranks[0].log.parent}")
     return _report(failed, signals.received, shown)
+
+
+def _prepare(processes: Sequence[Process]) -> None:
+    for log in _cluster_logs(processes):
+        log.parent.mkdir(parents=True, exist_ok=True)
+        log.unlink(missing_ok=True)  # of an earlier launch
+    # The ranks inherit what is blocked here, and Ctrl-C must reach them.
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
+    # What a launcher below leaves behind becomes our child, so it can be found and ended.
+    ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+
+
+def _end_all(running: List[_Running]) -> None:
+    """Kills what still runs, and what that has left behind."""
+    for each in running:
+        if each.popen.poll() is None:
+            each.send(signal.SIGKILL)
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            each.popen.wait(_END_S)
+    for pid in descendants(os.getpid()):
+        _send(pid, signal.SIGKILL)
+
+
+def _cluster_logs(processes: Sequence[Process]) -> List[Path]:
+    """What scheduler and ranks of this host write to; msrun names the former's by itself."""
+    logs = [process.log for process in processes]
+    logs += [process.shown for process in processes if process.shown]
+    return [*logs, *(p.log.with_name("scheduler.log") for p in processes if p.starts_ranks)]
 
 
 def _wait(running: List[_Running]) -> Optional[_Running]:
@@ -332,6 +371,12 @@ def _report(failed: _Running, received: Optional[int], shown: Path) -> int:
         f"The last {_TAIL_LINES} lines of {process.log}:\n{last}"
     )
     return code
+
+
+def _report_silence(silent: str, limit: Optional[str], advice: str) -> int:
+    longer = f"more than {limit} s (--rank_timeout)" if limit else "too long"
+    _print(f"error: {silent} silent for {longer}, so all ranks have been ended; {advice}")
+    return 1
 
 
 def _print(text: str) -> None:
