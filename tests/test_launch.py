@@ -411,33 +411,43 @@ def test_mindspore_2_0_keeps_its_own_limit(stub: Path, tmp_path: Path) -> None:
     assert "MindSpore 2.0 keeps 30 s" in launch(tmp_path, *words, **version).stderr
 
 
-@pytest.mark.parametrize("is_saved", [True, False])
-def test_one_line_says_which_rank_was_silent(is_saved: bool, tmp_path: Path) -> None:
+# In the place of msrun, which waits for a stopped rank for ever.
+MSRUN = """
+import sys, time
+from pathlib import Path
+logs = Path([word.partition("=")[2] for word in sys.argv if word.startswith("--log_dir=")][0])
+(logs / "worker_0.log").write_text("step 7\\n[CRITICAL] DISTRIBUTED(1): ...\\nC++ call stack\\n")
+(logs / "scheduler.log").write_text("The node: 1 is timed out. It may exit")
+time.sleep(300)
+"""
+
+
+@pytest.mark.parametrize(("launcher", "log"), [("cluster", "rank_0"), ("msrun", "worker_0")])
+def test_one_line_says_which_rank_was_silent(launcher: str, log: str, tmp_path: Path) -> None:
     version = with_mindspore(tmp_path, "2.10.0")
     package = tmp_path / "site" / "mindspore"
-    package.mkdir()
-    (package / "__init__.py").write_text("GRAPH_MODE = 0\ndef set_context(**_): pass\n")
+    for folder in (package, package / "parallel", package / "parallel" / "cluster"):
+        folder.mkdir()
+        (folder / "__init__.py").write_text("GRAPH_MODE = 0\ndef set_context(**_): pass\n")
     (package / "communication.py").write_text(SCHEDULER)
+    (package / "parallel" / "cluster" / "run.py").write_text(MSRUN)
     (tmp_path / "train.py").write_text(DISTURBED)
     (tmp_path / "run").mkdir()
     said = "nothing is saved in run yet; start it again"
-    if is_saved:
+    if launcher == "cluster":
         (tmp_path / "run" / "last.ckpt").touch()
         said = (
             r"run/last.ckpt of \d\d:\d\d:\d\d is saved, and the same command with --resume auto "
             "goes on from it"
         )
-    words = ["--nproc", "2", "--rank_timeout", "11", "--grace", "0.5", "--", "train.py"]
-    ended = launch(
-        tmp_path, *words, "--arch", "deit_tiny_patch16_224", "--train_url", "run", **version
-    )
+    words = ["--launcher", launcher, "--nproc", "2", "--rank_timeout", "11", "--grace", "0.5"]
+    train = ["train.py", "--arch", "deit_tiny_patch16_224", "--train_url", "run"]
+    ended = launch(tmp_path, *words, "--", *train, **version)
     assert ended.returncode == 1
     assert ended.stdout == "step 7\n"
-    line = (
-        "error: rank 1 was silent for more than 11 s (--rank_timeout), so all ranks have been ended"
-    )
-    assert re.fullmatch(f"{re.escape(line)}; {said}; logs: .*/outputs/logs\n", ended.stderr)
-    assert "call stack" in (tmp_path / "outputs" / "logs" / "rank_0.log").read_text()
+    line = "error: rank 1 was silent for more than 11 s (--rank_timeout), so all ranks have been "
+    assert re.fullmatch(f"{re.escape(line)}ended; {said}; logs: .*/outputs/logs\n", ended.stderr)
+    assert "call stack" in (tmp_path / "outputs" / "logs" / f"{log}.log").read_text()
     assert living(tmp_path) == []
 
 

@@ -233,7 +233,7 @@ def supervise(
     running: List[_Running] = []
     signals = _Signals(running)
     ranks = [process for process in processes if not process.is_helper]
-    shown = ranks[0].shown or ranks[0].log
+    shown, size = ranks[0].shown or ranks[0].log, ranks[0].environ.get("MS_WORKER_NUM")
     follower = _Follower(shown)
     try:
         for process in processes:
@@ -242,9 +242,8 @@ def supervise(
                 signals.pass_on(running[-1])  # it may have come meanwhile
         follower.start()
         failed = _wait(running)
-        silent = None
-        if failed is not None and signals.received is None:
-            silent = who_was_silent(_cluster_logs(processes), ranks[0].environ.get("MS_WORKER_NUM"))
+        is_own = failed is not None and signals.received is None
+        silent = who_was_silent(_cluster_logs(processes), size) if is_own else None
         if silent is not None:
             follower.finish()  # what the others say of it stays in their logs
         if failed is not None:
@@ -291,9 +290,17 @@ def _cluster_logs(processes: Sequence[Process]) -> List[Path]:
 
 
 def _wait(running: List[_Running]) -> Optional[_Running]:
-    """Until all ranks have ended well (None) or one process has not (that one)."""
+    """Until all ranks have ended well (None) or one process has not (that one).
+
+    msrun goes on for as long as a stopped rank does not end; its scheduler tells of it.
+    """
     ranks = [each for each in running if not each.process.is_helper]
     while True:
+        for each in running:
+            if each.process.starts_ranks and who_was_silent(
+                _cluster_logs([each.process])[-1:], None
+            ):
+                return each
         for each in [*ranks, *running]:
             if each.popen.poll() not in (None, 0):
                 return each
@@ -305,7 +312,8 @@ def _wait(running: List[_Running]) -> Optional[_Running]:
 def _end_others(
     running: List[_Running], failed: _Running, grace_s: float, signals: _Signals
 ) -> None:
-    others = [each for each in running if each is not failed and not each.process.is_helper]
+    is_alive = failed.popen.poll() is None
+    others = [e for e in running if (is_alive or e is not failed) and not e.process.is_helper]
     if signals.received is not None:  # they know already, and save
         if _surrender(failed, signals.received):
             _wait_for(others, _STEP_S)
