@@ -71,11 +71,14 @@ check_arguments() {
     [ $# -ge "$count" ] || die "$# argument(s) given, $count needed; usage: bash scripts/$usage"
 }
 
-# need_file WHAT PATH: an error when there is no such file; URLs pass.
+# need_file WHAT PATH: an error when there is no such file, or a pipe or a device; URLs pass.
 need_file() {
     case $2 in
     *://*) ;;
-    *) [ -e "$2" ] || die "$1 '$2': no such file" ;;
+    *)
+        [ -e "$2" ] || die "$1 '$2': no such file"
+        [ -f "$2" ] || [ -d "$2" ] || die "$1 '$2': no regular file"
+        ;;
     esac
 }
 

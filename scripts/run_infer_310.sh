@@ -14,9 +14,10 @@ case ${1:-} in
     ;;
 esac
 [ $# -ge 3 ] && [ $# -le 4 ] || die "$# argument(s) given, 3 or 4 needed; usage: bash scripts/$usage"
-mindir=$(realpath -m "$1") name=$2 data=$(realpath -m "$3") device_id=${4:-0}
+mindir=$(realpath -m -- "$1") name=$2 data=$(realpath -m -- "$3") device_id=${4:-0}
 need_file MINDIR_PATH "$mindir"
-target=${DEVICE_TARGET:-Ascend} work=$(realpath -m "${WORK_DIR:-infer_310}")
+if [ -e "$mindir.json" ]; then need_file "MINDIR_PATH's record" "$mindir.json"; fi
+target=${DEVICE_TARGET:-Ascend} work=$(realpath -m -- "${WORK_DIR:-infer_310}")
 python=${INFER_PYTHON:-$PYTHON}
 [ -x "$python" ] || python=$(command -v python3)
 [ "$target" = Ascend ] || [ "$target" = CPU ] || die "DEVICE_TARGET '$target': expected Ascend or CPU"

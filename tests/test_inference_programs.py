@@ -317,6 +317,8 @@ def test_cpp_is_formatted() -> None:
         ([], {}, "usage"),
         (["a.mindir", "digits", "data"], {}, "a.mindir"),
         (["a.mindir", "digits", "data"], {"DEVICE_TARGET": "GPU"}, "GPU"),
+        (["-pipe", "digits", "data"], {"DEVICE_TARGET": "CPU"}, "/-pipe': no regular file"),
+        (["b.mindir", "digits", "data"], {"DEVICE_TARGET": "CPU"}, "b.mindir.json': no regular"),
     ],
 )
 def test_the_script_refuses_what_it_cannot_run(
@@ -324,6 +326,9 @@ def test_the_script_refuses_what_it_cannot_run(
 ) -> None:
     if environment:
         (tmp_path / "a.mindir").write_text("")
+        (tmp_path / "b.mindir").write_text("")
+        os.mkfifo(tmp_path / "-pipe")
+        os.mkfifo(tmp_path / "b.mindir.json")
     done = subprocess.run(
         ["bash", str(lite.ROOT / "scripts" / "run_infer_310.sh"), *arguments],
         cwd=tmp_path,
@@ -334,6 +339,22 @@ def test_the_script_refuses_what_it_cannot_run(
     assert done.returncode == 2
     assert said in done.stderr.splitlines()[-1]
     assert not (tmp_path / "infer_310").exists()
+
+
+def test_another_file_than_that_of_pypi_is_not_unpacked(tmp_path: Path) -> None:
+    python = tmp_path / "bin" / "python"
+    python.parent.mkdir()
+    python.write_text(f"#!/bin/sh\ntouch {tmp_path}/mindspore_lite-2.0.0-cp37-none-any.whl\n")
+    python.chmod(0o755)
+    done = subprocess.run(
+        ["bash", str(lite.ROOT / "scripts" / "get_lite.sh"), str(tmp_path)],
+        env={**os.environ, "VENV": str(tmp_path), "MACHINE": "aarch64"},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 2
+    assert "is not the file that PyPI has" in done.stderr
+    assert os.listdir(tmp_path) == ["bin"]
 
 
 @pytest.mark.parametrize(

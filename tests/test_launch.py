@@ -762,6 +762,9 @@ def test_scripts_that_need_a_file_say_which(tmp_path: Path) -> None:
         assert table.stderr == f"error: {said} '{cards}': no such file\n"
     weights = shell(folder / "run_eval_cpu.sh", tmp_path, "0", "c.yaml", "no.ckpt")
     assert "error: CHECKPOINT_PATH 'no.ckpt': no such file" in weights.stderr
+    os.mkfifo(tmp_path / "pipe")
+    piped = shell(folder / "run_distribute_train_cpu.sh", tmp_path, "2", "pipe")
+    assert (piped.returncode, piped.stderr) == (2, "error: CONFIG_PATH 'pipe': no regular file\n")
 
 
 COMMANDS = sorted(p for p in (ROOT / "scripts").glob("*.sh") if p.name != "common.sh")
