@@ -144,6 +144,7 @@ OPENERS = ("open_regular", "open_descriptor", "require_regular")
 # Module -> functions that open something by themselves, by what it is.
 OPENS_ITSELF = {
     # of the kernel: /proc, /sys, /dev
+    "src/data/pixel_budget.py": ("_locked",),
     "src/data/worker_processes.py": ("_shared_memory",),
     "src/launch/addresses.py": ("_listener_on",),
     "src/launch/cores.py": ("_node", "_cores_of"),

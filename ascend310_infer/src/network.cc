@@ -53,7 +53,7 @@ std::string Reason(const Status& status) { return OneLine(status.ToString()); }
 
 Network::Network(const Arguments& arguments, const Manifest& inputs)
     : path_(arguments.mindir_path), batch_size_(inputs.shape[0]) {
-  RegularFile(path_, kMostModelBytes, "give a network of export.py as --mindir_path");
+  RegularFile(path_, kMostModelBytes, "--mindir_path takes what export.py wrote");
   if (arguments.batch_size != 0 && arguments.batch_size != batch_size_) {
     throw UserError("--batch_size " + std::to_string(arguments.batch_size) + ": the inputs have " +
                     std::to_string(batch_size_) + " images a file; run preprocess.py again");

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Dict, Iterable, Mapping, Optional, Tuple
 
 from ..errors import UserError
+from ..runtime.regular_files import UNLIMITED, open_regular
 
 # Seconds that a rank may be silent. MindSpore's own 30 are shorter than a suspended machine, a
 # container that is moved, or memory that is paged in; its guide for large jobs has 900 to 1800.
@@ -111,7 +112,7 @@ def who_was_silent(logs: Iterable[Path], size: Optional[str]) -> Optional[str]:
 
 def _end_of(log: Path) -> str:
     try:
-        with log.open("rb") as file:
+        with open_regular(log, UNLIMITED) as file:
             file.seek(max(0, log.stat().st_size - _MOST_READ))
             return file.read(_MOST_READ).decode("utf-8", "replace")
     except OSError:
