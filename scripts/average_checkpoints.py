@@ -47,7 +47,8 @@ def _files(path: Path) -> List[Path]:
 
     files = epoch_files(path)
     for other in path.iterdir():
-        if other not in files and epoch_of(other.name) is not None:
+        is_file = epoch_of(other.name) is not None and other.is_file()
+        if is_file and other not in files:
             read_record(other)  # a damaged one is refused, not left out
     if not files:
         raise UserError(f"checkpoint {str(path)!r}: no epoch_*.ckpt in that folder; name the files")

@@ -59,7 +59,7 @@ def _how_to_go_on(program: Sequence[str]) -> str:
             return f"nothing is saved in {folder} yet; start it again"
         at = time.strftime("%H:%M:%S", time.localtime(last.stat().st_mtime))
         return f"{last} of {at} is saved, and {command} goes on from it"
-    return "start it again, with --resume auto"
+    return "start it again: train.py goes on with --resume auto"
 
 
 class _Once(argparse.Action):

@@ -416,6 +416,11 @@ INDEX: Dict[str, Attack] = {
     "a column missing": columns(lambda a: a.pop("checksums")),
 }
 
+CIFAR: Dict[str, Attack] = {
+    "a label of 255": content(lambda good: b"\xff" + good[1:]),
+    "a row of 3,074 bytes": content(lambda good: good + b"\0"),
+}
+
 EXPORT_RECORD: Dict[str, Attack] = {
     "10^12 classes": entry("num_classes", value=10**12),
     "classes that are text": entry("num_classes", value="3"),
@@ -429,9 +434,33 @@ EXPORT_RECORD: Dict[str, Attack] = {
 
 IMAGES_CSV: Dict[str, Attack] = {
     "correct twice": replaced(b"correct", b"image"),
-    "2 for correct": content(lambda good: good.replace(b",1,", b",2,").replace(b",0,", b",2,")),
+    "2 for correct": content(lambda good: good.rpartition(b",")[0] + b",2\n"),
     "an image twice": content(lambda good: good + good.splitlines(keepends=True)[-1]),
 }
+
+TSV: Dict[str, Attack] = {
+    "no version": replaced(b"version\t1\n", b""),
+    "another version": replaced(b"version\t1", b"version\t2"),
+    "a version twice": replaced(b"version\t1\n", b"version\t1\nversion\t1\n"),
+    "a shape of 2^96": content(lambda good: _with_line(good, b"shape", b"4294967296," * 2 + b"9")),
+    "a shape below 0": content(lambda good: _with_line(good, b"shape", b"-1,3,32,32")),
+    "2^32 + 1 images": content(lambda good: _with_line(good, b"images", b"4294967297")),
+    "images in hexadecimal": content(lambda good: _with_line(good, b"images", b"0xc")),
+    "a file elsewhere": replaced(b"input/000000.bin", b"../../../etc/passwd"),
+    "an absolute file": replaced(b"input/000000.bin", b"/etc/passwd"),
+    "a file twice": replaced(b"input/000001.bin", b"input/000000.bin"),
+    "a checksum of 16 digits": replaced(b"\nend", b"00000000\nend"),
+    "no end": content(lambda good: good[: good.index(b"end\t")]),
+    "text behind the end": content(lambda good: good + b"file\tinput/000000.bin\t1\t00000000\n"),
+}
+
+
+def _with_line(good: bytes, key: bytes, value: bytes) -> bytes:
+    lines = good.split(b"\n")
+    found = [key + b"\t" + value if line.startswith(key + b"\t") else line for line in lines]
+    assert found != lines
+    return b"\n".join(found)
+
 
 METRICS_CSV: Dict[str, Attack] = {
     "a step that is text": content(lambda good: good.rpartition(b"\n")[0] + b"\nx,1,1,1\n"),

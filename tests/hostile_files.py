@@ -102,7 +102,8 @@ def _become(words: List[str], log: Path, anew: bool) -> None:
     """Of the child: never returns."""
     os.setpgid(0, 0)
     output = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-    held = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    is_ours = words[0].endswith(".py") and not anew
+    held = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss if is_ours else 0
     os.write(output, f"{held}\n".encode())
     for number in (1, 2):
         os.dup2(output, number)

@@ -5,9 +5,10 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Callable, Collection, Dict, List
+from typing import Any, Callable, Collection, Dict, List, Tuple
 
 import hostile_attacks as attacks
+import lite
 import numpy as np
 from hostile_attacks import EVERYWHERE, TEXT, Attack, picture
 
@@ -52,7 +53,7 @@ class Reader:
 
 # Without a checksum pixels and weights are what they are, and so is a name.
 BITS = {"a bit in the middle", "a bit at the end", "16 zeros in the middle"}
-READERS = (
+READERS: Tuple[Reader, ...] = (
     Reader(
         "checkpoint",
         "net.ckpt",
@@ -74,7 +75,13 @@ READERS = (
     ),
     Reader(".npz", "net.npz", f"{CONVERT} --input net.npz", attacks.NPZ),
     Reader(".pth", "net.pth", f"{CONVERT} --input net.pth", attacks.TORCH),
-    Reader("PNG", "one.png", f"{PREDICT} --input one.png", attacks.IMAGES, {"twice"}),
+    Reader(
+        "PNG",
+        "one.png",
+        f"{PREDICT} --input one.png",
+        attacks.IMAGES,
+        {"twice", "without its last byte", "a bit at the end"},
+    ),
     Reader(
         "JPEG",
         "one.jpg",
@@ -147,13 +154,16 @@ READERS = (
         "packed/val/00000.mindrecord",
         "preprocess.py --config recipe.yaml --set MindRecord --data_url packed "
         "--result_path out/inputs",
+        {},
+        # They meet MindRecord's own pages, which are not read.
+        {"a bit at the start", *BITS},
     ),
     Reader(
         "CIFAR-10",
         "cifar/cifar-10-batches-bin/test_batch.bin",
         "preprocess.py --config recipe.yaml --dataset_name cifar10 --data_path cifar "
         "--result_path out/inputs",
-        {},
+        attacks.CIFAR,
         {*BITS, "a bit at the start", "zeros of its size"},
     ),
     Reader(
@@ -181,6 +191,15 @@ READERS = (
         "scripts/plot_runs.py run --output out/a.png",
         attacks.METRICS_CSV,
         TEXT,
+    ),
+    # On MindSpore Lite 2.0; `lite.py` says where that is.
+    Reader(
+        "manifest.tsv, C++",
+        "inputs/manifest.tsv",
+        "./infer --device_target=CPU --mindir_path=net20.mindir --input0_path=inputs "
+        "--output_path=out/results --time_path=out/times",
+        attacks.TSV,
+        TEXT - {"without its last byte"},
     ),
 )
 
@@ -210,7 +229,7 @@ def prepare(place: Path, run: Callable[[List[str]], Any]) -> None:
     (place / "one.jpg").write_bytes(picture("JPEG", (64, 64)))
     (place / "names.txt").write_text("".join(f"{name}\n" for name in CLASSES))
     (place / "recipe.yaml").write_text(RECIPE)
-    (place / "derived.yaml").write_text("base: recipe.yaml\nepochs: 2\n")
+    (place / "derived.yaml").write_text("base: recipe.yaml\nlog_interval: 1\n")
     (place / "table.json").write_text(json.dumps(rank_table()))
     (place / "out").mkdir()
     _cifar(place / "cifar" / "cifar-10-batches-bin", rng)
@@ -227,6 +246,9 @@ def prepare(place: Path, run: Callable[[List[str]], Any]) -> None:
         outcome = run(command.split())
         assert outcome.code == 0, f"{command}: {outcome.said}"
     (place / "net.ckpt").write_bytes((place / "run" / "best.ckpt").read_bytes())
+    weights, exported = str(place / "run" / "best.ckpt"), str(place / "net20.mindir")
+    lite.export_with_ms20(["--pretrained", weights, "--output", exported])
+    (place / "infer").symlink_to(lite.program())
     _others(place, rng)
 
 
@@ -243,7 +265,7 @@ def _cifar(folder: Path, rng: np.random.Generator) -> None:
     rows = rng.integers(0, 256, (10_000, 3073), np.uint8)
     rows[:, 0] %= 10
     (folder / "test_batch.bin").write_bytes(rows.tobytes())
-    (folder / "batches.meta.txt").write_text("".join(f"class {i}\n" for i in range(10)))
+    (folder / "batches.meta.txt").write_text("".join(f"class{i}\n" for i in range(10)))
 
 
 def _others(place: Path, rng: np.random.Generator) -> None:

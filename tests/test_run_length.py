@@ -85,7 +85,9 @@ def test_images_that_end_before_the_schedule_are_an_error_with_the_step(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     batches = ImageDataset.batches
-    monkeypatch.setattr(ImageDataset, "batches", lambda self: itertools.islice(batches(self), 3))
+    monkeypatch.setattr(
+        ImageDataset, "batches", lambda self: (b for b in itertools.islice(batches(self), 3))
+    )
     arguments = words(digits, tmp_path / "run", "--model_args", SMALL)
     said = failure(capsys, train_program, arguments)
     assert "step 4: the images ended before the schedule's 44 steps" in said

@@ -111,8 +111,8 @@ class PackedImages:
         """
         path = str(self.shards[self.shard_of[index]])
         try:
-            place = int(self.lengths[index]), int(self.offsets[index])
-            data = os.pread(_open(path).fileno(), *place)
+            file = _open(path)  # held, since another thread may throw it out of the cache
+            data = os.pread(file.fileno(), int(self.lengths[index]), int(self.offsets[index]))
         except OSError as error:
             raise BadImageError(f"{path}: {error.strerror or error}") from error
         if zlib.crc32(data) != self.checksums[index]:

@@ -13,6 +13,8 @@ from ..runtime.text import printable
 _IMAGENET = Path(__file__).with_name("imagenet_classes.txt")
 
 _SHOWN = 40
+# What a checkpoint records of a class.
+_LONGEST = 1024
 
 
 def imagenet_names() -> Dict[str, str]:
@@ -52,7 +54,7 @@ def parse_names(text: str, *, is_json: bool) -> List[str]:
     names = _listed(parse_json(text)) if is_json else text.rstrip().split("\n")
     found = [name.strip() if isinstance(name, str) else "" for name in names]
     for number, (name, given) in enumerate(zip(found, names)):
-        if not name or printable(name) != name:
+        if not 0 < len(name) <= _LONGEST or printable(name) != name:
             raise ValueError(f"class {number} is called {str(given)[:_SHOWN]!r}, which is no name")
     return found
 
