@@ -165,7 +165,7 @@ def main(argv: Optional[Sequence[str]] = None) -> int:
         default="raise",
         help="an image that cannot be read: an error, or leave it out and name it",
     )
-    parser.add_argument("--max_image_pixels", type=int, default=89_478_485, help="as in a recipe")
+    parser.add_argument("--max_image_pixels", type=whole, default=89_478_485, help="as in a recipe")
     parser.add_argument(
         "--num_workers",
         type=whole,

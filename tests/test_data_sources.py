@@ -21,6 +21,7 @@ from PIL import Image
 
 from src.args import Config, DataConfig, ModelConfig, TrainConfig, parse_args
 from src.data import cifar, folder_index
+from src.data import packed as packed_images
 from src.data.cifar import load_arrays, open_cifar
 from src.data.decode import Decoder
 from src.data.image_folder import scan_image_folder
@@ -314,6 +315,14 @@ def test_damaged_packs_are_noticed(folder, tmp_path):
     os.truncate(shard, shard.stat().st_size - 1)
     with pytest.raises(UserError, match=r"bytes instead of \d+; copy"):
         open_packed(root / "train", Decoder())
+
+
+def test_a_shard_stays_open_while_it_is_read(folder, tmp_path, monkeypatch):
+    root = tmp_path / "out"
+    assert pack("--data_url", folder, "--output", root).returncode == 0
+    # Of two threads that open a shard at once, the file of one is in no cache.
+    monkeypatch.setattr(packed_images, "_open", packed_images._open.__wrapped__)
+    assert open_packed(root / "train", Decoder()).read(0).ndim == 3
 
 
 def test_packing_shrinks_and_leaves_out(folder, tmp_path):

@@ -149,6 +149,7 @@ def killed_at(step: int, digits: Path, run: Path, arguments: List[str]) -> None:
     process.communicate()
 
 
+@pytest.mark.slow  # test_run_lock.py kills a run and goes on too
 def test_kills_cost_nothing(digits: Path, straight: Path, tmp_path: Path) -> None:
     run = tmp_path / "run"
     arguments = words(digits, run, *EVERYTHING, "--resume", "auto", "--save_steps", "4")

@@ -209,6 +209,7 @@ def test_a_program_says_an_error_in_one_line_and_shows_more_with_debug(tmp_path:
     assert os.listdir(tmp_path) == []
 
 
+@pytest.mark.slow  # test_amp.py compares the levels step by step
 def test_o2_trains(digits: Path, tmp_path: Path) -> None:
     run = tmp_path / "o2"
     assert train_program.main(words(digits, run, "--amp_level", "O2", "--epochs", "2")) == 0
