@@ -34,7 +34,7 @@ stamp=$VENV20/.installed
 if [ "$(cat "$stamp" 2>/dev/null)" != "$(requirements_hash)" ]; then
     echo "installing requirements-ms20.txt into $VENV20"
     "$VENV20/bin/python" -m pip install --quiet --disable-pip-version-check \
-        -r requirements-ms20.txt -r requirements-onnx.txt pytest pytest-timeout 'scikit-learn>=1.4,<1.7' 'tensorboard>=2.14,<2.15'
+        -r requirements-ms20.txt -r requirements-onnx.txt pytest pytest-timeout 'hypothesis>=6.100,<7' 'scikit-learn>=1.4,<1.7' 'tensorboard>=2.14,<2.15'
     requirements_hash >"$stamp"
 fi
 # Config; data; the arithmetic of training; every family by its stored logits; a run and its
