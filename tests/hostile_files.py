@@ -102,8 +102,7 @@ def _become(words: List[str], log: Path, anew: bool) -> None:
     """Of the child: never returns."""
     os.setpgid(0, 0)
     output = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-    is_ours = words[0].endswith(".py") and not anew
-    held = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss if is_ours else 0
+    held = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     os.write(output, f"{held}\n".encode())
     for number in (1, 2):
         os.dup2(output, number)
@@ -155,6 +154,8 @@ class Table:
             hostile_attacks.remove(victim)
             os.rename(kept, victim)
         fault = outcome.fault(is_good=attack is None)
+        if (self.place / "ran").exists():
+            fault = "it ran the file's code"
         print(
             f"{reader.name:24} {name:30} {outcome.code:4} {outcome.seconds:6.1f} s "
             f"{outcome.mib:7.0f} MiB  {'FAULT: ' + fault if fault else outcome.remark()[:160]}",
