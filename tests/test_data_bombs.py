@@ -143,6 +143,7 @@ def compressed_text(length):
     return info
 
 
+@pytest.mark.filterwarnings("ignore::UserWarning")  # the product silences them
 @pytest.mark.parametrize("name", BOMBS)
 def test_bombs_are_refused_at_once(name):
     make, said = BOMBS[name]
