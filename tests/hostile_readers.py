@@ -37,6 +37,7 @@ class Reader:
         command: words; `out/` is a new folder.
         own: attacks of its format.
         but: those of EVERYWHERE that leave it a good file.
+        needs: what must be made before: `nothing` beside `prepare_files`, `a run`, `Lite`.
     """
 
     name: str
@@ -44,6 +45,7 @@ class Reader:
     command: str
     own: Dict[str, Attack] = field(default_factory=dict)
     but: Collection[str] = ()
+    needs: str = "a run"
 
     def attacks(self) -> Dict[str, Attack]:
         """Name -> what is done to the file."""
@@ -95,6 +97,7 @@ READERS: Tuple[Reader, ...] = (
         "train.py --config recipe.yaml --train_url out --print_config",
         attacks.RECIPE,
         {*TEXT, "its first half", "empty"},
+        needs="nothing",
     ),
     Reader(
         "base of a recipe",
@@ -102,6 +105,7 @@ READERS: Tuple[Reader, ...] = (
         "train.py --config derived.yaml --train_url out --print_config",
         attacks.RECIPE,
         {*TEXT, "its first half", "empty"},
+        needs="nothing",
     ),
     Reader(
         "rank table",
@@ -109,6 +113,7 @@ READERS: Tuple[Reader, ...] = (
         "scripts/rank_table.py validate table.json",
         attacks.RANK_TABLE,
         TEXT,
+        needs="nothing",
     ),
     Reader(
         "label.json",
@@ -200,6 +205,7 @@ READERS: Tuple[Reader, ...] = (
         "--output_path=out/results --time_path=out/times",
         attacks.TSV,
         TEXT - {"without its last byte"},
+        needs="Lite",
     ),
 )
 
@@ -216,9 +222,8 @@ def import_everything() -> None:
     assert src
 
 
-def prepare(place: Path, run: Callable[[List[str]], Any]) -> None:
-    """Data, a run of one epoch, and every good file."""
-    rng = np.random.default_rng(0)
+def prepare_files(place: Path) -> None:
+    """Data, recipes and tables."""
     for split in ("train", "val"):
         for name in CLASSES:
             folder = place / "data" / split / name
@@ -232,7 +237,10 @@ def prepare(place: Path, run: Callable[[List[str]], Any]) -> None:
     (place / "derived.yaml").write_text("base: recipe.yaml\nlog_interval: 1\n")
     (place / "table.json").write_text(json.dumps(rank_table()))
     (place / "out").mkdir()
-    _cifar(place / "cifar" / "cifar-10-batches-bin", rng)
+
+
+def prepare_run(place: Path, run: Callable[[List[str]], Any]) -> None:
+    """A run of one epoch, and what programs make of it."""
     for command in (
         "train.py --config recipe.yaml --train_url run",
         "scripts/convert_weights.py --arch cct_2_3x2_32 --input run/best.ckpt --to torch "
@@ -246,10 +254,16 @@ def prepare(place: Path, run: Callable[[List[str]], Any]) -> None:
         outcome = run(command.split())
         assert outcome.code == 0, f"{command}: {outcome.said}"
     (place / "net.ckpt").write_bytes((place / "run" / "best.ckpt").read_bytes())
+    rng = np.random.default_rng(0)
+    _cifar(place / "cifar" / "cifar-10-batches-bin", rng)
+    _others(place, rng)
+
+
+def prepare_lite(place: Path) -> None:
+    """The C++ program and a network that it takes; skips where they cannot be had."""
     weights, exported = str(place / "run" / "best.ckpt"), str(place / "net20.mindir")
     lite.export_with_ms20(["--pretrained", weights, "--output", exported])
     (place / "infer").symlink_to(lite.program())
-    _others(place, rng)
 
 
 def rank_table() -> Dict[str, Any]:
