@@ -88,6 +88,14 @@ class Config:
                 warmup_length,
                 f"warmup_length <= epochs; these are {warmup_length} and {epochs}",
             )
+        # A crop must show something of the image.
+        padding, image_size = self.data.crop_padding, self.model.image_size
+        if 0 < image_size <= padding:
+            raise FieldError(
+                ["crop_padding", "image_size"],
+                padding,
+                f"crop_padding < image_size; these are {padding} and {image_size}",
+            )
 
     def serving_batch(self) -> int:
         """Images per file or call when serving: those of --batch_size, else 1.

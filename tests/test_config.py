@@ -656,6 +656,7 @@ def test_sys_argv_is_the_default(monkeypatch: pytest.MonkeyPatch) -> None:
         (["--print_config", "perhaps"], ["--print_config", "perhaps"]),
         (["--epochs", "5", "--warmup_length", "20"], ["--warmup_length: 20 ", "20 and 5"]),
         (["-b", "3", "--cutmix", "1"], ["--batch_size: 3 ", "even"]),
+        (["--image_size", "32", "--crop_padding", "32"], ["--crop_padding: 32 ", "32 and 32"]),
     ],
 )
 def test_malformed_command_line(

@@ -112,7 +112,8 @@ def test_operations_have_the_pixels_of_timm_between_and_beyond_the_levels(
 
 
 def test_every_operation_of_timm_is_there():
-    assert set(OPS) == set(theirs_module.NAME_TO_OP)
+    torchvisions = {name for name in OPS if name.endswith("Torchvision")}
+    assert set(OPS) - torchvisions == set(theirs_module.NAME_TO_OP)
     signed = {name for name in OPS if OPS[name].is_signed}
     rng = np.random.default_rng(0)
     for name in OPS:
@@ -432,6 +433,43 @@ def test_trivial_augment_has_the_pixels_of_torchvision(photographs, name):
             assert difference.max() <= 1 or name == "Solarize"
 
 
+def test_the_policy_of_cifar10_is_torchvisions(monkeypatch):
+    theirs = torchvision.transforms.AutoAugment(torchvision.transforms.AutoAugmentPolicy.CIFAR10)
+    for side in (28, 32, 224):
+        ours = create_policy("cifar10", image_size=side, interpolation="bicubic", fill=FILL)
+        space = theirs._augmentation_space(10, (side, side))
+        assert len(ours.policy) == len(theirs.policies)
+        for mine, other in zip(ours.policy, theirs.policies):
+            assert [step[1] for step in mine] == [step[1] for step in other]
+            for (name, _, level), (their_name, _, index) in zip(mine, other):
+                magnitudes, is_signed = space[their_name]
+                assert OPS[name].is_signed == is_signed
+                for sign in (1, -1) if is_signed else (1,):
+                    call = op_call(name, level, sign, around=ours.around, rng=None)
+                    assert call.name == their_name
+                    if index is None:
+                        continue
+                    expected = sign * float(magnitudes[index])
+                    if their_name in ("Brightness", "Color", "Contrast", "Sharpness"):
+                        expected += 1
+                    if their_name.startswith("Translate"):
+                        expected = -int(expected)
+                    assert call.argument == pytest.approx(expected, abs=2e-5)
+
+
+def test_sub_policies_of_cifar10_are_drawn_evenly():
+    policy, rng = our_policy("cifar10"), np.random.default_rng(5)
+    names = Counter(call.name for _ in range(NUM_DRAWS) for call in policy.draw(rng))
+    theirs = torchvision.transforms.AutoAugment(torchvision.transforms.AutoAugmentPolicy.CIFAR10)
+    expected = Counter()
+    for steps in theirs.policies:
+        for name, probability, _ in steps:
+            expected[name] += probability * NUM_DRAWS / len(theirs.policies)
+    assert set(names) == {name for name, count in expected.items() if count}
+    for name, count in names.items():
+        assert abs(count - expected[name]) < 5 * expected[name] ** 0.5
+
+
 def test_trivial_augment_draws_evenly():
     policy = our_policy("ta_wide")
     rng = np.random.default_rng(0)
@@ -456,7 +494,10 @@ GRAMMAR_ERRORS = {
     "rand-m9-": "unknown key '' (known: m, n, p, mstd, mmax, inc, t)",
     "rnd-m9": "unknown policy 'rnd' (did you mean 'rand'?)",
     "randm9": "unknown policy 'randm9' (did you mean 'rand'?)",
-    "": "unknown policy '' (known: rand, augmix, original, originalr, v0, v0r, 3a, ta_wide)",
+    "": (
+        "unknown policy '' (known: rand, augmix, original, originalr, v0, v0r, 3a, ta_wide, "
+        "cifar10)"
+    ),
     "rand-m9.5": "'m' needs a whole number, not '9.5'",
     "rand-m": "'m' needs a whole number, not ''",
     "rand-n0": "'n' needs a whole number >= 1, not '0'",
@@ -472,6 +513,7 @@ GRAMMAR_ERRORS = {
     "augmix-n3": "unknown key 'n' (known: m, w, d, a, b, mstd)",
     "augmix-a0": "'a' needs a number > 0, not '0'",
     "original-m9": "unknown key 'm' (known: mstd)",
+    "cifar10-m9": "unknown key 'm' (this policy takes none)",
     "ta_wide-m9": "unknown key 'm' (this policy takes none)",
 }
 

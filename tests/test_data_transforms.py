@@ -9,9 +9,10 @@ import pytest
 from PIL import Image
 from scipy.stats import binomtest, ks_2samp
 from sklearn.datasets import load_sample_images
-from torch_oracle import seeded, timm
+from torch_oracle import seeded, timm, torch, torchvision
 
 from src.data.augment.transforms import (
+    PaddedCrop,
     RandomFlip,
     RandomResizedCrop,
     ResizeCenterCrop,
@@ -103,6 +104,29 @@ def test_image_of_one_pixel_keeps_its_colour():
     for seed in range(20):
         image = crop(np.full((1, 1, 3), (250, 120, 3), np.uint8), np.random.default_rng(seed))
         np.testing.assert_array_equal(image, np.full((8, 8, 3), (250, 120, 3)))
+
+
+@pytest.mark.parametrize("index", range(4))
+@pytest.mark.parametrize(("size", "padding"), [(32, 4), (28, 0), (91, 90)])
+def test_padded_crop_has_the_pixels_of_torchvision(monkeypatch, photographs, index, size, padding):
+    image = photographs[index].resize((size, size)) if index == 0 else photographs[index]
+    resize = torchvision.transforms.Resize(size, torchvision.transforms.InterpolationMode.BICUBIC)
+    for seed in range(6):
+        ours = PaddedCrop(size, padding, "bicubic")(np.asarray(image), np.random.default_rng(seed))
+        rng = np.random.default_rng(seed)
+        monkeypatch.setattr(
+            torch, "randint", lambda low, high, size, rng=rng: torch.tensor(rng.integers(low, high))
+        )
+        theirs = torchvision.transforms.RandomCrop(size, padding)(resize(image))
+        monkeypatch.undo()
+        np.testing.assert_array_equal(ours, np.asarray(theirs))
+
+
+def test_padded_crop_of_a_line_does_not_unroll_it():
+    line = np.full((1, 2_000_000, 3), 7, np.uint8)
+    crop = PaddedCrop(224, 4, "bicubic")(line, np.random.default_rng(0))
+    assert crop.shape == (224, 224, 3)
+    assert set(np.unique(crop)) <= {0, 7}
 
 
 def test_random_interpolation_takes_both_filters_equally_often(photographs):

@@ -9,7 +9,6 @@ from __future__ import annotations
 import gzip
 import io
 import tarfile
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, BinaryIO, Callable, Collection, Dict, List, NamedTuple, Tuple, cast
 
@@ -18,6 +17,7 @@ import numpy as np
 from ..errors import UserError, on_one_line
 from ..runtime.pickles import InertUnpickler, PickledArray
 from ..runtime.regular_files import open_regular, read_regular
+from .array_images import ArrayImages
 
 _SIDE = 32
 _PIXELS = 3 * _SIDE * _SIDE
@@ -91,33 +91,7 @@ LAYOUTS: Dict[str, List[_Layout]] = {
 NUM_CLASSES = {"CIFAR10": 10, "CIFAR100": 100}
 
 
-@dataclass(frozen=True)
-class CifarImages:
-    """One split in memory.
-
-    Attributes:
-        class_names: the position is the label.
-        images: (N, 32, 32, 3) uint8, RGB.
-        labels: (N,) int32.
-    """
-
-    class_names: List[str]
-    images: np.ndarray = field(repr=False)
-    labels: np.ndarray
-
-    def __len__(self) -> int:
-        return len(self.images)
-
-    def file_name(self, index: int) -> str:
-        """How messages name an image."""
-        return f"image {index}"
-
-    def read(self, index: int) -> np.ndarray:
-        """(32, 32, 3) uint8, RGB."""
-        return np.ascontiguousarray(self.images[index])
-
-
-def open_cifar(root: Path, name: str, split: str) -> CifarImages:
+def open_cifar(root: Path, name: str, split: str) -> ArrayImages:
     """Read one split, `train` or `val`, of `CIFAR10` or `CIFAR100`.
 
     Args:
@@ -146,7 +120,7 @@ def open_cifar(root: Path, name: str, split: str) -> CifarImages:
     class_names = _read_names(read_file(layout.meta), layout, f"{where}/{layout.meta}")
     if len(class_names) != NUM_CLASSES[name]:
         raise _damaged(f"{where}/{layout.meta}", f"{len(class_names)} class names")
-    return CifarImages(class_names, np.concatenate(images), np.concatenate(labels))
+    return ArrayImages(class_names, np.concatenate(images), np.concatenate(labels))
 
 
 def _damaged(where: str, reason: str) -> UserError:

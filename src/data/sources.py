@@ -1,4 +1,4 @@
-"""The images that a recipe names: an image folder, CIFAR, a packed data set, or the digits."""
+"""The images that a recipe names: a folder, CIFAR, MNIST, a packed data set, or the digits."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import numpy as np
 from ..args import Config
 from ..configs import parser
 from ..errors import UserError, some_of
-from .cifar import NUM_CLASSES, open_cifar
+from . import cifar, idx
 from .classes import TrainedClasses, sort_classes
 from .decode import Decoder
 from .digits import prepare_digits
@@ -61,8 +61,10 @@ def open_source(config: Config, training: bool, trained: Optional[TrainedClasses
     if data.set == "Digits":
         prepare_digits(root)
     source: Source
-    if data.set in ("CIFAR10", "CIFAR100"):
-        source = open_cifar(root, data.set, split)
+    if data.set in cifar.LAYOUTS:
+        source = cifar.open_cifar(root, data.set, split)
+    elif data.set in idx.SETS:
+        source = idx.open_idx(root, data.set, split)
     elif data.set == "MindRecord":
         source = open_packed(root / split, decoder)
         _check_packed_order(config, source.class_names)
@@ -121,8 +123,10 @@ def count_classes(config: Config) -> int:
         UserError: no such folder, or no classes in it.
     """
     root, name = Path(config.data.data_url), config.data.set
-    if name in NUM_CLASSES:
-        return NUM_CLASSES[name]
+    if name in cifar.NUM_CLASSES:
+        return cifar.NUM_CLASSES[name]
+    if name in idx.SETS:
+        return len(idx.SETS[name].class_names)
     if name == "Digits":
         return 10
     if name == "MindRecord":

@@ -21,6 +21,7 @@ def create_transforms(config: Config) -> List[Transform]:
         scale=data.scale,
         ratio=data.ratio,
         interpolation=data.interpolation,
+        crop_padding=data.crop_padding,
         hflip=data.hflip,
         vflip=data.vflip,
         auto_augment=data.auto_augment,

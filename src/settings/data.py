@@ -36,6 +36,8 @@ class DataConfig(Section):
             "ImageNet": "any folder of images, a folder for each class",
             "CIFAR10": "its archive",
             "CIFAR100": "its archive",
+            "MNIST": "its four IDX files",
+            "FashionMNIST": "its four IDX files",
             "MindRecord": "written by scripts/pack_dataset.py",
             "Digits": "ships with the repository",
         },
@@ -127,6 +129,14 @@ class DataConfig(Section):
         range="> 0",
         order="low <= high",
     )
+    crop_padding: int = key(
+        0,
+        "random crop as recipes of small images have it, in place of the random resized crop: the "
+        "image, its shorter side resized to image_size, is padded with black on each side by so "
+        "many pixels; scale and ratio count for nothing then",
+        special="0: off",
+        range="[0, 4096]",
+    )
     hflip: float = key(0.5, "probability of a horizontal flip", range="[0, 1]")
     vflip: float = key(0.0, "probability of a vertical flip", range="[0, 1]")
     repeated_aug: int = key(
@@ -160,8 +170,8 @@ class DataConfig(Section):
     # Colours.
     auto_augment: Optional[str] = key(
         None,
-        "policy: rand-..., augmix-..., original, originalr, v0, v0r, 3a or ta_wide, such as "
-        "rand-m9-mstd0.5-inc1",
+        "policy: rand-..., augmix-..., original, originalr, v0, v0r, 3a, ta_wide or cifar10, such "
+        "as rand-m9-mstd0.5-inc1",
         special="null: off",
     )
     color_jitter: Tuple[float, ...] = key(

@@ -13,6 +13,8 @@ DATASET_NAMES = {
     "imagenet": "ImageNet",
     "cifar10": "CIFAR10",
     "cifar100": "CIFAR100",
+    "mnist": "MNIST",
+    "fashion_mnist": "FashionMNIST",
     "mindrecord": "MindRecord",
     "digits": "Digits",
 }

@@ -1,8 +1,8 @@
 """Augmentation policies: RandAugment, AutoAugment, 3-Augment, AugMix, TrivialAugmentWide.
 
 Semantics are those of timm 1.0.31 (`timm/data/auto_augment.py`), where `inc0` is off (before, any
-`inc<digit>` was on). `ta_wide`, which timm has not, is torchvision's. First everything about an
-image is drawn, as a list of `OpCall`; then it is applied.
+`inc<digit>` was on). `ta_wide` and `cifar10`, which timm has not, are torchvision's. First
+everything about an image is drawn, as a list of `OpCall`; then it is applied.
 """
 
 from __future__ import annotations

@@ -82,6 +82,11 @@ def _solarize(share: float, sign: int, around: Surroundings) -> float:
     return min(256, int(share * 256))
 
 
+def _translate_torchvision(share: float, sign: int, around: Surroundings) -> float:
+    # Towards the right and down when the sign is positive, the other way round than timm's.
+    return -sign * int(150 / 331 * around.image_size * share)
+
+
 def _between(low: float, high: float) -> Callable[[float, int, Surroundings], float]:
     return lambda share, sign, around: max(low, min(high, low + (high - low) * share))
 
@@ -123,6 +128,10 @@ OPS: Dict[str, Op] = {
         lambda share, sign, around: sign * (share * int(around.image_size * 0.45)),
         True,
     ),
+    "PosterizeTorchvision": Op("Posterize", lambda share, sign, around: 8 - round(share * 4)),
+    "SolarizeTorchvision": Op("Solarize", lambda share, sign, around: 255.0 - 255.0 * share),
+    "TranslateXTorchvision": Op("TranslateX", _translate_torchvision, True),
+    "TranslateYTorchvision": Op("TranslateY", _translate_torchvision, True),
     "Desaturate": Op("Desaturate", _between(0.5, 1.0)),
     "GaussianBlur": Op("GaussianBlur", _between(0.1, 2.0)),
     # The largest radius; the radius itself is drawn.

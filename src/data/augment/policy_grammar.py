@@ -63,6 +63,7 @@ _GRAMMAR: Dict[str, Dict[str, _Value]] = {
     "v0r": _NOISE,
     "3a": _NOISE,
     "ta_wide": {},
+    "cifar10": {},
 }
 
 
@@ -74,7 +75,7 @@ def parse_policy(text: str) -> Tuple[str, Dict[str, Any]]:
             with the magnitude, t set of operations (weights, 3a, 3aw).
         augmix: m, mstd; w chains, d operations per chain, a alpha of the mixing weights, b blended.
         original, originalr, v0, v0r, 3a: mstd.
-        ta_wide: no keys.
+        ta_wide, cifar10: no keys.
 
     Returns:
         The policy's name, and the keys that were given with their values.

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Dict, List, Tuple
 
 # (op, probability, magnitude 0..10)
-Step = Tuple[str, float, int]
+Step = Tuple[str, float, float]
 SubPolicy = Tuple[Step, ...]
 
 _PLAIN = [
@@ -163,6 +163,46 @@ _THREE: List[SubPolicy] = [
     (("Desaturate", 1.0, 10),),
     (("GaussianBlurRand", 1.0, 10),),
 ]
+# AutoAugment for CIFAR-10 (arXiv 1805.09501, table 7) as torchvision has it: magnitudes are 0..9.
+_CIFAR10: List[SubPolicy] = [
+    (("Invert", 0.1, 0), ("Contrast", 0.2, 6)),
+    (("Rotate", 0.7, 2), ("TranslateX", 0.3, 9)),
+    (("Sharpness", 0.8, 1), ("Sharpness", 0.9, 3)),
+    (("ShearY", 0.5, 8), ("TranslateY", 0.7, 9)),
+    (("AutoContrast", 0.5, 0), ("Equalize", 0.9, 0)),
+    (("ShearY", 0.2, 7), ("Posterize", 0.3, 7)),
+    (("Color", 0.4, 3), ("Brightness", 0.6, 7)),
+    (("Sharpness", 0.3, 9), ("Brightness", 0.7, 9)),
+    (("Equalize", 0.6, 0), ("Equalize", 0.5, 0)),
+    (("Contrast", 0.6, 7), ("Sharpness", 0.6, 5)),
+    (("Color", 0.7, 7), ("TranslateX", 0.5, 8)),
+    (("Equalize", 0.3, 0), ("AutoContrast", 0.4, 0)),
+    (("TranslateY", 0.4, 3), ("Sharpness", 0.2, 6)),
+    (("Brightness", 0.9, 6), ("Color", 0.2, 8)),
+    (("Solarize", 0.5, 2), ("Invert", 0.0, 0)),
+    (("Equalize", 0.2, 0), ("AutoContrast", 0.6, 0)),
+    (("Equalize", 0.2, 0), ("Equalize", 0.6, 0)),
+    (("Color", 0.9, 9), ("Equalize", 0.6, 0)),
+    (("AutoContrast", 0.8, 0), ("Solarize", 0.2, 8)),
+    (("Brightness", 0.1, 3), ("Color", 0.7, 0)),
+    (("Solarize", 0.4, 5), ("AutoContrast", 0.9, 0)),
+    (("TranslateY", 0.9, 9), ("TranslateY", 0.7, 9)),
+    (("AutoContrast", 0.9, 0), ("Solarize", 0.8, 3)),
+    (("Equalize", 0.8, 0), ("Invert", 0.1, 0)),
+    (("TranslateY", 0.7, 9), ("AutoContrast", 0.9, 0)),
+]
+# What torchvision's operations are called in `op_levels.OPS` where timm's are others.
+_AS_TORCHVISION = {
+    **{op: f"{op}Increasing" for op in ("Color", "Contrast", "Brightness", "Sharpness")},
+    **{op: f"{op}Torchvision" for op in ("Posterize", "Solarize", "TranslateX", "TranslateY")},
+}
+
+
+def _of_torchvision(policy: List[SubPolicy]) -> List[SubPolicy]:
+    return [
+        tuple((_AS_TORCHVISION.get(op, op), prob, level * 10 / 9) for op, prob, level in steps)
+        for steps in policy
+    ]
 
 
 def _with_posterize(policy: List[SubPolicy], variant: str) -> List[SubPolicy]:
@@ -178,4 +218,5 @@ AUTO_AUGMENT_POLICIES: Dict[str, List[SubPolicy]] = {
     "v0": _V0,
     "v0r": _with_posterize(_V0, "PosterizeIncreasing"),
     "3a": _THREE,
+    "cifar10": _of_torchvision(_CIFAR10),
 }

@@ -93,6 +93,47 @@ class RandomResizedCrop:
 
 
 @dataclass(frozen=True)
+class PaddedCrop:
+    """Random (size, size) part of the image with `padding` black pixels on each side.
+
+    torchvision's `Resize(size)` and `RandomCrop(size, padding)`. `padding` is less than `size`, so
+    that something of the image is seen.
+    """
+
+    size: int
+    padding: int
+    interpolation: str
+
+    def __call__(self, image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+        box = (0, 0, image.shape[0], image.shape[1])
+        width, height = shorter_side_to(self.size, image.shape[1], image.shape[0])
+        top = int(rng.integers(height + 2 * self.padding - self.size, endpoint=True)) - self.padding
+        left = int(rng.integers(width + 2 * self.padding - self.size, endpoint=True)) - self.padding
+        # Only what is seen is resized: one side may be far longer than the other.
+        part = (
+            max(left, 0),
+            max(top, 0),
+            min(left + self.size, width),
+            min(top + self.size, height),
+        )
+        crop = np.zeros((self.size, self.size, 3), np.uint8)
+        seen = crop[part[1] - top : part[3] - top, part[0] - left : part[2] - left]
+        if (height, width) == image.shape[:2]:
+            seen[:] = image[part[1] : part[3], part[0] : part[2]]
+        else:
+            resample = draw_filter(self.interpolation, rng)
+            seen[:] = resize_box(image, box, (width, height), resample, part)
+        return crop
+
+
+def shorter_side_to(size: int, width: int, height: int) -> Tuple[int, int]:
+    """Width and height of an image whose shorter side is resized to `size`, as torchvision's."""
+    if width <= height:
+        return size, int(size * height / width)
+    return int(size * width / height), size
+
+
+@dataclass(frozen=True)
 class RandomFlip:
     """Mirror with this probability; `axis` 1: left and right, 0: top and bottom."""
 
@@ -117,6 +158,7 @@ def create_train_transforms(
     scale: Tuple[float, float],
     ratio: Tuple[float, float],
     interpolation: str,
+    crop_padding: int = 0,
     hflip: float,
     vflip: float = 0.0,
     auto_augment: Optional[str] = None,
@@ -132,6 +174,8 @@ def create_train_transforms(
         UserError: `auto_augment` is not in the grammar of `parse_policy`.
     """
     transforms: List[Transform] = [RandomResizedCrop(image_size, scale, ratio, interpolation)]
+    if crop_padding > 0:
+        transforms = [PaddedCrop(image_size, crop_padding, interpolation)]
     if hflip > 0:
         transforms.append(RandomFlip(hflip, axis=1))
     if vflip > 0:
@@ -169,9 +213,7 @@ class ResizeCenterCrop:
         short = math.floor(self.image_size / self.crop_pct)
         if self.crop_mode == "squash":
             return short, short
-        if width <= height:
-            return short, int(short * height / width)
-        return int(short * width / height), short
+        return shorter_side_to(short, width, height)
 
     def __call__(self, image: np.ndarray) -> np.ndarray:
         resample = FILTERS.get(self.interpolation, FILTERS["bicubic"])
