@@ -101,6 +101,17 @@ def longer(handler: Handler) -> None:
     handler.wfile.write(bytes(10))
 
 
+def shorter(handler: Handler) -> None:
+    handler.begin(Content_Length=100)
+    handler.wfile.write(b"debug: yes")
+
+
+def digits_of_range(handler: Handler) -> None:
+    if "Range" not in handler.headers:
+        return handler.begin(Content_Length=len(CONTENT))
+    handler.begin(206, Content_Range=f"bytes 5-9/{'9' * 5000}", Content_Length=5)
+
+
 def large(handler: Handler) -> None:
     handler.begin(Content_Length=10**14)
 
@@ -137,7 +148,9 @@ ANSWERS: Dict[str, Callable[[Handler], Any]] = {
     "without_end": without_end,
     "chunks": chunks,
     "slow": slow,
+    "digits_of_range": digits_of_range,
     "longer": longer,
+    "shorter": shorter,
     "large": large,
     "negative": lambda handler: handler.begin(Content_Length=-5),
     "words": lambda handler: handler.begin(Content_Length="many"),
@@ -186,6 +199,7 @@ REFUSALS = {
     "chunks": "does not say how long the file is",
     "slow": "too slow (",
     "longer": "10 bytes were announced, and now others are offered",
+    "shorter": "10 bytes arrived of 100",
     "large": "needs 100000067 MB",
     "negative": "a length of -5",
     "words": "a length of many",
@@ -264,13 +278,40 @@ def test_what_has_arrived_is_continued(name: str, server: Any, tmp_path: Path) -
     assert not part.exists()
 
 
-def test_other_ranges_are_refused(server: Any, tmp_path: Path) -> None:
-    storage = http_files.HttpFile(url_of(server, "other_range"))
+@pytest.mark.parametrize("fault", ["other_range", "digits_of_range"])
+def test_other_ranges_are_refused(fault: str, server: Any, tmp_path: Path) -> None:
+    storage = http_files.HttpFile(url_of(server, fault))
     file, target = storage.list()[""], tmp_path / "x"
     remote_files.part_of(target, file).write_bytes(b"begun")
     with pytest.raises(remote_files.Refused, match="others are offered than those from 5"):
         storage.download("", file, target)
     assert not target.exists()
+
+
+@pytest.mark.parametrize("name", ["a b", "é", "x:y/z"])
+def test_what_is_no_url_is_not_tried_again(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(remote_files, "_FIRST_PAUSE_S", 1e6)
+    url = f"http://{name}" if "/" in name else f"http://127.0.0.1:1/{name}"
+    with pytest.raises(UserError, match=r"no URL \(.*%20"):
+        stage(url, cache=tmp_path)
+
+
+def test_a_copy_that_is_left_is_not_given_its_name(server: Any, tmp_path: Path) -> None:
+    storage, target = http_files.HttpFile(url_of(server, "whole")), tmp_path / "x"
+    storage.download("", storage.list()[""], target, is_over=lambda: True)
+    assert not target.exists()
+
+
+def test_a_part_that_is_too_long_is_begun_anew(server: Any, tmp_path: Path) -> None:
+    storage, target = http_files.HttpFile(url_of(server, "whole")), tmp_path / "x"
+    file = storage.list()[""]
+    remote_files.part_of(target, file).write_bytes(CONTENT + b"x")
+    seen: List[int] = []
+    storage.download("", file, target, progress=seen.append)
+    assert target.read_bytes() == CONTENT
+    assert sum(seen) == len(CONTENT)
 
 
 def certificate(folder: Path) -> Path:

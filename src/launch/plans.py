@@ -32,8 +32,8 @@ _SCHEDULER = "from mindspore.communication import init; init()"
 _PLACE = """MS_ROLE MS_SCHED_HOST MS_SCHED_PORT MS_WORKER_NUM MS_NODE_ID MS_TOPO_TIMEOUT RANK_ID
     RANK_SIZE RANK_TABLE_FILE DEVICE_ID DEVICE_NUM OMPI_COMM_WORLD_SIZE OMPI_COMM_WORLD_RANK
     OMPI_COMM_WORLD_LOCAL_RANK""".split()
-# What restricts the processes to some devices, which they then count from 0.
 _MOST_CARD = 1023
+# What restricts the processes to some devices, which they then count from 0.
 _VISIBLE = {"GPU": "CUDA_VISIBLE_DEVICES", "Ascend": "ASCEND_RT_VISIBLE_DEVICES"}
 _LOCALHOST = "127.0.0.1"
 # Before it HCCL takes the ranks from the table only.

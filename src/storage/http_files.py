@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import http.client
-import os
 import re
 import ssl
 import time
@@ -20,19 +19,13 @@ from typing import Any, Callable, Dict, Iterator, Optional
 from urllib.parse import urlsplit
 
 from ..errors import on_one_line
-from .remote_files import Listing, Refused, RemoteFile, explained, part_of, retried
+from .remote_files import HTTP_SCHEMES, Listing, Refused, RemoteFile, explained, growing, retried
 
 _CHUNK = 2**20
 _SILENCE_S = 60
 # Slower than this over so long is as good as silent.
 _LEAST_RATE, _RATE_S = 1024, 30.0
-_RANGE = re.compile(r"bytes (\d+)-\d+/(\d+)")
-_SCHEMES = ("http", "https")
-
-
-def is_http(url: str) -> bool:
-    """Whether this module reads it."""
-    return urlsplit(url).scheme in _SCHEMES
+_RANGE = re.compile(r"bytes ([0-9]{1,18})-[0-9]{1,18}/([0-9]{1,18})")
 
 
 class HttpFile:
@@ -80,8 +73,10 @@ class HttpFile:
         def read() -> bytes:
             with self._get({}) as answer:
                 content = b"".join(_parts(answer, most_bytes + 1, most_bytes))
-            if len(content) > most_bytes or (_length_of(answer) or 0) > most_bytes:
+            announced = _length_of(answer)
+            if max(len(content), announced or 0) > most_bytes:
                 raise Refused(f"more than the {most_bytes:,} bytes allowed")
+            _check_arrived(len(content), len(content) if announced is None else announced)
             return content
 
         try:
@@ -99,15 +94,9 @@ class HttpFile:
         is_over: Callable[[], bool] = lambda: False,
     ) -> None:
         """See `Storage.download`. A server without ranges is asked for the whole file again."""
-        target.parent.mkdir(parents=True, exist_ok=True)
-        part = part_of(target, file)
-        part.touch()
-        progress(min(part.stat().st_size, file.size))
-        with contextlib.suppress(_Over):
+        with growing(target, file) as part:
+            progress(part.stat().st_size)
             retried(self.url, lambda: self._continue(part, file, progress, is_over))
-            if file.modified is not None:
-                os.utime(part, (file.modified, file.modified))
-            os.replace(part, target)
 
     def _continue(
         self,
@@ -119,19 +108,16 @@ class HttpFile:
         have = part.stat().st_size
         if have == file.size:
             return
-        have = have if have < file.size else 0
         with self._get({"Range": f"bytes={have}-"} if have else {}) as answer:
             start = _start_of(answer, have, file)
             with part.open("ab") as stream:
                 stream.truncate(start)
                 for data in _parts(answer, file.size - start, file.size - start):
                     if is_over():
-                        raise _Over
+                        return
                     stream.write(data)
                     progress(len(data))
-        arrived = part.stat().st_size
-        if arrived < file.size:
-            raise OSError(f"{arrived:,} bytes arrived of {file.size:,}")
+        _check_arrived(part.stat().st_size, file.size)
 
     @contextlib.contextmanager
     def _get(self, headers: Dict[str, str]) -> Iterator[Any]:
@@ -150,6 +136,10 @@ class HttpFile:
                     "and the clock; a private authority's certificate: set SSL_CERT_FILE"
                 ) from error
             raise OSError(on_one_line(error.reason)) from error
+        except (http.client.InvalidURL, ValueError) as error:
+            raise Refused(
+                f"no URL ({on_one_line(error)}); write blanks and what is not ASCII as %20, %C3%A9"
+            ) from error
         with contextlib.closing(answer):
             encoding = answer.headers.get("Content-Encoding", "identity")
             if encoding.lower() != "identity":
@@ -160,10 +150,6 @@ class HttpFile:
             yield answer
 
 
-class _Over(Exception):
-    """Somebody else has failed, and the rest is not wanted."""
-
-
 class _Redirects(urllib.request.HTTPRedirectHandler):
     """Up to five, none of them to a connection that others can read."""
 
@@ -172,7 +158,7 @@ class _Redirects(urllib.request.HTTPRedirectHandler):
     def redirect_request(
         self, req: Any, fp: Any, code: int, msg: Any, headers: Any, url: str
     ) -> Any:
-        if urlsplit(url).scheme not in _SCHEMES[urlsplit(req.full_url).scheme == "https" :]:
+        if urlsplit(url).scheme not in HTTP_SCHEMES[urlsplit(req.full_url).scheme == "https" :]:
             raise urllib.error.HTTPError(url, 400, f"leads to {on_one_line(url)}", headers, fp)
         return super().redirect_request(req, fp, code, msg, headers, url)
 
@@ -210,6 +196,12 @@ def _length_of(answer: Any) -> Optional[int]:
     if not re.fullmatch(r"[0-9]{1,18}", said):
         raise Refused(f"a length of {on_one_line(said)}; download it, and give its path")
     return int(said)
+
+
+def _check_arrived(count: int, due: int) -> None:
+    """`http.client` takes a connection that ends for the end of the body."""
+    if count < due:
+        raise OSError(f"{count:,} bytes arrived of {due:,}")
 
 
 def _modified(answer: Any) -> Optional[float]:

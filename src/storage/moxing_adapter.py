@@ -15,12 +15,11 @@ import threading
 import time
 from concurrent.futures import wait
 from pathlib import Path
-from typing import Any, Callable, Iterable, List, Optional, Union
+from typing import TYPE_CHECKING, Any, Callable, Iterable, List, Optional, Union
 
 from ..errors import UserError
 from ..runtime.regular_files import RECIPE_BYTES, read_regular
 from ..runtime.threads import ThreadPool
-from .http_files import HttpFile, is_http
 from .remote_files import (
     NAME_BYTES,
     THREADS,
@@ -29,10 +28,14 @@ from .remote_files import (
     RemoteFile,
     Storage,
     explained,
+    is_http,
     part_of,
     retried,
 )
 from .staging_owner import StagingOwner
+
+if TYPE_CHECKING:
+    from .http_files import HttpFile
 
 _LOGGER = logging.getLogger(__name__)
 
@@ -96,7 +99,15 @@ def stage(
 
 def open_storage(url: str, *, endpoint: Optional[str] = None) -> Union[Storage, HttpFile]:
     """What reads `url`. Raises UserError as of `Storage`."""
-    return HttpFile(url) if is_http(url) else Storage(url, endpoint=endpoint)
+    return _open_http(url) if is_http(url) else Storage(url, endpoint=endpoint)
+
+
+def _open_http(url: str) -> HttpFile:
+    """What reads a file at http:// or https://."""
+    # Imported here: every program imports this module, and few of them ask a server.
+    from .http_files import HttpFile
+
+    return HttpFile(url)
 
 
 def read_small_file(
@@ -111,7 +122,7 @@ def read_small_file(
     if url.startswith("file://"):
         return read_regular(url[len("file://") :], most_bytes)
     if is_http(url):
-        return HttpFile(url).read(most_bytes)
+        return _open_http(url).read(most_bytes)
     moxing = real_moxing() if url.startswith("obs://") else None
     with tempfile.TemporaryDirectory() as folder:
         target = Path(folder) / "file"

@@ -6,13 +6,14 @@ pauses; anything else becomes one line that says what to do.
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import re
 import time
 from datetime import datetime
 from pathlib import Path
-from typing import Any, Callable, Dict, Iterable, NamedTuple, Optional, TypeVar
+from typing import Any, Callable, Dict, Iterable, Iterator, NamedTuple, Optional, TypeVar
 
 from ..errors import UserError, on_one_line
 
@@ -29,6 +30,7 @@ _FIRST_PAUSE_S = 1.0
 # Of one connection, and of silence on it.
 _CONNECT_S, _READ_S = 10, 60
 _S3_SCHEMES = ("obs", "s3")
+HTTP_SCHEMES = ("http", "https")
 # Of what a file is called here; a growing copy's name has some more.
 NAME_BYTES = 220
 _OBS_HOST = re.compile(r"https?://obs\.([a-z0-9-]+)\.myhuaweicloud\.com")
@@ -68,6 +70,11 @@ class Refused(Exception):
 def is_url(path: Optional[str]) -> bool:
     """`scheme://...`, other than a path."""
     return path is not None and "://" in path
+
+
+def is_http(url: str) -> bool:
+    """Whether `http_files` reads it."""
+    return url.partition("://")[0].lower() in HTTP_SCHEMES
 
 
 def retried(what: str, work: Callable[[], T]) -> T:
@@ -117,7 +124,7 @@ def explained(url: str, error: BaseException) -> UserError:
     if isinstance(error, Refused):
         return UserError(f"{url}: {error}")
     text = reason(error)
-    otherwise = _HTTP_CONNECTION if url.startswith("http") else _CONNECTION
+    otherwise = _HTTP_CONNECTION if is_http(url) else _CONNECTION
     cure = next((cure for part, cure in _CURES.items() if part in text), otherwise)
     return UserError(f"{url}: {cure} ({text})")
 
@@ -198,15 +205,10 @@ class Storage:
             progress: told how many bytes are there, of an earlier try too.
             is_over: asked between parts whether to stop.
         """
-        target.parent.mkdir(parents=True, exist_ok=True)
-        part = part_of(target, file)
-        have = part.stat().st_size if part.exists() else 0
-        if have > file.size:
-            part.unlink()
-            have = 0
-        progress(have)
         remote = self._remote(name)
-        with part.open("ab") as stream:
+        with growing(target, file) as part, part.open("ab") as stream:
+            have = stream.tell()
+            progress(have)
             for start in range(have, file.size, _CHUNK):
                 if is_over():
                     return
@@ -214,9 +216,6 @@ class Storage:
                 stream.write(data)
                 stream.flush()
                 progress(len(data))
-        if file.modified is not None:
-            os.utime(part, (file.modified, file.modified))
-        os.replace(part, target)
 
     def _read(self, remote: str, start: int, end: int) -> bytes:
         def read() -> bytes:
@@ -329,6 +328,21 @@ def part_of(target: Path, file: RemoteFile) -> Path:
     """Where a copy grows; another version of the file never continues it."""
     version = "0" if file.modified is None else format(int(file.modified * 1000), "x")
     return target.with_name(f".{target.name}.{version}.part")
+
+
+@contextlib.contextmanager
+def growing(target: Path, file: RemoteFile) -> Iterator[Path]:
+    """The copy that grows, with what an earlier try has left; renamed at the end if it is whole."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    part = part_of(target, file)
+    part.touch()
+    if part.stat().st_size > file.size:
+        os.truncate(part, 0)
+    yield part
+    if part.stat().st_size == file.size:
+        if file.modified is not None:
+            os.utime(part, (file.modified, file.modified))
+        os.replace(part, target)
 
 
 def s3_options(endpoint: Optional[str]) -> Dict[str, Any]:

@@ -14,9 +14,8 @@ from ..configs.parser import keys_marked
 from ..errors import TrainingFailed, UserError
 from ..runtime.files import check_output_folder
 from ..runtime.threads import ThreadPool
-from .http_files import is_http
 from .moxing_adapter import local_copy, stage
-from .remote_files import is_url
+from .remote_files import is_http, is_url
 from .staging_owner import StagingOwner
 from .uploads import RunMirror
 
