@@ -120,6 +120,16 @@ def test_a_copied_folder_is_the_runs_still(tmp_path: Path) -> None:
     assert read_checkpoint(tmp_path / "b" / "best.ckpt").record.step == 2
 
 
+def test_a_resumed_run_leaves_no_draft(tmp_path: Path) -> None:
+    """Its checkpoint has all its names already: renaming a link onto another does nothing."""
+    folder = CheckpointFolder(tmp_path, save_every=1, keep_max=2)
+    folder.create()
+    save(folder, 1, is_best=True)
+    names = sorted(os.listdir(tmp_path))
+    folder.create(folder.find_resumed("auto"))
+    assert sorted(os.listdir(tmp_path)) == names
+
+
 def test_only_the_runs_epochs_are_averaged(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -159,6 +159,9 @@ class CheckpointFolder:
                 self.folder / name,
             )
             return
+        # Renaming one link of a file to another does nothing, and would leave the draft there.
+        if (self.folder / name).exists() and self.last.samefile(self.folder / name):
+            return
         with replacing(self.folder / name) as draft:
             draft.unlink()  # a link needs a free name
             try:
