@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
+import time
+from pathlib import Path
 from typing import Any, Iterator
 
 os.environ.setdefault("GLOG_v", "3")  # read when MindSpore is imported
@@ -58,3 +61,19 @@ def mode(request: pytest.FixtureRequest) -> Iterator[str]:
     with selection.using(selection.OFF) if is_standard else contextlib.nullcontext():
         yield request.param
     ms.set_context(mode=before)
+
+
+@pytest.fixture
+def little_time_and_memory() -> Iterator[None]:
+    """The test takes less than 10 s of the processor, and 700 MiB."""
+    Path("/proc/self/clear_refs").write_text("5")  # VmHWM starts anew
+    before, start = _memory("VmRSS"), time.process_time()
+    yield
+    assert time.process_time() - start < 10
+    assert _memory("VmHWM") - before < 700 * 2**20
+
+
+def _memory(name: str) -> int:
+    """VmRSS or VmHWM, bytes."""
+    (found,) = re.findall(rf"{name}:\s+(\d+) kB", Path("/proc/self/status").read_text())
+    return int(found) * 1024

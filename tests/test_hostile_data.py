@@ -7,13 +7,12 @@ import io
 import json
 import os
 import pickle
-import re
 import struct
 import tarfile
 import time
 import zipfile
 from pathlib import Path
-from typing import Any, Callable, Dict, Iterator, List, Tuple
+from typing import Any, Callable, Dict, List, Tuple
 
 import numpy as np
 import pytest
@@ -26,21 +25,7 @@ from src.data.packed import MANIFEST, open_packed
 from src.errors import UserError
 
 MIB = 2**20
-
-
-def memory(name: str) -> int:
-    """VmRSS or VmHWM, bytes."""
-    (found,) = re.findall(rf"{name}:\s+(\d+) kB", Path("/proc/self/status").read_text())
-    return int(found) * 1024
-
-
-@pytest.fixture(autouse=True)
-def _little_time_and_memory() -> Iterator[None]:
-    Path("/proc/self/clear_refs").write_text("5")  # VmHWM starts anew
-    before, start = memory("VmRSS"), time.monotonic()
-    yield
-    assert time.monotonic() - start < 10
-    assert memory("VmHWM") - before < 700 * MIB
+pytestmark = pytest.mark.usefixtures("little_time_and_memory")
 
 
 def refusal(open_it: Callable[[], object]) -> str:

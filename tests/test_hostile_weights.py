@@ -9,12 +9,10 @@ import io
 import json
 import os
 import pickle
-import re
 import struct
-import time
 import zipfile
 from pathlib import Path
-from typing import Any, Callable, Dict, Iterator, List, Optional, Tuple
+from typing import Any, Callable, Dict, List, Optional, Tuple
 
 import numpy as np
 import pytest
@@ -28,21 +26,7 @@ from src.runtime.memory import Allowance
 MIB = 2**20
 ROOM = Allowance(32 * MIB, "files of a test may take")
 Attack = Callable[[Path], object]
-
-
-def memory(name: str) -> int:
-    """VmRSS or VmHWM, bytes."""
-    (found,) = re.findall(rf"{name}:\s+(\d+) kB", Path("/proc/self/status").read_text())
-    return int(found) * 1024
-
-
-@pytest.fixture(autouse=True)
-def _little_time_and_memory() -> Iterator[None]:
-    Path("/proc/self/clear_refs").write_text("5")  # VmHWM starts anew
-    before, start = memory("VmRSS"), time.monotonic()
-    yield
-    assert time.monotonic() - start < 10
-    assert memory("VmHWM") - before < 700 * MIB
+pytestmark = pytest.mark.usefixtures("little_time_and_memory")
 
 
 def refusal(path: Path) -> str:
