@@ -1,6 +1,7 @@
-"""Pack a folder of images into shards of MindRecord, or check a packed one.
+"""Pack a data set into shards of MindRecord, or check a packed one.
 
 python scripts/pack_dataset.py --data_url data/imagenet --output data/packed --short_side 256
+python scripts/pack_dataset.py --data_url data/cifar10 --set CIFAR10 --output data/packed
 python scripts/pack_dataset.py --verify data/packed
 
 Train from it with `set: MindRecord` and `data_url: data/packed`. Started again after it was
@@ -23,6 +24,7 @@ from src.runtime.entry import CommandParser, finite, run_command, whole
 from src.runtime.files import check_output_folder, file_sha256
 from src.runtime.plain_numbers import whole_number
 from src.runtime.text import check_utf8
+from src.settings.data import UNPACKED_SETS
 
 _SPLITS = ("train", "val")
 
@@ -38,10 +40,11 @@ def work(arguments: argparse.Namespace) -> None:
 
 def pack(arguments: argparse.Namespace) -> None:
     """Packs both splits."""
-    from src.data.image_folder import scan_image_folder
     from src.data.packing import PackSettings, pack_split
+    from src.data.sources import open_unpacked
 
     settings = PackSettings(
+        set=arguments.set,
         short_side=arguments.short_side,
         quality=arguments.quality,
         images_per_shard=arguments.images_per_shard,
@@ -50,7 +53,8 @@ def pack(arguments: argparse.Namespace) -> None:
         background=arguments.background,
     )
     for split in _SPLITS:
-        source = scan_image_folder(
+        source = open_unpacked(
+            arguments.set,
             arguments.data_url,
             split,
             val_share=arguments.val_share,
@@ -127,18 +131,14 @@ def verify(folder: Path) -> None:
         print(f"{folder / split}: {len(images)} images, all as packed")
 
 
-def main(argv: Optional[Sequence[str]] = None) -> int:
-    parser = CommandParser("pack_dataset.py", __doc__ or "")
-    parser.add_argument("--data_url", type=Path, help="folder of images")
-    parser.add_argument("--output", type=Path, help="folder to write; gets train/ and val/")
-    parser.add_argument("--verify", type=Path, help="check this packed folder instead")
-    parser.add_argument("--short_side", type=whole, default=0, help="shrink to it; 0: do not")
-    parser.add_argument("--quality", type=whole, default=95, help="of shrunk JPEGs")
+def add_data_options(parser: CommandParser) -> None:
+    """Those that a recipe has too."""
+    parser.add_argument("--data_url", type=Path, help="folder of the data set, as in a recipe")
     parser.add_argument(
-        "--images_per_shard",
-        type=whole,
-        default=10_000,
-        help="images of a file (default: %(default)s)",
+        "--set",
+        choices=list(UNPACKED_SETS),
+        default="ImageNet",
+        help="what that is, as in a recipe (default: %(default)s)",
     )
     parser.add_argument("--val_share", type=finite, default=0.0, help="as in a recipe")
     parser.add_argument(
@@ -166,6 +166,21 @@ def main(argv: Optional[Sequence[str]] = None) -> int:
         help="an image that cannot be read: an error, or leave it out and name it",
     )
     parser.add_argument("--max_image_pixels", type=whole, default=89_478_485, help="as in a recipe")
+
+
+def main(argv: Optional[Sequence[str]] = None) -> int:
+    parser = CommandParser("pack_dataset.py", __doc__ or "")
+    add_data_options(parser)
+    parser.add_argument("--output", type=Path, help="folder to write; gets train/ and val/")
+    parser.add_argument("--verify", type=Path, help="check this packed folder instead")
+    parser.add_argument("--short_side", type=whole, default=0, help="shrink to it; 0: do not")
+    parser.add_argument("--quality", type=whole, default=95, help="of shrunk JPEGs")
+    parser.add_argument(
+        "--images_per_shard",
+        type=whole,
+        default=10_000,
+        help="images of a file (default: %(default)s)",
+    )
     parser.add_argument(
         "--num_workers",
         type=whole,

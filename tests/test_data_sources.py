@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import importlib.util
 import io
+import itertools
 import json
 import os
 import pickle
@@ -18,6 +19,7 @@ import numpy as np
 import pytest
 from photographs import load_photographs
 from PIL import Image
+from test_data_idx import write_idx
 
 from src.args import Config, DataConfig, ModelConfig, TrainConfig, parse_args
 from src.data import cifar, folder_index
@@ -27,6 +29,7 @@ from src.data.decode import Decoder
 from src.data.image_folder import scan_image_folder
 from src.data.imagenet import create_dataset
 from src.data.packed import open_packed, read_manifest
+from src.data.sources import open_source
 from src.errors import UserError
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -204,9 +207,9 @@ def folder(tmp_path_factory):
     return root
 
 
-def build_config(root, **values):
+def build_config(root, num_classes=2, **values):
     return Config(
-        model=ModelConfig(num_classes=2, image_size=32),
+        model=ModelConfig(num_classes=num_classes, image_size=32),
         data=DataConfig(
             **{
                 "data_url": str(root),
@@ -501,3 +504,80 @@ def test_listing_is_the_same_with_names_of_every_length(tmp_path, monkeypatch):
         assert images.labels.tolist() == [0] * 3 + [1] + [2] * 40
         # From the second on: one class is listed again, two come from the cache.
         os.utime(tmp_path / "train" / "class 1")
+
+
+def write_set(name, root, monkeypatch):
+    if name == "CIFAR10":
+        monkeypatch.setattr(cifar, "ROWS_PER_BATCH", ROWS)
+        write_cifar(root, name, is_pickled=True)
+    elif name != "Digits":
+        write_idx(root)
+
+
+@pytest.mark.parametrize(
+    ("name", "counts"),
+    [
+        ("CIFAR10", (100, 20)),
+        ("FashionMNIST", (50, 20)),
+        pytest.param("Digits", (1437, 360), marks=pytest.mark.slow),
+    ],
+)
+def test_packed_arrays_are_and_train_as_the_set_itself(name, counts, tmp_path, monkeypatch):
+    root = tmp_path / "data"
+    root.mkdir()
+    write_set(name, root, monkeypatch)
+    words = ("--set", name, "--data_url", root, "--output", tmp_path / "out")
+    result = pack(*words, "--images_per_shard", max(counts) // 2 + 5)
+    assert result.returncode == 0, result.stderr
+    assert pack("--verify", tmp_path / "out").returncode == 0
+    for split, count in zip(("train", "val"), counts):
+        ours = open_packed(tmp_path / "out" / split, Decoder())
+        config = DataConfig(set=name, data_url=str(root))
+        theirs = open_source(
+            Config(model=ModelConfig(num_classes=10), data=config), split == "train"
+        )
+        assert ours.class_names == theirs.class_names
+        assert len(ours) == len(theirs) == count
+        np.testing.assert_array_equal(ours.labels, theirs.labels)
+        for index in range(count):
+            np.testing.assert_array_equal(ours.read(index), theirs.read(index))
+            assert Image.open(io.BytesIO(ours.read_bytes(index))).format == "PNG"
+        batches = [
+            create_dataset(build_config(path, set=kind, num_classes=10), split == "train").batches()
+            for path, kind in ((tmp_path / "out", "MindRecord"), (root, name))
+        ]
+        for arrays in itertools.islice(zip(*batches), 8):
+            for array, expected in zip(*arrays):
+                np.testing.assert_array_equal(array, expected)
+
+
+def test_packing_arrays_goes_on_with_the_same_set_only(tmp_path):
+    write_idx(tmp_path / "data")
+    words = (
+        "--data_url",
+        tmp_path / "data",
+        "--output",
+        tmp_path / "out",
+        "--images_per_shard",
+        20,
+    )
+    assert pack("--set", "MNIST", *words).returncode == 0
+    train = tmp_path / "out" / "train"
+    kept = (train / "00001.mindrecord").stat().st_mtime_ns
+    (train / "00000.json").unlink()
+    (train / "manifest.json").unlink()
+    assert pack("--set", "MNIST", *words).returncode == 0
+    assert (train / "00001.mindrecord").stat().st_mtime_ns == kept
+    assert "all as packed" in pack("--verify", tmp_path / "out").stdout
+    other = pack("--set", "FashionMNIST", *words)
+    assert (other.returncode, "other images or settings (set)" in other.stderr) == (2, True)
+
+
+def test_an_order_of_folders_says_nothing_of_sets_that_number_their_classes(tmp_path):
+    write_idx(tmp_path / "data")
+    words = ("--set", "FashionMNIST", "--data_url", tmp_path / "data")
+    assert pack(*words, "--output", tmp_path / "out").returncode == 0
+    for order in ("natural", "code_point"):
+        words = ["--set", "MindRecord", "--data_url", str(tmp_path / "out"), "--num_classes", "10"]
+        source = open_source(parse_args([*words, "--class_order", order]), True)
+        assert source.class_names[0] == "T-shirt/top"

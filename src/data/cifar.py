@@ -120,7 +120,7 @@ def open_cifar(root: Path, name: str, split: str) -> ArrayImages:
     class_names = _read_names(read_file(layout.meta), layout, f"{where}/{layout.meta}")
     if len(class_names) != NUM_CLASSES[name]:
         raise _damaged(f"{where}/{layout.meta}", f"{len(class_names)} class names")
-    return ArrayImages(class_names, np.concatenate(images), np.concatenate(labels))
+    return ArrayImages(root, class_names, np.concatenate(images), np.concatenate(labels))
 
 
 def _damaged(where: str, reason: str) -> UserError:

@@ -74,7 +74,7 @@ def open_idx(root: Path, name: str, split: str) -> ArrayImages:
     class_names = SETS[name].class_names
     if labels.max() >= len(class_names):
         raise _damaged(labels_path, f"label {labels.max()}, of 0..{len(class_names) - 1}")
-    return ArrayImages(class_names, images, labels.astype(np.int32))
+    return ArrayImages(root, class_names, images, labels.astype(np.int32))
 
 
 def _find(root: Path, name: str, split: str) -> Tuple[Path, Path]:

@@ -11,7 +11,7 @@ import zlib
 from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Dict, Iterator, List, Sequence
+from typing import Dict, List, Sequence
 
 import numpy as np
 
@@ -225,8 +225,3 @@ def _check_same_classes(
         f"{folder.parent}: {sides[0][0]}/ and {sides[1][0]}/ need the same class folders "
         f"({differences})"
     )
-
-
-def paths_of(folder: ImageFolder) -> Iterator[str]:
-    """Every `<class>/<image>`, in the order of the indices."""
-    return (folder.file_name(index) for index in range(len(folder)))

@@ -12,7 +12,7 @@ import tempfile
 import zlib
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Dict, Iterator, List, Optional, Sequence, Tuple
+from typing import Any, Dict, Iterator, List, Optional, Protocol, Sequence, Tuple
 
 import numpy as np
 import simplejpeg
@@ -27,9 +27,9 @@ from ..runtime.regular_files import RECORD_BYTES, UNLIMITED, open_regular
 from ..runtime.threads import ThreadPool
 from .augment.resampling import resize_box
 from .decode import WHITE, BadImageError, Colour, Decoder
-from .image_folder import ImageFolder, paths_of
 from .packed import FORMAT, MANIFEST, Shard, index_file
 from .pixel_budget import BUDGET_PIXELS, PixelsInFlight
+from .sources import Source
 
 _PLAN, _STAGING = "plan.json", "unfinished"
 # MindRecord's default; offsets of its index count in pages.
@@ -42,11 +42,27 @@ _SCHEMA = {
 }
 
 
+class FileSource(Source, Protocol):
+    """Images that can be had as files."""
+
+    @property
+    def folder(self) -> Path:
+        """Where they are."""
+
+    @property
+    def decoder(self) -> Decoder:
+        """Reads the files."""
+
+    def read_bytes(self, index: int) -> bytes:
+        """An image file; raises BadImageError."""
+
+
 @dataclass(frozen=True)
 class PackSettings:
-    """How images are packed.
+    """Which images are packed, and how.
 
     Attributes:
+        set: what they are, as in a recipe.
         short_side: larger images are shrunk to it, pixels; 0: stored as they are.
         quality: of the JPEGs that shrunk images become, 1..100.
         images_per_shard: of every shard but the last.
@@ -55,6 +71,7 @@ class PackSettings:
         background: what shows through the transparent pixels of shrunk images.
     """
 
+    set: str = "ImageNet"
     short_side: int = 0
     quality: int = 95
     images_per_shard: int = 10_000
@@ -68,7 +85,7 @@ class PackSettings:
 
 
 def pack_split(
-    source: ImageFolder, target: Path, settings: PackSettings, *, num_workers: int
+    source: FileSource, target: Path, settings: PackSettings, *, num_workers: int
 ) -> Dict[str, Any]:
     """Pack one split, or go on where packing it stopped.
 
@@ -106,7 +123,7 @@ def pack_split(
 
 
 def _shards(
-    source: ImageFolder, target: Path, settings: PackSettings, num_workers: int
+    source: FileSource, target: Path, settings: PackSettings, num_workers: int
 ) -> Iterator[Dict[str, Any]]:
     """What is known of each, which is written if it is not there."""
     with tqdm(total=len(source), unit="image", desc=str(target)) as progress:
@@ -124,10 +141,10 @@ def _shards(
             yield entry
 
 
-def _check_plan(source: ImageFolder, target: Path, settings: PackSettings) -> None:
+def _check_plan(source: FileSource, target: Path, settings: PackSettings) -> None:
     digest = hashlib.sha256()
-    for name in paths_of(source):
-        digest.update(name.encode("utf-8", "surrogateescape") + b"\0")
+    for index in range(len(source)):
+        digest.update(source.file_name(index).encode("utf-8", "surrogateescape") + b"\0")
     plan = {
         "source": str(source.folder.resolve()),  # another folder may have files of these names
         "names_sha256": digest.hexdigest(),
@@ -142,7 +159,7 @@ def _check_plan(source: ImageFolder, target: Path, settings: PackSettings) -> No
             raise UserError(
                 f"{path}: damaged ({on_one_line(error)}); give another output folder"
             ) from error
-        known.setdefault("source", plan["source"])  # plans of before do not say
+        known = {"source": plan["source"], "set": "ImageNet", **known}  # plans of before lack them
         if known != plan:
             differing = ", ".join(sorted(key for key in plan if known.get(key) != plan[key]))
             raise UserError(
@@ -208,7 +225,7 @@ class _ShardWriter:
     """Writes one shard in a folder of its own, checks it, and moves it into place."""
 
     def __init__(
-        self, source: ImageFolder, shard: Path, settings: PackSettings, num_workers: int
+        self, source: FileSource, shard: Path, settings: PackSettings, num_workers: int
     ) -> None:
         self._source = source
         self._shard = shard

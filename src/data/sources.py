@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import List, Optional, Protocol
+from typing import List, Optional, Protocol, Union
 
 import numpy as np
 
@@ -11,10 +11,11 @@ from ..args import Config
 from ..configs import parser
 from ..errors import UserError, some_of
 from . import cifar, idx
-from .classes import TrainedClasses, sort_classes
+from .array_images import ArrayImages
+from .classes import CLASS_ORDERS, TrainedClasses, sort_classes
 from .decode import Decoder
 from .digits import prepare_digits
-from .image_folder import list_classes, scan_image_folder
+from .image_folder import ImageFolder, list_classes, scan_image_folder
 from .packed import open_packed, read_manifest
 
 
@@ -58,18 +59,13 @@ def open_source(config: Config, training: bool, trained: Optional[TrainedClasses
     root = Path(data.data_url)
     split = "train" if training else "val"
     decoder = create_decoder(config)
-    if data.set == "Digits":
-        prepare_digits(root)
     source: Source
-    if data.set in cifar.LAYOUTS:
-        source = cifar.open_cifar(root, data.set, split)
-    elif data.set in idx.SETS:
-        source = idx.open_idx(root, data.set, split)
-    elif data.set == "MindRecord":
+    if data.set == "MindRecord":
         source = open_packed(root / split, decoder)
         _check_packed_order(config, source.class_names)
     else:
-        source = scan_image_folder(
+        source = open_unpacked(
+            data.set,
             root,
             split,
             val_share=data.val_share,
@@ -91,10 +87,38 @@ def open_source(config: Config, training: bool, trained: Optional[TrainedClasses
     return source
 
 
+def open_unpacked(
+    name: str, root: Path, split: str, *, val_share: float, class_order: str, decoder: Decoder
+) -> Union[ImageFolder, ArrayImages]:
+    """One split of any `set` but MindRecord; that of the digits is written first.
+
+    Args:
+        name: the `set`.
+        root: the `data_url`.
+        split: train or val.
+
+    What follows is as of `scan_image_folder`, and for folders only.
+
+    Raises:
+        UserError: it is not there, or damaged.
+    """
+    if name in cifar.LAYOUTS:
+        return cifar.open_cifar(root, name, split)
+    if name in idx.SETS:
+        return idx.open_idx(root, name, split)
+    if name == "Digits":
+        prepare_digits(root)
+    return scan_image_folder(
+        root, split, val_share=val_share, class_order=class_order, decoder=decoder
+    )
+
+
 def _check_packed_order(config: Config, names: List[str]) -> None:
     order = config.data.class_order
     is_given = config.origins["class_order"] == parser.COMMAND_LINE
-    if is_given and names != sort_classes(names, order):
+    # In neither order are the classes of a set that numbers them itself.
+    of_folders = any(names == sort_classes(names, known) for known in CLASS_ORDERS)
+    if is_given and of_folders and names != sort_classes(names, order):
         raise UserError(
             f"class_order {order!r}: the classes of {config.data.data_url} were packed in another "
             f"order ({some_of(names, 3)}); pack them with scripts/pack_dataset.py --class_order "

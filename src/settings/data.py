@@ -7,6 +7,16 @@ from typing import Optional, Sequence, Tuple
 
 from ..configs.parser import FieldError, Section, key
 
+# `set` as published -> what that is.
+UNPACKED_SETS = {
+    "ImageNet": "any folder of images, a folder for each class",
+    "CIFAR10": "its archive",
+    "CIFAR100": "its archive",
+    "MNIST": "its four IDX files",
+    "FashionMNIST": "its four IDX files",
+    "Digits": "ships with the repository",
+}
+
 
 def _check_scale(mean: Sequence[float], std: Sequence[float]) -> None:
     """Other code has them for images of 0 to 255, a deviation of 1 beside such a mean too."""
@@ -32,15 +42,7 @@ class DataConfig(Section):
     set: str = key(
         "ImageNet",
         "dataset",
-        choices={
-            "ImageNet": "any folder of images, a folder for each class",
-            "CIFAR10": "its archive",
-            "CIFAR100": "its archive",
-            "MNIST": "its four IDX files",
-            "FashionMNIST": "its four IDX files",
-            "MindRecord": "written by scripts/pack_dataset.py",
-            "Digits": "ships with the repository",
-        },
+        choices={**UNPACKED_SETS, "MindRecord": "written by scripts/pack_dataset.py"},
     )
     data_url: str = key(
         "./data/imagenet",
