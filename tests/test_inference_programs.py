@@ -295,7 +295,12 @@ def test_readers_of_the_cpp_program_take_any_bytes(tmp_path: Path) -> None:
         subprocess.run(["cmake", *command], cwd=tmp_path, env=compiler, check=True)
     for reader in _READERS:
         (tmp_path / reader).mkdir()
-        fuzz = [f"build/fuzz_{reader}", "-max_total_time=30", "-max_len=4096", "-rss_limit_mb=1024"]
+        fuzz = [
+            f"build/fuzz_{reader}",
+            "-max_total_time=30",
+            "-max_len=4096",
+            "-malloc_limit_mb=64",
+        ]
         places = [reader, str(_INFER / "fuzz" / "corpus" / reader)]
         done = subprocess.run([*fuzz, *places], cwd=tmp_path, capture_output=True, text=True)
         assert done.returncode == 0, done.stderr[-3000:]
