@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import io
 import json
 import os
@@ -419,6 +420,41 @@ INDEX: Dict[str, Attack] = {
 CIFAR: Dict[str, Attack] = {
     "a label of 255": content(lambda good: b"\xff" + good[1:]),
     "a row of 3,074 bytes": content(lambda good: good + b"\0"),
+}
+
+
+def _gzip_bomb(path: Path, good: bytes) -> None:
+    with gzip.open(path, "wb", compresslevel=1) as packed:
+        packed.write(good)
+        for _ in range(256):
+            packed.write(bytes(2**24))
+
+
+def idx_header(place: int, value: int) -> Attack:
+    """One of the four numbers of 32 bits with which a file of images begins is another."""
+    field = struct.pack(">I", value)
+    return content(lambda good: good[: 4 * place] + field + good[4 * place + 4 :])
+
+
+IDX: Dict[str, Attack] = {
+    "the magic of labels": idx_header(0, 0x801),
+    "the magic of floats": idx_header(0, 0xD03),
+    "the magic of four dimensions": idx_header(0, 0x804),
+    "little endian": content(lambda good: np.frombuffer(good, ">u4", 4).astype("<u4").tobytes()),
+    "2^32 - 1 images": idx_header(1, 2**32 - 1),
+    "no images": idx_header(1, 0),
+    "an image more than there are": idx_header(1, 301),
+    "an image fewer than there are": idx_header(1, 299),
+    "2^32 - 1 rows": idx_header(2, 2**32 - 1),
+    "no columns": idx_header(3, 0),
+    "images that have no labels": content(
+        lambda good: good[:4] + struct.pack(">I", 301) + good[8:] + bytes(784)
+    ),
+    "gzip, cut off": content(lambda good: gzip.compress(good)[:-9]),
+    "gzip, another checksum": content(lambda good: with_bit(gzip.compress(good), 0.99999)),
+    "gzip, twice": content(lambda good: gzip.compress(gzip.compress(good))),
+    "gzip, more behind it": content(lambda good: gzip.compress(good) + b"more"),
+    "4 GiB of zeros, compressed": _gzip_bomb,
 }
 
 EXPORT_RECORD: Dict[str, Attack] = {

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import struct
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Callable, Collection, Dict, List, Tuple
@@ -172,6 +173,14 @@ READERS: Tuple[Reader, ...] = (
         {*BITS, "a bit at the start", "zeros of its size"},
     ),
     Reader(
+        "IDX",
+        "fashion/t10k-images-idx3-ubyte",
+        "preprocess.py --config recipe.yaml --dataset_name fashion_mnist --data_path fashion "
+        "--result_path out/inputs",
+        attacks.IDX,
+        BITS,
+    ),
+    Reader(
         "exported network",
         "net.mindir",
         f"{PREDICT.replace('net.ckpt', 'net.mindir')} --input one.png",
@@ -256,6 +265,7 @@ def prepare_run(place: Path, run: Callable[[List[str]], Any]) -> None:
     (place / "net.ckpt").write_bytes((place / "run" / "best.ckpt").read_bytes())
     rng = np.random.default_rng(0)
     _cifar(place / "cifar" / "cifar-10-batches-bin", rng)
+    _idx(place / "fashion", rng)
     _others(place, rng)
 
 
@@ -280,6 +290,16 @@ def _cifar(folder: Path, rng: np.random.Generator) -> None:
     rows[:, 0] %= 10
     (folder / "test_batch.bin").write_bytes(rows.tobytes())
     (folder / "batches.meta.txt").write_text("".join(f"class{i}\n" for i in range(10)))
+
+
+def _idx(folder: Path, rng: np.random.Generator) -> None:
+    folder.mkdir()
+    images = rng.integers(0, 256, (300, 28, 28), np.uint8)
+    header = struct.pack(">4I", 2051, *images.shape)
+    (folder / "t10k-images-idx3-ubyte").write_bytes(header + images.tobytes())
+    labels = np.arange(300, dtype=np.uint8) % 10
+    header = struct.pack(">2I", 2049, len(labels))
+    (folder / "t10k-labels-idx1-ubyte").write_bytes(header + labels.tobytes())
 
 
 def _others(place: Path, rng: np.random.Generator) -> None:

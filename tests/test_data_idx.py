@@ -132,6 +132,15 @@ def test_damaged_files_are_refused(tmp_path: Path, file: str, damage: str) -> No
     assert len(open_idx(tmp_path, "FashionMNIST", "train")) == COUNTS["train"]
 
 
+def test_a_dead_link_is_called_one(tmp_path: Path) -> None:
+    write_idx(tmp_path)
+    path = tmp_path / "train-images-idx3-ubyte"
+    path.unlink()
+    path.symlink_to("elsewhere")
+    with pytest.raises(UserError, match=r"train-images-idx3-ubyte: damaged \(dead link to else"):
+        open_idx(tmp_path, "MNIST", "train")
+
+
 @pytest.mark.parametrize("name", list(SETS))
 @pytest.mark.parametrize("missing", ["folder", "images", "labels"])
 def test_what_is_missing_is_named_with_where_it_comes_from(

@@ -7,6 +7,7 @@ The format is that of MNIST's authors, LeCun, Cortes and Burges; Xiao, Rasul and
 from __future__ import annotations
 
 import gzip
+import os
 import zlib
 from pathlib import Path
 from typing import BinaryIO, Dict, List, NamedTuple, Tuple, cast
@@ -86,7 +87,7 @@ def _find(root: Path, name: str, split: str) -> Tuple[Path, Path]:
             for file in files
             for spelling in (file, file.replace("-idx", ".idx"))
             for ending in ("", ".gz")
-            if (folder / f"{spelling}{ending}").exists()
+            if os.path.lexists(folder / f"{spelling}{ending}")
         ]
         images = [path for path in found if "images" in path.name]
         labels = [path for path in found if "labels" in path.name]

@@ -15,6 +15,7 @@ DATASET_NAMES = {
     "cifar100": "CIFAR100",
     "mnist": "MNIST",
     "fashion_mnist": "FashionMNIST",
+    "fashionmnist": "FashionMNIST",
     "mindrecord": "MindRecord",
     "digits": "Digits",
 }
