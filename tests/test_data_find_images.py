@@ -13,9 +13,11 @@ import pytest
 from PIL import Image
 
 from src.data import folder_index
+from src.data.decode import Decoder
 from src.data.find_images import describe_skipped, find_images, say_once
 from src.data.image_folder import list_classes, scan_image_folder
 from src.data.image_formats import readable_extensions
+from src.data.sources import open_unpacked
 from src.errors import UserError
 
 CLIP_ART = Path(os.environ.get("OPENCLIPART", "/usr/share/openclipart"))
@@ -308,13 +310,58 @@ def test_splits_without_class_folders(tmp_path):
         ("x.mindrecord", "MindRecord that pack_dataset.py did not write"),
         ("cifar-10-python.tar.gz", "--set CIFAR10"),
         ("cifar-100-binary/train.bin", "--set CIFAR100"),
+        (
+            "train-images-idx3-ubyte.gz",
+            "it holds IDX files; give --set MNIST or --set FashionMNIST",
+        ),
+        ("t10k-labels.idx1-ubyte", "give --set MNIST or --set FashionMNIST"),
+        ("raw/train-labels-idx1-ubyte", "give --set MNIST or --set FashionMNIST"),
+        ("MNIST/raw/train-images-idx3-ubyte", "it holds IDX files; give --set MNIST"),
+        ("FashionMNIST/raw/train-images-idx3-ubyte.gz", "IDX files; give --set FashionMNIST"),
+        ("x/train-images-idx3-ubyte", "in x/ it holds IDX files; give --set MNIST or --set Fash"),
+        ("train/train-images-idx3-ubyte", "in train/ it holds IDX files; give --set MNIST or --"),
     ],
 )
 def test_data_in_other_forms_is_recognised(tmp_path, file, advice):
-    (tmp_path / file).parent.mkdir(exist_ok=True)
+    (tmp_path / file).parent.mkdir(exist_ok=True, parents=True)
     (tmp_path / file).write_bytes(b"x")
     with pytest.raises(UserError) as caught:
         scan_image_folder(tmp_path, "train")
+    assert advice in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("inside", ["", "raw"])
+def test_the_folder_of_torchvision_says_which_set_it_is(tmp_path, inside):
+    (tmp_path / "FashionMNIST" / "raw").mkdir(parents=True)
+    (tmp_path / "FashionMNIST" / "raw" / "train-images-idx3-ubyte").write_bytes(b"x")
+    for root in (tmp_path / "FashionMNIST" / inside, tmp_path):
+        for share in (0.0, 0.1):
+            with pytest.raises(UserError, match=r"it holds IDX files; give --set FashionMNIST$"):
+                scan_image_folder(root, "train", val_share=share)
+
+
+@pytest.mark.parametrize(
+    ("file", "name", "advice"),
+    [
+        ("MNIST/raw/train-images-idx3-ubyte", "FashionMNIST", "IDX files; give --set MNIST"),
+        ("train-images-idx3-ubyte", "CIFAR10", "give --set MNIST or --set FashionMNIST"),
+        ("cifar-10-python.tar.gz", "CIFAR100", "it holds CIFAR's archive; give --set CIFAR10"),
+        ("cifar-10-python.tar.gz", "MNIST", "it holds CIFAR's archive; give --set CIFAR10"),
+        ("val/manifest.json", "FashionMNIST", "by pack_dataset.py; give --set MindRecord"),
+        ("train/ant/0.png", "CIFAR10", "it holds folders of images; give --set ImageNet"),
+        # Not itself, where only a part of it is there.
+        ("train-labels-idx1-ubyte", "FashionMNIST", "give their folder as --data_url"),
+        ("cifar-10-batches-py/test_batch", "CIFAR10", "put cifar-10-python.tar.gz or "),
+    ],
+)
+def test_a_folder_of_another_set_is_told_its_set(tmp_path, file, name, advice):
+    (tmp_path / file).parent.mkdir(parents=True, exist_ok=True)
+    (tmp_path / file).write_bytes(b"x")
+    with pytest.raises(UserError) as caught:
+        open_unpacked(
+            name, tmp_path, "train", val_share=0, class_order="natural", decoder=Decoder()
+        )
     assert advice in str(caught.value)
     assert "\n" not in str(caught.value)
 

@@ -18,6 +18,7 @@ from ..errors import UserError, on_one_line
 from ..runtime.pickles import InertUnpickler, PickledArray
 from ..runtime.regular_files import open_regular, read_regular
 from .array_images import ArrayImages
+from .splits import of_another_set
 
 _SIDE = 32
 _PIXELS = 3 * _SIDE * _SIDE
@@ -138,9 +139,12 @@ def _find(root: Path, name: str, split: str) -> Tuple[_Layout, Callable[[str], b
             if path.is_file():
                 return layout, _archive_reader(path, layout, split), str(path)
     choices = " or ".join(f"{layout.archive}.gz" for layout in LAYOUTS[name])
+    remedy = (
+        f"put {choices} into it, as https://www.cs.toronto.edu/~kriz/cifar.html offers them, or "
+        "what they hold"
+    )
     raise UserError(
-        f"data_url {str(root)!r}: no {name} there; put {choices} into it, as "
-        "https://www.cs.toronto.edu/~kriz/cifar.html offers them, or what they hold"
+        f"data_url {str(root)!r}: no {name} there; {of_another_set(root, name) or remedy}"
     )
 
 

@@ -17,6 +17,7 @@ import numpy as np
 from ..errors import UserError, on_one_line
 from ..runtime.regular_files import open_regular
 from .array_images import ArrayImages
+from .splits import of_another_set
 
 _SIDE = 28
 # 60,000 images have 47 MB.
@@ -93,9 +94,10 @@ def _find(root: Path, name: str, split: str) -> Tuple[Path, Path]:
         labels = [path for path in found if "labels" in path.name]
         if images and labels:
             return images[0], labels[0]
+    remedy = f"{SETS[name].remedy}; give their folder as --data_url"
     raise UserError(
         f"data_url {str(root)!r}: no {' and '.join(files)} there (.gz or not); "
-        f"{SETS[name].remedy}; give their folder as --data_url"
+        f"{of_another_set(root, name) or remedy}"
     )
 
 

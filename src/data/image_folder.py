@@ -20,7 +20,7 @@ from .classes import sort_classes
 from .decode import Decoder, read_image_file
 from .find_images import describe_skipped, images_in, list_folders, list_kinds, say_once
 from .folder_index import Listing, Tally, images_by_class, scan_classes, to_listing
-from .splits import find_classes_below, find_splits, recognise
+from .splits import find_classes_below, find_splits, of_another_set, recognise
 
 _NAMED_CLASSES = 5
 
@@ -139,11 +139,11 @@ def _scan(root: Path, folder: Path, class_names: List[str]) -> Listing:
     empty = np.flatnonzero(listing.counts == 0)
     if len(empty):
         said = describe_skipped(tallies[empty[0]].skipped)
+        away = "move the folder away" + (" in train/ and val/" if folder != root else "")
         raise UserError(
             f"{folder / listing.class_names[empty[0]]}: no images"
             + (f" ({said})" if said else "")
-            + "; add some, or move the folder away"
-            + (" in train/ and val/" if folder != root else "")
+            + f"; {of_another_set(root, 'ImageNet') or f'add some, or {away}'}"
         )
     _tell_kinds(folder, tallies)
     return listing

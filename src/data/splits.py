@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import itertools
+import re
 from pathlib import Path
-from typing import Dict, List, Optional, Sequence
+from typing import Dict, List, NamedTuple, Optional, Sequence
 
 from ..errors import UserError, some_of
 from .find_images import folders_in, images_in
@@ -35,6 +36,8 @@ _PACKED = {
     ".npz": "NumPy's arrays",
 }
 _CIFAR = {"cifar-10": "CIFAR10", "cifar-100": "CIFAR100"}
+_IDX_FILE = re.compile(r"(train|t10k)-(images|labels)[-.]idx[13]-ubyte(\.gz)?")
+_IDX_SETS = ["MNIST", "FashionMNIST"]
 _MOST_LOOKED_AT = 1000
 _MOST_WRAPPERS = 8
 
@@ -92,19 +95,68 @@ def _refuse_classes_beside(root: Path, name: str, others: Sequence[str]) -> None
         )
 
 
-def recognise(root: Path, folder: Path) -> Optional[str]:
-    """What to do about a folder of `root` that has no class folders: one clause; None: unknown."""
+class KnownSet(NamedTuple):
+    """What a folder holds.
+
+    Attributes:
+        what: a clause.
+        sets: what `set` of a recipe calls it; several: any of them.
+    """
+
+    what: str
+    sets: Sequence[str]
+
+    def advice(self) -> str:
+        """What it is, and what to give for it: a clause."""
+        return f"{self.what}; give {' or '.join(f'--set {name}' for name in self.sets)}"
+
+    def is_folders(self) -> bool:
+        """Whether it is `train` and `val` with class folders."""
+        return list(self.sets) == ["ImageNet"]
+
+
+def known_set(root: Path) -> Optional[KnownSet]:
+    """What `data_url` names, as far as its names tell; None: unknown."""
     if any((root / split / "manifest.json").is_file() for split in _NAMES):
-        return "it was written by pack_dataset.py; give --set MindRecord"
-    if (root / "manifest.json").is_file() and any(root.glob("*.mindrecord")):
-        return f"it was written by pack_dataset.py; give --set MindRecord --data_url {root.parent}"
-    names = [name for at in dict.fromkeys((folder, root)) for name in _some_names(at)]
+        return KnownSet("it was written by pack_dataset.py", ["MindRecord"])
+    names = _some_names(root)
     for start, kind in _CIFAR.items():
         if any(name.startswith((f"{start}-", f"{start}.")) for name in names):
-            return f"it holds CIFAR's archive; give --set {kind}"
-    inner = [name for name in folders_in(str(folder)) if find_splits(folder / name)]
-    if inner:
-        return f"give --data_url {folder / inner[0]}"
+            return KnownSet("it holds CIFAR's archive", [kind])
+    # As torchvision leaves them.
+    found = [name for name in _IDX_SETS if _holds_idx(root / name / "raw")]
+    if not found and (_holds_idx(root) or _holds_idx(root / "raw")):
+        found = [name for name in _IDX_SETS if name in (root.name, root.parent.name)] or _IDX_SETS
+    if found:
+        return KnownSet("it holds IDX files", found)
+    is_split = root.is_dir() and find_splits(root)
+    return KnownSet("it holds folders of images", ["ImageNet"]) if is_split else None
+
+
+def of_another_set(root: Path, name: str) -> Optional[str]:
+    """What to give for a folder in which the files of the set `name` are not; None: unknown."""
+    known = known_set(root)
+    return known.advice() if known and name not in known.sets else None
+
+
+def _holds_idx(folder: Path) -> bool:
+    return any(_IDX_FILE.fullmatch(name) for name in _some_names(folder))
+
+
+def recognise(root: Path, folder: Path) -> Optional[str]:
+    """What to do about a folder of `root` that has no class folders: one clause; None: unknown."""
+    known = known_set(root)
+    if known and not known.is_folders():
+        return known.advice()
+    if (root / "manifest.json").is_file() and any(root.glob("*.mindrecord")):
+        return f"it was written by pack_dataset.py; give --set MindRecord --data_url {root.parent}"
+    inner = [folder / name for name in folders_in(str(folder))]
+    for place in inner if folder == root else [folder, *inner]:
+        known = known_set(place)
+        if known:
+            start = "give" if known.is_folders() else f"in {place.name}/ {known.advice()}"
+            return f"{start} --data_url {place}"
+    names = [name for at in dict.fromkeys((folder, root)) for name in _some_names(at)]
     # Beside folders an archive may be what they came from.
     for ending, kind in _PACKED.items() if not folders_in(str(folder)) else ():
         if any(name.endswith(ending) or f"{ending}-" in name for name in names):
