@@ -104,8 +104,12 @@ def _check_data(config: EvalRun) -> None:
     if origin != _source(config):
         return
     if config.data.set != "Digits" and not Path(url).exists():
+        from src.data.idx import SETS
+
+        remedy = f"{SETS[config.data.set].remedy}; " if config.data.set in SETS else ""
         raise UserError(
-            f"data_url {url!r}: {origin} was trained on it, but it is not here; give --data_url"
+            f"data_url {url!r}: {origin} was trained on it, but it is not here; {remedy}"
+            "give --data_url"
         )
     _LOGGER.info("data of the weights: %s %s", config.data.set, url)
 

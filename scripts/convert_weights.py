@@ -169,11 +169,18 @@ def _room_for(network: Any, arch: str) -> Any:
 def _classes_of(arguments: argparse.Namespace, num_classes: int) -> Dict[str, Any]:
     """What the checkpoint says of its classes: their names, and which order of folders that is."""
     from src.data.image_folder import list_classes
+    from src.data.splits import known_set
     from src.report.class_names import read_labels
 
     if arguments.class_names:
         source, names = arguments.class_names, read_labels(arguments.class_names, "class_names")
     elif arguments.data_url:
+        known = known_set(arguments.data_url)
+        if known and not known.is_folders():
+            raise UserError(
+                f"data_url {str(arguments.data_url)!r}: {known.what}, no class folders; write the "
+                "names of the classes, one a line by label, into a file for --class_names"
+            )
         source, names = arguments.data_url, list_classes(arguments.data_url)
         names = sort_classes(names, arguments.class_order)
     else:

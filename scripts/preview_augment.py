@@ -27,6 +27,7 @@ from src.runtime.device import setup_device
 from src.runtime.entry import run_entry_point
 from src.runtime.files import check_output_folder, unused, write_whole
 from src.storage.remote_files import is_url
+from src.storage.staging import stage_inputs
 
 if TYPE_CHECKING:
     from src.data.dataset import Batch
@@ -127,7 +128,7 @@ def preview(config: Config) -> None:
         raise UserError(f"train_url {config.train.train_url!r}: give a folder on this machine")
     check_output_folder("train_url", folder)
     # The device of the recipe may be busy, or elsewhere; a batch needs none.
-    config = replace(config, device_target="CPU")
+    config = stage_inputs(replace(config, device_target="CPU"))
     setup_device(config.run, seed=config.train.seed)
     if not (config.model.num_classes and config.model.image_size):
         from src.checkpoints.complete_config import complete_by_data

@@ -7,7 +7,7 @@ usage="run_infer_310.sh [MINDIR_PATH] [DATASET_NAME] [DATASET_PATH] [DEVICE_ID]"
 case ${1:-} in
 -h | --help)
     echo "usage: bash scripts/$usage"
-    echo "MINDIR_PATH: of export.py, with its FILE.json. DATASET_NAME: imagenet2012, cifar10, digits, ..."
+    echo "MINDIR_PATH: of export.py, with its FILE.json. DATASET_NAME: imagenet2012, cifar10, fashion_mnist, ..."
     echo "DEVICE_TARGET=CPU (default Ascend), LITE_HOME (on a CPU fetched when unset), WORK_DIR (default"
     echo "./infer_310), INFER_OPTIONS and PREPROCESS_OPTIONS for more options of the two programs."
     exit 0

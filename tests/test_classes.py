@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import dataclasses
 import logging
 import shutil
@@ -379,6 +380,14 @@ def test_a_packed_set_keeps_the_order_it_was_packed_in(tmp_path: Path) -> None:
 
 
 # --- data that grew -------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("file", ["train-images-idx3-ubyte", "cifar-10-python.tar.gz"])
+def test_classes_of_other_sets_than_folders_are_asked_for_by_name(tmp_path, file):
+    (tmp_path / file).touch()
+    arguments = argparse.Namespace(class_names=None, data_url=tmp_path, class_order="natural")
+    with pytest.raises(UserError, match=r"no class folders; write the names .* --class_names$"):
+        convert_weights._classes_of(arguments, 10)
 
 
 def test_data_that_grew_is_refused_and_its_place_is_said(

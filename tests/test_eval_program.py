@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import csv
 import errno
 import json
 import logging
 from pathlib import Path
-from typing import Any, Dict, List
+from typing import Any, Dict, List, Sequence
 
 import numpy as np
 import pytest
 from digits_run import failure
 from mindspore import Parameter
 from PIL import Image
+from test_data_idx import content, write_idx
 
 import eval as eval_program
 import export as export_program
@@ -21,6 +23,7 @@ from src.args import EvalRun, parse_args, replace, to_yaml
 from src.checkpoints.checkpoint import save_checkpoint
 from src.checkpoints.complete_config import complete_by_checkpoint
 from src.checkpoints.saved_record import SavedRecord
+from src.data.idx import SETS
 from src.errors import UserError
 from src.report.evaluation_file import evaluation_name, write_evaluation
 from src.trainer.build import build_network
@@ -51,7 +54,7 @@ def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def write_weights(path: Path, **more: Any) -> None:
+def write_weights(path: Path, names: Sequence[str] = NAMES, **more: Any) -> None:
     """A fresh network of RECIPE that says what a run's checkpoint says."""
     recipe = path.parent.parent / "tiny.yaml"
     recipe.write_text(RECIPE)
@@ -59,8 +62,8 @@ def write_weights(path: Path, **more: Any) -> None:
     config = replace(parse_args(["--config", str(recipe)]), **given)
     parameters = [Parameter(p, name=p.name) for p in build_network(config).get_parameters()]
     path.parent.mkdir(exist_ok=True)
-    model = {"arch": config.model.arch, "num_classes": 3}
-    save_checkpoint(path, parameters, {**model, "class_names": NAMES, "config": to_yaml(config)})
+    model = {"arch": config.model.arch, "num_classes": len(names), "class_names": list(names)}
+    save_checkpoint(path, parameters, {**model, "config": to_yaml(config)})
 
 
 def printed(program: Any, words: List[str], capsys: pytest.CaptureFixture[str]) -> Dict[str, str]:
@@ -99,6 +102,39 @@ def test_data_that_is_gone_is_said_with_who_named_it(
     assert eval_program.main([*words, "--data_url", str(root / "elsewhere")]) == 0
 
 
+def test_pictures_are_predicted_as_the_report_says_of_the_set(root: Path) -> None:
+    write_idx(root / "fashion")
+    given = {"set": "FashionMNIST", "data_url": str(root / "fashion"), "num_classes": 10}
+    path, names = root / "run" / "fashion.ckpt", SETS["FashionMNIST"].class_names
+    write_weights(path, names, **given)
+    assert eval_program.main(["--pretrained", str(path), "--report", str(root / "report")]) == 0
+    rows = list(csv.DictReader((root / "report" / "images.csv").open()))
+    images, labels = content("t10k")
+    assert [row["label"] for row in rows] == [names[label] for label in labels]
+    assert "<td>T-shirt/top</td>" in (root / "report" / "report.html").read_text()
+    (root / "pictures").mkdir()
+    for number, image in enumerate(images):
+        Image.fromarray(image).save(root / "pictures" / f"{number:02d}.png")
+    words = ["--pretrained", str(path), "--input", str(root / "pictures"), "--top_k", "1"]
+    table = root / "predicted.csv"
+    assert predict_program.main([*words, "--output", "csv", "--output_file", str(table)]) == 0
+    found = [(row["name"], float(row["probability"])) for row in csv.DictReader(table.open())]
+    for (name, probability), row in zip(found, rows):
+        assert name == row["predicted"]
+        assert probability == pytest.approx(float(row["confidence"]), abs=1e-6)
+    assert len(found) == len(rows) == len(images)
+
+
+def test_the_set_that_is_gone_is_said_with_where_it_comes_from(
+    root: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = root / "run" / "fashion.ckpt"
+    write_weights(path, set="FashionMNIST", data_url=str(root / "gone"))
+    message = failure(capsys, eval_program, ["--pretrained", str(path)])
+    assert f"data_url '{root / 'gone'}': {path} was trained on it, but it is not here" in message
+    assert "`apt-get install dataset-fashion-mnist`" in message
+
+
 def test_an_exported_file_as_pretrained_is_told_its_option() -> None:
     given = parse_args(["--pretrained", "net.mindir"], EvalRun)
     with pytest.raises(UserError, match=r"net\.mindir': a file of export\.py; give it as --mindir"):
@@ -120,6 +156,7 @@ def test_a_folder_of_another_kind_is_not_taken_for_the_trained_kind(tmp_path: Pa
     assert set_of("Digits", "--data_url", str(tmp_path)) == "ImageNet"
     assert set_of("Digits", "--data_url", str(tmp_path / "new")) == "Digits"
     assert set_of("CIFAR10", "--data_url", str(tmp_path)) == "CIFAR10"
+    assert set_of("FashionMNIST", "--data_url", str(tmp_path)) == "FashionMNIST"
     assert set_of("CIFAR10", "--data_url", str(tmp_path), "--set", "ImageNet") == "ImageNet"
 
 

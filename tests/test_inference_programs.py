@@ -16,11 +16,14 @@ import numpy as np
 import pytest
 from digits_run import failure, fill_disk, start, without_override
 from PIL import Image
+from test_data_idx import content, write_idx
 
 import postprocess as postprocess_program
 import preprocess as preprocess_program
-from src.args import parse_args
+from src.args import DataConfig, parse_args
+from src.configs.parser import section_keys
 from src.data.imagenet import create_dataset
+from src.settings.programs import DATASET_NAMES
 
 SIZES = ["--image_size", "24", "--num_classes", "2", "--crop_pct", "0.9"]
 
@@ -67,6 +70,25 @@ def test_inputs_are_the_batches_of_eval(images: Path, tmp_path: Path) -> None:
     labels = json.loads((result / "label.json").read_text())["labels"]
     assert list(labels.values()) == batch.label.tolist()
     assert set(labels) >= {"猫 a/x.png", "dog/x.png"}
+
+
+def test_inputs_of_fashion_mnist_are_its_test_images(tmp_path: Path) -> None:
+    write_idx(tmp_path / "fashion")
+    data = ["--dataset_name", "fashion_mnist", "--data_path", str(tmp_path / "fashion")]
+    sizes = ["--image_size", "28", "--crop_pct", "1.0", "--input", "uint8_nhwc"]
+    result = tmp_path / "out"
+    assert preprocess_program.main([*data, *sizes, "--result_path", str(result)]) == 0
+    images, labels = content("t10k")
+    files = sorted((result / "input").iterdir())
+    pixels = np.stack([np.fromfile(file, np.uint8).reshape(28, 28, 3) for file in files])
+    np.testing.assert_array_equal(pixels, np.repeat(images[..., None], 3, axis=3))
+    written = json.loads((result / "label.json").read_text())
+    assert list(written["labels"].values()) == labels.tolist()
+    assert (written["dataset_name"], written["num_classes"]) == ("FashionMNIST", 10)
+
+
+def test_every_set_has_its_name_of_the_inference_scripts() -> None:
+    assert {name.lower() for name in section_keys(DataConfig)["set"].choices} <= set(DATASET_NAMES)
 
 
 def test_float_inputs_are_normalised_as_the_definition_says(images: Path, tmp_path: Path) -> None:

@@ -16,8 +16,11 @@ from typing import Dict, Iterator, List
 import numpy as np
 import pytest
 from s3_server import Proxy, Server, files_below, first, free_port, is_content, run_server
+from test_data_idx import content as idx_content
+from test_data_idx import write_idx
 
-from src.args import EvalRun, replace
+from src.args import EvalRun, parse_args, replace
+from src.data.sources import open_source
 from src.errors import UserError
 from src.storage import moxing_adapter
 from src.storage import remote_files as storage
@@ -119,6 +122,18 @@ def test_a_single_file(server: Server, tmp_path: Path) -> None:
     assert read_small_file("s3://single/w/x.ckpt", endpoint=server.url) == b"weights"
     with pytest.raises(UserError, match="s3://single/w: a folder"):
         read_small_file("s3://single/w", endpoint=server.url)
+
+
+def test_idx_files_at_a_url_are_read(server: Server, tmp_path: Path) -> None:
+    write_idx(tmp_path / "here" / "MNIST" / "raw", ".gz")
+    server.put("idx", {f"d/{name}": data for name, data in files_below(tmp_path / "here").items()})
+    place = ["--obs_endpoint", server.url, "--cache_dir", str(tmp_path / "cache")]
+    words = ["--set", "MNIST", "--num_classes", "10", "--data_url", "s3://idx/d", *place]
+    config = stage_inputs(parse_args(words))
+    images, labels = idx_content("train")
+    source = open_source(config, training=True)
+    np.testing.assert_array_equal(source.labels, labels)
+    np.testing.assert_array_equal(source.read(7)[..., 2], images[7])
 
 
 def test_other_schemes(tmp_path: Path) -> None:

@@ -9,8 +9,11 @@ import numpy as np
 import pytest
 from photographs import load_photographs
 from PIL import Image
+from test_data_idx import content as idx_content
+from test_data_idx import write_idx
 
 from src.args import parse_args
+from src.data.idx import SETS
 from src.data.imagenet import create_dataset
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -141,3 +144,20 @@ def test_images_of_one_colour_are_counted(preview, words, tmp_path, capsys):
                 image.save(tmp_path / name / label / f"{i}.png")
     preview.draw_rows(parse_args([*words, "--data_url", str(tmp_path)]))
     assert "6 of 6 images have one colour only (" in capsys.readouterr().err
+
+
+def test_small_grey_images_at_a_url(preview, tmp_path, monkeypatch):
+    write_idx(tmp_path / "data")
+    words = ["--set", "FashionMNIST", "--data_url", f"file://{tmp_path / 'data'}"]
+    words += ["--arch", "cct_2_3x2_32", "--image_size", "28", "--batch_size", "8"]
+    words += ["--crop_padding", "4", "--auto_augment", "cifar10", "--train_url", str(tmp_path)]
+    drawn = []
+    monkeypatch.setattr(preview, "contact_sheet", lambda rows: drawn.extend(rows) or b"")
+    assert preview.main([*words, "--seed", "4"]) == 0
+    assert {tuple(name for name, _ in row.stages) for row in drawn} == {
+        ("as read", "PaddedCrop", "RandomFlip", "AutoAugment", "mixed")
+    }
+    images, labels = idx_content("train")
+    for row in drawn:
+        (index,) = np.flatnonzero((images == row.stages[0][1][..., 0]).all(axis=(1, 2)))
+        assert row.target == [(SETS["FashionMNIST"].class_names[labels[index]], 1.0)]
