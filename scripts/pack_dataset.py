@@ -11,18 +11,22 @@ stopped, it goes on with the first shard that is not whole.
 from __future__ import annotations
 
 import argparse
-import os
 import sys
 from pathlib import Path
-from typing import Optional, Sequence, Tuple
+from typing import Optional, Sequence
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from src.data.classes import CLASS_ORDERS
+from src.data.packing_options import (
+    add_packing_options,
+    check_packing_options,
+    packing_settings,
+    report_packed,
+)
 from src.errors import UserError
-from src.runtime.entry import CommandParser, finite, run_command, whole
+from src.runtime.entry import CommandParser, finite, run_command
 from src.runtime.files import check_output_folder, file_sha256
-from src.runtime.plain_numbers import whole_number
 from src.runtime.text import check_utf8
 from src.settings.data import UNPACKED_SETS
 
@@ -40,18 +44,10 @@ def work(arguments: argparse.Namespace) -> None:
 
 def pack(arguments: argparse.Namespace) -> None:
     """Packs both splits."""
-    from src.data.packing import PackSettings, pack_split
+    from src.data.packing import pack_split
     from src.data.sources import open_unpacked
 
-    settings = PackSettings(
-        set=arguments.set,
-        short_side=arguments.short_side,
-        quality=arguments.quality,
-        images_per_shard=arguments.images_per_shard,
-        skips_bad=arguments.on_bad_image == "skip",
-        exif_orientation=arguments.exif_orientation,
-        background=arguments.background,
-    )
+    settings = packing_settings(arguments, arguments.set)
     for split in _SPLITS:
         source = open_unpacked(
             arguments.set,
@@ -64,31 +60,7 @@ def pack(arguments: argparse.Namespace) -> None:
         manifest = pack_split(
             source, arguments.output / split, settings, num_workers=arguments.num_workers
         )
-        for reason in manifest["skipped"]:
-            print(f"left out: {reason}", file=sys.stderr)
-        print(
-            f"{arguments.output / split}: {manifest['images']} of {len(source)} images in "
-            f"{len(manifest['shards'])} shards, {len(source.class_names)} classes"
-        )
-
-
-def colour(text: str) -> Optional[Tuple[int, int, int]]:
-    """`R,G,B`, `[R, G, B]` or `null`.
-
-    Raises:
-        ArgumentTypeError: something else.
-    """
-    if text == "null":
-        return None
-    try:
-        red, green, blue = (
-            whole_number(word.strip(), most=255) for word in text.strip("[]").split(",")
-        )
-    except ValueError as error:
-        raise argparse.ArgumentTypeError(
-            f"{text[:40]!r}: allowed: three of 0 to 255, or null"
-        ) from error
-    return red, green, blue
+        report_packed(manifest, arguments.output / split, len(source))
 
 
 def check(arguments: argparse.Namespace) -> None:
@@ -96,17 +68,7 @@ def check(arguments: argparse.Namespace) -> None:
     if not arguments.data_url or not arguments.output:
         raise UserError("--data_url and --output are needed, or --verify")
     check_utf8("--output", arguments.output)
-    ranges = {
-        "short_side": (0, 65_500),
-        "quality": (1, 100),
-        "images_per_shard": (1, 10_000_000),
-        "num_workers": (1, 1024),
-        "max_image_pixels": (1, 178_956_970),
-    }
-    for name, (low, high) in ranges.items():
-        value = getattr(arguments, name)
-        if not low <= value <= high:
-            raise UserError(f"--{name} {value}: allowed: {low} to {high}")
+    check_packing_options(arguments)
     if not 0 <= arguments.val_share < 1:
         raise UserError(f"--val_share {arguments.val_share}: allowed: [0, 1)")
     check_output_folder("output", arguments.output)
@@ -147,25 +109,6 @@ def add_data_options(parser: CommandParser) -> None:
         default="code_point",
         help="as in a recipe (default: %(default)s)",
     )
-    parser.add_argument(
-        "--exif_orientation",
-        action="store_true",
-        help="turn images that are shrunk; as in a recipe",
-    )
-    parser.add_argument(
-        "--background",
-        type=colour,
-        default="255,255,255",
-        metavar="R,G,B",
-        help="as in a recipe, for images that are shrunk; or null (default %(default)s)",
-    )
-    parser.add_argument(
-        "--on_bad_image",
-        choices=("raise", "skip"),
-        default="raise",
-        help="an image that cannot be read: an error, or leave it out and name it",
-    )
-    parser.add_argument("--max_image_pixels", type=whole, default=89_478_485, help="as in a recipe")
 
 
 def main(argv: Optional[Sequence[str]] = None) -> int:
@@ -173,20 +116,7 @@ def main(argv: Optional[Sequence[str]] = None) -> int:
     add_data_options(parser)
     parser.add_argument("--output", type=Path, help="folder to write; gets train/ and val/")
     parser.add_argument("--verify", type=Path, help="check this packed folder instead")
-    parser.add_argument("--short_side", type=whole, default=0, help="shrink to it; 0: do not")
-    parser.add_argument("--quality", type=whole, default=95, help="of shrunk JPEGs")
-    parser.add_argument(
-        "--images_per_shard",
-        type=whole,
-        default=10_000,
-        help="images of a file (default: %(default)s)",
-    )
-    parser.add_argument(
-        "--num_workers",
-        type=whole,
-        default=os.cpu_count() or 1,
-        help="threads that decode (default: the cores)",
-    )
+    add_packing_options(parser)
     return run_command(work, parser, argv)
 
 

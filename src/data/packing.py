@@ -35,6 +35,8 @@ _PLAN, _STAGING = "plan.json", "unfinished"
 # MindRecord's default; offsets of its index count in pages.
 _PAGE_BYTES = 1 << 25
 _ROWS_PER_WRITE = 256
+# Images by which it is judged how many bytes all will take.
+_TRIED = 64
 _SCHEMA = {
     "index": {"type": "int64"},
     "label": {"type": "int32"},
@@ -120,6 +122,18 @@ def pack_split(
     }
     write_json(target / MANIFEST, manifest)
     return manifest
+
+
+def packed_bytes(source: FileSource, settings: PackSettings) -> int:
+    """About what the shards will take, judged by images from all over the source.
+
+    Raises:
+        UserError: one of them cannot be read.
+    """
+    indices = range(0, len(source), -(-len(source) // _TRIED))
+    writer = _ShardWriter(source, Path(), settings, num_workers=1)
+    sizes = [len(writer.prepare(index)[0]) for index in indices]
+    return round(len(source) * sum(sizes) / len(sizes))
 
 
 def _shards(
@@ -279,7 +293,7 @@ class _ShardWriter:
             chunks = iter(indices)
             while chunk := list(itertools.islice(chunks, _ROWS_PER_WRITE)):
                 rows = []
-                prepared = pool.map(self._prepare, chunk, self._source.file_name)
+                prepared = pool.map(self.prepare, chunk, self._source.file_name)
                 for index, (data, problem) in zip(chunk, prepared):
                     progress.update()
                     if problem is not None:
@@ -293,7 +307,7 @@ class _ShardWriter:
                 if rows:
                     yield rows
 
-    def _prepare(self, index: int) -> Tuple[bytes, Optional[str]]:
+    def prepare(self, index: int) -> Tuple[bytes, Optional[str]]:
         """The bytes to store, or why there are none."""
         with PixelsInFlight():
             return self._prepare_within_budget(index)
@@ -305,9 +319,7 @@ class _ShardWriter:
             pixels = self._source.decoder.decode(data, name)
         except BadImageError as error:
             if not self._settings.skips_bad:
-                raise UserError(
-                    f"{error}; replace or delete the file, or give --on_bad_image skip"
-                ) from error
+                raise UserError(f"{error}; replace it, or give --on_bad_image skip") from error
             return b"", str(error)
         short = self._settings.short_side
         if short and min(pixels.shape[:2]) > short:
