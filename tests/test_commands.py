@@ -44,6 +44,9 @@ OUTPUTS: Dict[str, Optional[List[str]]] = {
     "scripts/make_model_pages.py": ["--folder", "FILE/models"],
     "scripts/pack_dataset.py": ["--data_url", "images", "--output", "FILE/packed"],
     "scripts/plot_runs.py": ["run", "--output", "FILE/runs.png"],
+    "scripts/prepare_imagenet.py": [
+        *("--train", "a.tar", "--devkit", "a.tar.gz", "--output", "FILE/imagenet")
+    ],
     "scripts/preview_augment.py": None,  # tests/test_preview_augment.py
     "scripts/rank_table.py": ["merge", "table.json", "--output", "FILE/both.json"],
     "scripts/replay_step.py": None,

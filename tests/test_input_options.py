@@ -17,6 +17,7 @@ from types import ModuleType
 from typing import Callable, Dict, Iterator, List, Tuple
 
 import pytest
+from imagenet_archives import devkit_files, devkit_of
 from program_options import ROOT, Program, load, options_of
 from remedies import programs
 
@@ -73,6 +74,13 @@ OF_OPTION: Dict[Tuple[str, str], List[str]] = {
     ("predict.py", "input"): ["--pretrained", "good.ckpt"],
     ("scripts/convert_weights.py", "input"): [*("--arch", "cct_2_3x2_32", "--output", "new.ckpt")],
     ("scripts/pack_dataset.py", "data_url"): ["--output", "packed"],
+    **{
+        ("scripts/prepare_imagenet.py", split): [
+            *("--devkit", "devkit.tar.gz", "--allow_partial", "--output", "prepared")
+        ]
+        for split in ("train", "val")
+    },
+    ("scripts/prepare_imagenet.py", "devkit"): ["--train", "label.json", "--output", "prepared"],
     ("scripts/rank_table.py", "hccn_conf"): [
         *("make", "--server_id", "x", "--output", "new.json", "--hccn_tool", "none")
     ],
@@ -179,6 +187,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         Image.new("RGB", (8, 8)).save(Path("images", at, "0.png"))
     labels = {"dataset_name": "Digits", "num_classes": 2, "batch_size": 1, "labels": {"0": 1}}
     Path("label.json").write_text(json.dumps(labels))
+    Path("devkit.tar.gz").write_bytes(devkit_of(devkit_files()))
     return tmp_path
 
 

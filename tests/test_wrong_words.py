@@ -76,6 +76,7 @@ BESIDE = {
     ],
     "scripts/pack_dataset.py": ["--data_url", "images", "--output", "packed"],
     "scripts/plot_runs.py": ["run"],
+    "scripts/prepare_imagenet.py": ["--train", "a.tar", "--devkit", "b.tar.gz", "--output", "o"],
 }
 
 
@@ -130,6 +131,7 @@ def test_words_that_no_option_takes(
 # FILE is a file of text, DIR a folder with another file in it, /proc takes no new file.
 UNWRITABLE = ("FILE/x", "/proc/x", "/proc/x/y")
 DATA = ["--data_url", "images", "--arch", "cct_2_3x2_32", "--batch_size", "2"]
+DEVKIT = ["--devkit", "FILE"]
 WRONG_FILES: Dict[str, List[List[str]]] = {
     "train.py": [
         *(["--config", given] for given in ("none.yaml", "DIR", "FILE", "binary", "")),
@@ -209,6 +211,12 @@ WRONG_FILES: Dict[str, List[List[str]]] = {
     "scripts/plot_runs.py": [
         *([given] for given in ("none", "FILE", "DIR")),
         *(["DIR", "--output", given] for given in ("FILE/x.png", "/proc/x.png", "x.jpg")),
+    ],
+    "scripts/prepare_imagenet.py": [
+        *([*DEVKIT, "--train", given, "--output", "o"] for given in ("none", "DIR", "FILE")),
+        *([*DEVKIT, "--train", "FILE", "--output", given] for given in (*UNWRITABLE, "FILE")),
+        [*DEVKIT, "--train", "FILE", "--output", "o", "--short_side", "256"],
+        [*DEVKIT, "--train", "FILE", "--output", "o", "--pack", "--quality", "0"],
     ],
     "scripts/preview_augment.py": [
         [*DATA, "--data_url", "none"],

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any, Dict, List, Optional
 
@@ -12,6 +13,7 @@ from ..runtime.text import printable
 
 _IMAGENET = Path(__file__).with_name("imagenet_classes.txt")
 
+_WITH_SYNSET = re.compile(r"n[0-9]{8}\s+(.+)")
 _SHOWN = 40
 # What a checkpoint records of a class.
 _LONGEST = 1024
@@ -46,7 +48,7 @@ def read_labels(path: Path, key: str = "labels") -> List[str]:
 
 def parse_names(text: str, *, is_json: bool) -> List[str]:
     """Names in label order, without blanks around them. One may stand for several classes, as two
-    of ImageNet's are cranes.
+    of ImageNet's are cranes. Where a synset stands before each, `n01440764 tench`, it is left out.
 
     Raises:
         ValueError: a reason on one line.
@@ -56,7 +58,8 @@ def parse_names(text: str, *, is_json: bool) -> List[str]:
     for number, (name, given) in enumerate(zip(found, names)):
         if not 0 < len(name) <= _LONGEST or printable(name) != name:
             raise ValueError(f"class {number} is called {str(given)[:_SHOWN]!r}, which is no name")
-    return found
+    with_synsets = [_WITH_SYNSET.fullmatch(name) for name in found]
+    return [match[1] for match in with_synsets if match] if all(with_synsets) else found
 
 
 def _listed(content: Any) -> List[Any]:
