@@ -169,6 +169,9 @@ def test_truncated_archive_is_refused(tmp_path, small_batches):
     path.write_bytes(path.read_bytes()[:-5000])
     with pytest.raises(UserError, match=r"cifar-10-python.tar.gz: damaged"):
         open_cifar(tmp_path, "CIFAR10", "train")
+    with pytest.raises(UserError, match=r"no CIFAR100 there; .* give --set CIFAR10$"):
+        open_cifar(tmp_path, "CIFAR100", "train")
+    path.unlink()
     with pytest.raises(UserError, match=r"no CIFAR100 there; put cifar-100-python\.tar\.gz"):
         open_cifar(tmp_path, "CIFAR100", "train")
 
