@@ -12,6 +12,7 @@ import hostile_attacks as attacks
 import lite
 import numpy as np
 from hostile_attacks import EVERYWHERE, TEXT, Attack, picture
+from imagenet_archives import write_archives
 
 RECIPE = """\
 arch: cct_2_3x2_32
@@ -26,6 +27,12 @@ save_every: 1
 CLASSES = ("cat", "dog", "owl")
 CONVERT = "scripts/convert_weights.py --arch cct_2_3x2_32 --num_classes 3 --output out/a.ckpt"
 PREDICT = "predict.py --pretrained net.ckpt --output csv --output_file out/a.csv"
+TRAIN, VAL = "ILSVRC2012_img_train.tar", "ILSVRC2012_img_val.tar"
+KIT = "ILSVRC2012_devkit_t12.tar.gz"
+PREPARE = (
+    f"scripts/prepare_imagenet.py --train imagenet/{TRAIN} --val imagenet/{VAL} "
+    f"--devkit imagenet/{KIT} --output out/data --allow_partial"
+)
 
 
 @dataclass(frozen=True)
@@ -56,6 +63,8 @@ class Reader:
 
 # Without a checksum pixels and weights are what they are, and so is a name.
 BITS = {"a bit in the middle", "a bit at the end", "16 zeros in the middle"}
+# What stands behind the mark of an archive's end is not read.
+TAR = {"twice", "60 GB, sparse", "without its last byte", *BITS}
 READERS: Tuple[Reader, ...] = (
     Reader(
         "checkpoint",
@@ -181,6 +190,23 @@ READERS: Tuple[Reader, ...] = (
         BITS,
     ),
     Reader(
+        "ImageNet: training",
+        f"imagenet/{TRAIN}",
+        PREPARE,
+        {},
+        TAR,
+        needs="nothing",
+    ),
+    Reader(
+        "ImageNet: validation",
+        f"imagenet/{VAL}",
+        PREPARE,
+        {},
+        TAR,
+        needs="nothing",
+    ),
+    Reader("ImageNet: devkit", f"imagenet/{KIT}", PREPARE, {}, {"twice"}, needs="nothing"),
+    Reader(
         "exported network",
         "net.mindir",
         f"{PREDICT.replace('net.ckpt', 'net.mindir')} --input one.png",
@@ -245,6 +271,7 @@ def prepare_files(place: Path) -> None:
     (place / "recipe.yaml").write_text(RECIPE)
     (place / "derived.yaml").write_text("base: recipe.yaml\nlog_interval: 1\n")
     (place / "table.json").write_text(json.dumps(rank_table()))
+    write_archives(place / "imagenet")
     (place / "out").mkdir()
 
 

@@ -11,18 +11,15 @@ import gzip
 import io
 import itertools
 import re
-import struct
 import tarfile
-import zlib
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Dict, List, Tuple
-
-import numpy as np
+from typing import Dict, List, Tuple
 
 from ..errors import UserError, on_one_line
 from ..runtime.regular_files import open_regular
 from ..runtime.text import printable
+from .matlab_table import read_table
 
 NUM_CLASSES, NUM_VAL_IMAGES = 1000, 50_000
 SYNSET = re.compile(r"n[0-9]{8}")
@@ -32,9 +29,7 @@ _META, _LABELS = "meta.mat", "ILSVRC2012_validation_ground_truth.txt"
 _ARCHIVE_BYTES, _UNPACKED_BYTES = 64 * 2**20, 64 * 2**20
 _FILE_BYTES = 16 * 2**20
 _MOST_FILES = 10_000
-_MOST_SYNSETS = 100_000  # WordNet has 82,115 nouns
 _LONGEST_WORDS = 1024
-_MAT_HEADER, _COMPRESSED = 128, 15
 
 
 @dataclass(frozen=True)
@@ -71,8 +66,7 @@ def read_devkit(path: Path) -> Devkit:
     files = _unpack(path)
     try:
         numbered = _classes(files[_META])
-    # Of scipy, for files that no MATLAB has written: nearly any error.
-    except Exception as error:
+    except ValueError as error:
         raise _damaged(path, _META, error) from error
     try:
         labels = _labels(files[_LABELS], len(numbered))
@@ -118,53 +112,27 @@ def _unpack(path: Path) -> Dict[str, bytes]:
 
 
 def _classes(meta: bytes) -> Dict[int, Tuple[str, str]]:
-    """Number of a class, from 1 on -> its synset and words."""
-    from scipy.io import loadmat, whosmat
-
-    _check_inflated(meta)
-    shapes = {name: (shape, kind) for name, shape, kind in whosmat(io.BytesIO(meta))}
-    shape, kind = shapes.get("synsets", ((), ""))
-    if kind != "struct" or not 0 < int(np.prod(shape, dtype=float)) <= _MOST_SYNSETS:
-        raise ValueError("it holds no table `synsets`")
-    table = loadmat(io.BytesIO(meta), squeeze_me=True, variable_names=["synsets"])["synsets"]
+    """Number of a class, from 1 on -> its synset and words; raises ValueError."""
+    fields = ("ILSVRC2012_ID", "WNID", "words", "num_children")
     found: Dict[int, Tuple[str, str]] = {}
-    for row in np.atleast_1d(table):
-        if _whole(row["num_children"]):
+    for row in read_table(meta, "synsets", fields, _FILE_BYTES):
+        if row["num_children"] != 0:
             continue
-        number, synset, words = _whole(row["ILSVRC2012_ID"]), str(row["WNID"]), str(row["words"])
+        number, synset, words = row["ILSVRC2012_ID"], str(row["WNID"]), str(row["words"])
         if not SYNSET.fullmatch(synset):
             raise ValueError(f"{synset[:40]!r} is no synset, such as n01440764")
         if not 0 < len(words) <= _LONGEST_WORDS or printable(words) != words:
             raise ValueError(f"{synset} is called {words[:40]!r}, which is no name")
+        if not isinstance(number, float) or not number.is_integer():
+            raise ValueError(f"{synset} has {str(number)[:40]!r} in place of a whole number")
         if number in found:
-            raise ValueError(f"two classes have the number {number}")
-        found[number] = synset, words
+            raise ValueError(f"two classes have the number {number:.0f}")
+        found[int(number)] = synset, words
     if sorted(found) != list(range(1, len(found) + 1)):
         raise ValueError(f"the numbers of its {len(found)} classes are not 1 to {len(found)}")
     if len({synset for synset, _ in found.values()}) < len(found):
         raise ValueError("two classes are the same synset")
     return found
-
-
-def _check_inflated(meta: bytes) -> None:
-    """Raises ValueError: the compressed parts unpack to more than such a table takes."""
-    order = ">" if meta[126:128] == b"MI" else "<"
-    position, left = _MAT_HEADER, _FILE_BYTES
-    while position + 8 <= len(meta):
-        kind, size = struct.unpack_from(f"{order}II", meta, position)
-        if kind == _COMPRESSED:
-            part = meta[position + 8 : position + 8 + size]
-            left -= len(zlib.decompressobj().decompress(part, left + 1))
-            if left < 0:
-                raise ValueError(f"it unpacks to more than {_FILE_BYTES:,} bytes")
-        position += 8 + size
-
-
-def _whole(value: Any) -> int:
-    number = float(np.asarray(value).item())
-    if not number.is_integer():
-        raise ValueError(f"{number} is no whole number")
-    return int(number)
 
 
 def _labels(text: bytes, num_classes: int) -> List[int]:
