@@ -571,6 +571,26 @@ def test_a_full_disk(
     assert files_in(small_disk) == made.due
 
 
+@pytest.mark.parametrize("size", ["100k", "150k"])
+def test_a_full_disk_while_packing(
+    size: str,
+    made: Archives,
+    small_disk: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("src.data.imagenet_preparation.check_room", lambda *_: None)
+    subprocess.run(["mount", "-o", f"remount,size={size}", str(small_disk)], check=True)
+    words = ("--pack", "--images_per_shard", "40")
+    assert prepare(made, small_disk, *words) == 2
+    said = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error: ")]
+    assert len(said) == 1
+    assert "No space left on device; make room; 0 of 4 shards are whole in " in said[0]
+    subprocess.run(["mount", "-o", "remount,size=40m", str(small_disk)], check=True)
+    assert prepare(made, small_disk, *words) == 0
+    assert len(open_packed(small_disk / "train", Decoder())) == 150
+
+
 def test_what_is_there_already_stays(
     made: Archives, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

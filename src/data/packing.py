@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import hashlib
 import itertools
 import json
+import os
+import re
 import shutil
 import sqlite3
 import tempfile
@@ -21,7 +24,13 @@ from PIL import Image
 from tqdm import tqdm
 
 from ..errors import EndedBySignal, UserError, on_one_line
-from ..runtime.files import can_flush, file_sha256, give_mode_of_new_file, write_json
+from ..runtime.files import (
+    can_flush,
+    file_sha256,
+    give_mode_of_new_file,
+    what_helps,
+    write_json,
+)
 from ..runtime.json_files import read_typed
 from ..runtime.regular_files import RECORD_BYTES, UNLIMITED, open_regular
 from ..runtime.threads import ThreadPool
@@ -97,7 +106,7 @@ def pack_split(
         The manifest, which is also written.
 
     Raises:
-        UserError: an image cannot be read, or `target` holds something else.
+        UserError: an image cannot be read, `target` holds something else, or the disk is full.
     """
     _check_plan(source, target, settings)
     entries: List[Dict[str, Any]] = []
@@ -105,12 +114,13 @@ def pack_split(
         for entry in _shards(source, target, settings, num_workers):
             entries.append(entry)
     except EndedBySignal as ended:
-        total = -(-len(source) // settings.images_per_shard)
-        ended.kept = (
-            f"{len(entries)} of {total} shards are whole in {target}; the same command goes on "
-            "with the next"
-        )
+        ended.kept = _what_is_kept(entries, source, target, settings)
         raise
+    except OSError as error:
+        raise UserError(
+            f"{error.filename or target}: {on_one_line(error.strerror or error)}; "
+            f"{what_helps(error)}; {_what_is_kept(entries, source, target, settings)}"
+        ) from error
     manifest = {
         "format": FORMAT,
         "images": sum(entry["images"] for entry in entries),
@@ -122,6 +132,16 @@ def pack_split(
     }
     write_json(target / MANIFEST, manifest)
     return manifest
+
+
+def _what_is_kept(
+    entries: Sequence[Any], source: FileSource, target: Path, settings: PackSettings
+) -> str:
+    total = -(-len(source) // settings.images_per_shard)
+    return (
+        f"{len(entries)} of {total} shards are whole in {target}; the same command goes on with "
+        "the next"
+    )
 
 
 def packed_bytes(source: FileSource, settings: PackSettings) -> int:
@@ -235,6 +255,17 @@ def _staging(target: Path) -> Iterator[Path]:
     shutil.rmtree(folder)
 
 
+@contextlib.contextmanager
+def _full_disk_said(draft: Path) -> Iterator[None]:
+    """Raises OSError where MindRecord, or SQLite in it, says so by a RuntimeError of many lines."""
+    try:
+        yield
+    except RuntimeError as error:
+        if not re.search("No free disk|disk is full", str(error)):
+            raise
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(draft)) from error
+
+
 class _ShardWriter:
     """Writes one shard in a folder of its own, checks it, and moves it into place."""
 
@@ -274,10 +305,12 @@ class _ShardWriter:
         writer.add_schema(_SCHEMA, "images with labels")
         writer.add_index(["index"])
         for rows in self._rows(indices, progress):
-            writer.write_raw_data(rows)
+            with _full_disk_said(draft):
+                writer.write_raw_data(rows)
         if not self._labels:
             raise UserError(f"{self._shard}: none of its images can be read; mend the data")
-        writer.commit()
+        with _full_disk_said(draft):
+            writer.commit()
         offsets = self._offsets(draft)
         self._read_back(draft, offsets)
         np.savez(
