@@ -467,6 +467,8 @@ def test_a_table_as_scipy_reads_it(compressed: bool) -> None:
     fields = ("ILSVRC2012_ID", "WNID", "words", "num_children")
     rows = read_table(file.getvalue(), "synsets", fields, 2**20)
     assert rows == [{name: row[name] for name in fields} for row in table]
+    with pytest.raises(ValueError, match="it ends too early"):
+        read_table(file.getvalue()[:-4], "synsets", fields, 2**20)
     # scipy ends with a segmentation fault at some of these.
     rng = np.random.default_rng(0)
     for _ in range(300):
