@@ -24,14 +24,16 @@ one image at the size beside it), classes, published top-1 (percent) and whose n
 the recipes in src/configs. No published number was measured here."""
 HEADINGS = ("name", "family", "M params", "GMACs", "size", "classes", "top-1", "of", "recipes")
 NUMERIC = (2, 3, 4, 5, 6)
+WIDTHS = {"dim", "dims", "embed_dim", "embed_dims"}
 
 
 def recipes_by_arch() -> Dict[str, List[str]]:
-    """Architecture -> names of the recipe files that train it."""
+    """Architecture -> names of the recipe files that train it, not a network of other widths."""
     found: Dict[str, List[str]] = {}
     for path in sorted(RECIPES.glob("*.yaml")):
         entries = read_files(str(path), keys_of(Config))
-        if "arch" in entries:  # finetune.yaml is for all
+        changed = entries["model_args"].value if "model_args" in entries else {}
+        if "arch" in entries and not WIDTHS & set(changed):  # finetune.yaml is for all
             found.setdefault(entries["arch"].value, []).append(path.name)
     return found
 

@@ -227,6 +227,10 @@ WRONG_FILES: Dict[str, List[List[str]]] = {
         ["make", "--server_id", "x", "--output", "t.json", "--hccn_tool", "none"],
     ],
     "scripts/replay_step.py": [[], ["--resume", "none"], ["--resume", "DIR"], ["--resume", "FILE"]],
+    "benchmarks/accuracy.py": [
+        *(["--output", given] for given in (*UNWRITABLE, "FILE")),
+        *(["--recipes", given] for given in ("none", "DIR", "FILE", "binary")),
+    ],
     "benchmarks/cpu.py": [["--json", given] for given in (*UNWRITABLE, "DIR")],
     "benchmarks/cpu_ops.py": [["--json", given] for given in (*UNWRITABLE, "DIR")],
     "benchmarks/gpu.py": [["--json", given] for given in (*UNWRITABLE, "DIR")],
