@@ -28,6 +28,7 @@ import os
 import statistics
 import subprocess
 import sys
+import tempfile
 import time
 from importlib.util import find_spec
 from pathlib import Path
@@ -56,10 +57,20 @@ MOST_POINTS, MOST_SPREADS = 0.3, 2.0
 CCT = "cct_2_3x2_32"  # the one whose port is built below
 # All that torch's side does: another value would be trained here only.
 REQUIRED = {
-    **{"optimizer": "adamw", "layer_decay": None, "clip_mode": "norm", "accumulation_step": 1},
-    **{"warmup_mode": "replace", "cooldown_epochs": 0, "lr_cycles": 1},
-    **{"criterion": "cross_entropy", "distillation_type": "none", "nonlinearity": None},
-    **{"mix_up": 0.0, "cutmix": 0.0, "cutmix_minmax": None, "re_prob": 0.0},
+    "optimizer": "adamw",
+    "layer_decay": None,
+    "clip_mode": "norm",
+    "accumulation_step": 1,
+    "warmup_mode": "replace",
+    "cooldown_epochs": 0,
+    "lr_cycles": 1,
+    "criterion": "cross_entropy",
+    "distillation_type": "none",
+    "nonlinearity": None,
+    "mix_up": 0.0,
+    "cutmix": 0.0,
+    "cutmix_minmax": None,
+    "re_prob": 0.0,
 }
 MOST_BYTES = 10**6  # of a result
 # What one epoch left: loss and top-1 (percent) of the validation set, images/s of training.
@@ -112,15 +123,17 @@ def train_here(config: Config, start: Path) -> List[Epoch]:
     setup_device(config.run, seed=config.train.seed)
     logging.getLogger().setLevel(logging.WARNING)
     sets = {f"{split}_set": create_dataset(config, split == "train") for split in ("train", "val")}
-    run = build_run(config)
-    trainer = build_trainer(config, run, **sets)
-    network = trainer.eval_net.network
-    arrays = {name: parameter.asnumpy() for name, parameter in network.parameters_and_names()}
-    with replacing(start) as draft, draft.open("wb") as file:
-        np.savez(file, **to_reference_names(arrays, network))
-    trainer.run()
-    with (run.checkpoints.folder / "metrics.csv").open(encoding="utf-8") as file:
-        rows = list(csv.DictReader(file))
+    # What an interrupted training leaves is in nobody's way.
+    with tempfile.TemporaryDirectory() as folder:
+        config = replace(config, train_url=folder)
+        trainer = build_trainer(config, build_run(config), **sets)
+        network = trainer.eval_net.network
+        arrays = {name: parameter.asnumpy() for name, parameter in network.parameters_and_names()}
+        with replacing(start) as draft, draft.open("wb") as file:
+            np.savez(file, **to_reference_names(arrays, network))
+        trainer.run()
+        with (Path(folder) / "metrics.csv").open(encoding="utf-8") as file:
+            rows = list(csv.DictReader(file))
     trained, scored = ([row for row in rows if row[key]] for key in ("loss", "top1"))
     return [
         {
@@ -244,7 +257,6 @@ SIDES = {HERE: train_here, TORCH: train_torch}
 def train_one(job: Dict[str, Any]) -> None:
     """One training, in this process; its result is a file."""
     config = strict(job["keys"], job["seed"], job["epochs"])
-    config = replace(config, train_url=job["folder"])
     epochs = SIDES[job["side"]](config, Path(job["start"]))
     write_json(Path(job["result"]), {"recipe": job["recipe"], "epochs": epochs})
 
@@ -277,10 +289,8 @@ def epochs_of(arguments: argparse.Namespace, keys: List[str], seed: int, side: s
     recipe = to_yaml(strict(keys, seed, epochs))
     if not result.exists():
         start = arguments.output / f"{name}_{seed}_start.npz"
-        folder = arguments.output / f"{name}_{seed}_{epochs}"
         job = {"side": side, "keys": keys, "seed": seed, "epochs": epochs, "recipe": recipe}
-        paths = {"result": result, "start": start, "folder": folder}
-        in_fresh_process({**job, **{key: str(path) for key, path in paths.items()}})
+        in_fresh_process({**job, "result": str(result), "start": str(start)})
     try:
         content = read_json(result, MOST_BYTES)
         if content["recipe"] == recipe:
@@ -364,8 +374,10 @@ def run(arguments: argparse.Namespace, keys: List[str]) -> None:
     Raises:
         UserError: a claim does not hold, or there is nothing to compare.
     """
-    if len(set(arguments.seeds)) < 2:
-        raise UserError(f"seeds {arguments.seeds}: a spread needs two or more; give --seeds 0 1")
+    if len(set(arguments.seeds)) < max(2, len(arguments.seeds)):
+        raise UserError(
+            f"seeds {arguments.seeds}: a spread needs two or more, each once; give --seeds 0 1"
+        )
     check_output_folder("output", arguments.output)
     found = train_all(arguments, keys)
     print("| network | epoch | top-1 here | in torch | loss here | in torch |\n" + "|---" * 6 + "|")

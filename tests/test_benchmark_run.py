@@ -2,33 +2,21 @@
 
 from __future__ import annotations
 
-import importlib.util
 import itertools
 import json
 import time
 from pathlib import Path
-from typing import Any, List
+from typing import List
 
 import numpy as np
 import pytest
 from digits_run import failure, words
 from model_parity import HAS_TIMM
+from program_options import load
 
 ROOT = Path(__file__).resolve().parent.parent
 NUMBERS = ("images_per_s", "ms_p50", "ms_p95", "peak_gib", "compile_s")
-
-
-def load() -> Any:
-    path = ROOT / "benchmarks" / "run.py"
-    spec = importlib.util.spec_from_file_location("benchmark_run", path)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-program = load()
+program = load("benchmarks/run.py")
 
 
 def test_percentiles_are_numpys() -> None:

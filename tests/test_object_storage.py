@@ -340,17 +340,6 @@ def test_wrong_credentials(
     assert "set AWS_ACCESS_KEY_ID" in refusal("s3://secret/d", tmp_path, server.url)
 
 
-@pytest.fixture
-def small_disk(tmp_path: Path) -> Iterator[Path]:
-    folder = tmp_path / "disk"
-    folder.mkdir()
-    command = ["mount", "-t", "tmpfs", "-o", "size=4m", "tmpfs", str(folder)]
-    if shutil.which("mount") is None or subprocess.run(command, capture_output=True).returncode:
-        pytest.skip("mounting a tmpfs is not permitted here")
-    yield folder
-    subprocess.run(["umount", str(folder)], check=True)
-
-
 def test_no_room(
     server: Server, proxy: Proxy, small_disk: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
