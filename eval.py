@@ -1,6 +1,6 @@
-"""Evaluate a checkpoint: `python eval.py --pretrained FILE.ckpt [--KEY VALUE ...]`.
+"""Evaluate weights: `python eval.py --pretrained FILE [--KEY VALUE ...]`.
 
-With `--mindir FILE.mindir --data_url DIR` a file of export.py instead.
+FILE is a checkpoint, or with `--data_url DIR` a .mindir or .onnx of export.py.
 """
 
 from __future__ import annotations
@@ -30,12 +30,8 @@ _LOGGER = logging.getLogger(__name__)
 
 def evaluate_network(config: EvalRun) -> None:
     """Prints one line of scores over the validation set, and writes them beside the weights."""
-    if bool(config.model.pretrained) == bool(config.evaluation.mindir):
-        raise UserError("eval.py needs --pretrained FILE.ckpt or --mindir FILE.mindir, one of them")
-    if Path(config.model.pretrained or "").suffix == ".mindir":
-        raise UserError(
-            f"pretrained {config.model.pretrained!r}: a file of export.py; give it as --mindir"
-        )
+    if not config.model.pretrained:
+        raise UserError("pretrained null: eval.py needs --pretrained FILE (.ckpt .mindir .onnx)")
     if config.evaluation.report:
         check_output_folder("report", Path(config.evaluation.report))
     given = _with_own_folder(config)
@@ -73,13 +69,14 @@ class _Weights(NamedTuple):
 
 
 def _open(config: EvalRun) -> _Weights:
-    from src.serving.exported_network import open_mindir
+    from src.serving.exported_network import is_exported, open_exported
     from src.trainer.build import build_eval_net
     from src.trainer.open_checkpoint import open_checkpoint
 
-    if config.evaluation.mindir:
-        net, config, record = open_mindir(config)
-        trained = record.trained_classes(f"mindir {config.evaluation.mindir!r}")
+    path = Path(_source(config))
+    if is_exported(path):
+        net, config, record = open_exported(config)
+        trained = record.trained_classes(f"{path.suffix[1:]} {str(path)!r}")
         return _Weights(net, config, None, trained)
     network, config, checkpoint = open_checkpoint(config)
     net = build_eval_net(config, network)
@@ -115,7 +112,7 @@ def _check_data(config: EvalRun) -> None:
 
 
 def _source(config: EvalRun) -> str:
-    return str(config.evaluation.mindir or config.model.pretrained)
+    return str(config.model.pretrained)
 
 
 def _write_result(config: EvalRun, result: Any, *, is_local: bool) -> None:

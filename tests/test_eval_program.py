@@ -24,7 +24,6 @@ from src.checkpoints.checkpoint import save_checkpoint
 from src.checkpoints.complete_config import complete_by_checkpoint
 from src.checkpoints.saved_record import SavedRecord
 from src.data.idx import SETS
-from src.errors import UserError
 from src.report.evaluation_file import evaluation_name, write_evaluation
 from src.trainer.build import build_network
 
@@ -133,12 +132,6 @@ def test_the_set_that_is_gone_is_said_with_where_it_comes_from(
     message = failure(capsys, eval_program, ["--pretrained", str(path)])
     assert f"data_url '{root / 'gone'}': {path} was trained on it, but it is not here" in message
     assert "`apt-get install dataset-fashion-mnist`" in message
-
-
-def test_an_exported_file_as_pretrained_is_told_its_option() -> None:
-    given = parse_args(["--pretrained", "net.mindir"], EvalRun)
-    with pytest.raises(UserError, match=r"net\.mindir': a file of export\.py; give it as --mindir"):
-        eval_program.evaluate_network(given)
 
 
 def test_a_folder_of_another_kind_is_not_taken_for_the_trained_kind(tmp_path: Path) -> None:

@@ -150,29 +150,34 @@ def test_ema_exports_the_averaged_weights(checkpoints: Dict[str, Path], tmp_path
     assert np.abs(found - raw).max() > 1e-2 * np.abs(raw).max()
 
 
+@pytest.mark.parametrize("form", ["mindir", "onnx"])
 @pytest.mark.parametrize("layout", ["uint8_nhwc", "float32_nchw"])
 def test_eval_scores_the_file_as_the_checkpoint(
+    form: str,
     layout: str,
     checkpoints: Dict[str, Path],
     tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    arch, path = "convmixer_768_32", tmp_path / "with space-数.mindir"
+    arch, path = "convmixer_768_32", tmp_path / f"with space-数.{form}"
     weights = ["--pretrained", str(checkpoints[arch])]
-    run([*words(arch), *weights, "--output", str(path), "--input", layout, "--batch_size", "50"])
+    # 360 images: the last batch is filled up.
+    shape = ["--input", layout, "--batch_size", "50", "--file_format", form.upper()]
+    run([*words(arch), *weights, "--output", str(path), *shape])
     data = ["--data_url", str(tmp_path / "digits"), "--train_url", str(tmp_path / "run")]
     reports = []
-    for source in (weights, ["--mindir", str(path)]):
+    for source in (weights, ["--pretrained", str(path)]):
         assert eval_program.main([*words(arch), *data, *source]) == 0
         name = checkpoints[arch].stem if source is weights else path.name
         reports.append(json.loads((tmp_path / "run" / f"eval_{name}_digits_val.json").read_text()))
     assert reports[0]["images"] == 360
     assert all(reports[0][key] == reports[1][key] for key in ("images", "top1", "top5"))
     capsys.readouterr()
+    given = [*words(arch), *data, "--pretrained", str(path)]
+    assert "weights it was exported with" in failure(capsys, eval_program, [*given, "--ema"])
     whole = path.read_bytes()
     path.write_bytes(whole[: len(whole) // 2])
-    message = failure(capsys, eval_program, [*words(arch), *data, "--mindir", str(path)])
-    assert "damaged" in message
+    assert "damaged" in failure(capsys, eval_program, given)
 
 
 def test_a_file_that_computes_something_else_is_not_kept(

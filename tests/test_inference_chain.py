@@ -101,9 +101,11 @@ def test_every_path_gives_the_scores_of_eval(
     mindir.parent.mkdir(exist_ok=True)
     export = export_words(arch, checkpoints[arch])
     assert export_program.main([*export, "--output", str(mindir)]) == 0
-    served = evaluate(arch, folder, "--mindir", str(mindir))
+    served = evaluate(arch, folder, "--pretrained", str(mindir))
     plain = [*words(arch), "--pretrained", str(checkpoints[arch]), "--dynamic_batch"]
     assert export_program.main([*plain, "--file_format", "ONNX", "--output", str(onnx)]) == 0
+
+    by_onnx = evaluate(arch, folder, "--pretrained", str(onnx))
 
     inputs, results = folder / f"{arch} in", folder / f"{arch} out"
     write_inputs(folder, mindirs[arch], inputs)
@@ -124,7 +126,7 @@ def test_every_path_gives_the_scores_of_eval(
     mine = np.concatenate([np.fromfile(f, np.float32) for f in sorted(results.glob("*_0.bin"))])
     difference = np.abs(mine.reshape(-1, 10)[:360] - theirs).max()
     assert difference <= 1e-4 * max(1.0, np.abs(theirs).max())
-    for found in (served, cpp, vars(totals.result())):
+    for found in (served, by_onnx, cpp, vars(totals.result())):
         assert [found[key] for key in ("images", "top1", "top5")] == [
             expected[key] for key in ("images", "top1", "top5")
         ]

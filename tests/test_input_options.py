@@ -94,7 +94,6 @@ ENDINGS = {
     "config": ".yaml",
     "input": ".png",
     "label_file": ".json",
-    "mindir": ".mindir",
     "for_mindir": ".mindir",
     "pretrained": ".ckpt",
     "resume": ".ckpt",
@@ -102,7 +101,7 @@ ENDINGS = {
     "checkpoints": ".ckpt",
 }
 MORE_ENDINGS: Dict[Tuple[str, str], List[str]] = {
-    ("predict.py", "pretrained"): [".ckpt", ".onnx", ".mindir"],
+    **{(name, "pretrained"): [".ckpt", ".onnx", ".mindir"] for name in ("eval.py", "predict.py")},
     ("predict.py", "labels"): [".txt", ".json"],
     ("scripts/convert_weights.py", "input"): [
         *(".npz", ".safetensors", ".pth", ".ckpt", ".safetensors.index.json")

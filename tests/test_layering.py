@@ -173,7 +173,7 @@ OPENS_ITSELF = {
     "src/serving/export.py": ("_write_draft", "predict"),
     "src/serving/exported_network.py": ("load_mindir",),
     "src/serving/onnx_export.py": ("_export",),
-    "src/serving/predictor.py": ("_onnx_of",),
+    "src/serving/onnx_network.py": ("load_onnx",),
 }
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import shutil
@@ -19,9 +20,17 @@ from s3_server import Proxy, Server, files_below, first, free_port, is_content, 
 from test_data_idx import content as idx_content
 from test_data_idx import write_idx
 
-from src.args import EvalRun, parse_args, replace
+from src.args import Config, EvalRun, parse_args, replace
 from src.data.sources import open_source
 from src.errors import UserError
+from src.serving.complete_config import complete_by_file
+from src.serving.export_record import (
+    ExportRecord,
+    read_record,
+    record_path,
+    transform_of,
+    write_record,
+)
 from src.storage import moxing_adapter
 from src.storage import remote_files as storage
 from src.storage.moxing_adapter import local_copy, read_small_file, real_moxing, stage
@@ -136,6 +145,28 @@ def test_idx_files_at_a_url_are_read(server: Server, tmp_path: Path) -> None:
     np.testing.assert_array_equal(source.read(7)[..., 2], images[7])
 
 
+def test_an_exported_network_comes_with_its_record(server: Server, tmp_path: Path) -> None:
+    path = tmp_path / "net.onnx"
+    path.write_bytes(b"network")
+    sha256 = hashlib.sha256(b"network").hexdigest()
+    record = ExportRecord(
+        *("cct_2_3x2_32", 2, 16, "uint8_nhwc", None), transform_of(Config()), sha256, "2.10"
+    )
+    write_record(path, record)
+    server.put("exported", {"w/net.onnx": b"network", "alone/net.onnx": b"network"})
+    server.put("exported", {"w/net.onnx.json": record_path(path).read_bytes()})
+    place = ["--obs_endpoint", server.url, "--cache_dir", str(tmp_path / "cache")]
+
+    def given(folder: str) -> EvalRun:
+        return parse_args(["--pretrained", f"s3://exported/{folder}/net.onnx", *place], EvalRun)
+
+    assert complete_by_file(given("w")).model.arch == "cct_2_3x2_32"
+    staged = stage_inputs(given("w")).model.pretrained
+    assert read_record(Path(str(staged))).sha256 == sha256
+    with pytest.raises(UserError, match=r"s3://exported/alone/net\.onnx\.json"):
+        complete_by_file(given("alone"))
+
+
 def test_other_schemes(tmp_path: Path) -> None:
     fsspec = pytest.importorskip("fsspec")
     memory = fsspec.filesystem("memory")
@@ -156,9 +187,7 @@ def start_staging(url: str, cache: Path, endpoint: str) -> subprocess.Popen:
     return subprocess.Popen(command, cwd=ROOT, stdout=pipe, stderr=pipe, text=True)
 
 
-@pytest.mark.parametrize(
-    "key", ["data_url", "pretrained", "resume", "teacher_pretrained", "mindir"]
-)
+@pytest.mark.parametrize("key", ["data_url", "pretrained", "resume", "teacher_pretrained"])
 def test_every_input_may_be_a_url(tmp_path: Path, key: str) -> None:
     file = tmp_path / "input"
     file.write_bytes(b"x")

@@ -144,9 +144,8 @@ WRONG_FILES: Dict[str, List[List[str]]] = {
     "eval.py": [
         [],
         *(["--pretrained", given] for given in ("none.ckpt", "DIR", "FILE", "binary")),
-        *(["--mindir", given] for given in ("none.mindir", "DIR", "FILE", "FILE.mindir")),
+        *(["--pretrained", given] for given in ("none.mindir", "FILE.mindir", "FILE.onnx")),
         *(["--pretrained", "FILE", "--report", given] for given in (*UNWRITABLE, "FILE")),
-        ["--pretrained", "FILE", "--mindir", "FILE.mindir"],
     ],
     "export.py": [
         [],

@@ -4,31 +4,40 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from ..args import AnyConfig, EvalRun
+from ..args import AnyConfig, replace
 from ..checkpoints.checkpoint import read_checkpoint
 from ..checkpoints.complete_config import complete_by_checkpoint
+from ..runtime.files import write_whole
+from ..runtime.regular_files import RECORD_BYTES, read_regular
+from ..storage.remote_files import is_url
 from ..storage.staging import stage_inputs
-from .export_record import read_record
-from .exported_network import complete_by_record
-
-_EXPORTED = (".mindir", ".onnx")
+from .export_record import read_record, record_path
+from .exported_network import complete_by_record, is_exported
 
 
 def complete_by_file(config: AnyConfig) -> AnyConfig:
-    """`config` with what its `mindir` or `pretrained` says where nobody else said something.
+    """`config` with what its `pretrained` says where nobody else said something.
 
     Without such a file it is as it was. Nothing is built.
 
     Raises:
         UserError: the file is missing, damaged or of another network.
     """
-    mindir = config.evaluation.mindir if isinstance(config, EvalRun) else None
-    given = mindir or config.model.pretrained
+    given = config.model.pretrained
     if not given:
         return config
-    # Only the weights are asked, so only they are brought here.
-    local = stage_inputs(config, keys=("mindir" if mindir else "pretrained",)).flat()
-    path = Path(local["mindir"] if mindir else local["pretrained"])
-    if path.suffix in _EXPORTED:
-        return complete_by_record(config, read_record(path), path)
-    return complete_by_checkpoint(config, read_checkpoint(path).record, path=given)
+    path = _staged(config, given)
+    if not is_exported(path):
+        return complete_by_checkpoint(config, read_checkpoint(path).record, path=given)
+    if is_url(given):
+        # Whose record lies beside it there, and must here.
+        record = _staged(config, f"{given}.json")
+        if record != record_path(path):
+            write_whole(record_path(path), read_regular(record, RECORD_BYTES))
+    return complete_by_record(config, read_record(path), path)
+
+
+def _staged(config: AnyConfig, given: str) -> Path:
+    """Where that file is on this host; nothing else of the recipe is brought here."""
+    staged = stage_inputs(replace(config, pretrained=given), keys=("pretrained",))
+    return Path(str(staged.model.pretrained))

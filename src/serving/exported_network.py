@@ -3,18 +3,28 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, Dict, Tuple
+from typing import Any, Dict, Optional, Tuple
 
 import mindspore as ms
+import numpy as np
 from mindspore import Tensor, nn
 
-from ..args import AnyConfig, EvalRun, with_values
+from ..args import AnyConfig, with_values
 from ..configs import parser
 from ..errors import UserError, on_one_line
 from ..runtime import compat
 from ..runtime.text import check_utf8
 from .export_record import ExportRecord, read_record
 from .input_format import normalize_before
+from .onnx_network import load_onnx
+
+# What export.py writes and this machine runs.
+_SUFFIXES = (".mindir", ".onnx")
+
+
+def is_exported(path: Path) -> bool:
+    """Whether the name is that of a network of export.py."""
+    return path.suffix in _SUFFIXES
 
 
 class ExportedNet(nn.Cell):
@@ -23,16 +33,28 @@ class ExportedNet(nn.Cell):
     Args:
         normalize: for files that take normalised images; the identity for others.
         network: of the file.
+        batch_size: images that the file takes at once; None: any number.
     """
 
-    def __init__(self, normalize: nn.Cell, network: nn.Cell) -> None:
+    def __init__(self, normalize: nn.Cell, network: nn.Cell, batch_size: Optional[int]) -> None:
         super().__init__(auto_prefix=False)
         self.normalize = normalize
         self.network = network
+        self._batch_size = batch_size or 0
 
     def __call__(self, image: Tensor) -> Tensor:
         # Two calls and no graph around them: 2.0 does not compile a loaded graph into another one.
-        return self.network(self.normalize(image))
+        count = image.shape[0]
+        if count < self._batch_size:
+            image = Tensor(filled(image.asnumpy(), self._batch_size))
+        logits = self.network(self.normalize(image))
+        return logits if len(logits) == count else Tensor(logits.asnumpy()[:count])
+
+
+def filled(image: np.ndarray, batch_size: int) -> np.ndarray:
+    """(B, ...) -> (batch_size, ...), black images at the end."""
+    missing = max(0, batch_size - len(image))
+    return np.concatenate([image, np.zeros((missing, *image.shape[1:]), image.dtype)])
 
 
 def load_mindir(path: Path) -> nn.Cell:
@@ -74,9 +96,21 @@ def complete_by_record(config: AnyConfig, record: ExportRecord, path: Path) -> A
     return with_values(config, settled, origin=str(path))
 
 
-def open_mindir(config: EvalRun) -> Tuple[ExportedNet, EvalRun, ExportRecord]:
-    """The network of `mindir`, the recipe to evaluate it with, and what is said of the file."""
-    path = Path(config.evaluation.mindir or "")
+def open_exported(config: AnyConfig) -> Tuple[ExportedNet, AnyConfig, ExportRecord]:
+    """The network of `pretrained`, the recipe to run it with, and what is said of the file.
+
+    Raises:
+        UserError: file or record missing or damaged, for other images or classes, or averaged
+            weights are asked for.
+    """
+    path = Path(config.model.pretrained or "")
+    if config.train.ema:
+        raise UserError(
+            f"ema True: {path} has the weights it was exported with, no others; leave it out here, "
+            "and give it to export.py"
+        )
     record = read_record(path)
     config = complete_by_record(config, record, path)
-    return ExportedNet(normalize_before(record.input, config), load_mindir(path)), config, record
+    network = load_onnx(path) if path.suffix == ".onnx" else load_mindir(path)
+    net = ExportedNet(normalize_before(record.input, config), network, record.batch_size)
+    return net, config, record

@@ -3,23 +3,17 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, Callable, Dict, List, NoReturn, Optional
+from typing import List, NoReturn, Optional, Union
 
 import numpy as np
 from mindspore import Tensor
 
 from ..args import Config
-from ..errors import UserError, on_one_line
-from ..runtime.regular_files import EXPORT_BYTES, read_regular
+from ..errors import UserError
 from ..trainer.build import build_eval_net
 from ..trainer.evaluate import EvalNet
 from ..trainer.open_checkpoint import open_checkpoint
-from .export_record import read_record
-from .exported_network import complete_by_record, load_mindir
-from .input_format import as_input
-from .onnx_export import INPUT
-
-Run = Callable[[np.ndarray], np.ndarray]
+from .exported_network import filled, is_exported, open_exported
 
 
 class CheckpointPredictor:
@@ -44,18 +38,12 @@ class CheckpointPredictor:
         """(B, H, W, 3) uint8 -> (B, num_classes) float32 logits."""
         # A smaller batch, the last, is filled up: another shape would be compiled anew.
         self._batch_size = max(self._batch_size, len(image))
-        logits = self._net(Tensor(_filled(image, self._batch_size))).asnumpy()
+        logits = self._net(Tensor(filled(image, self._batch_size))).asnumpy()
         return _finite(logits[: len(image)], self.config)
 
     def eval_net(self) -> EvalNet:
         """Normalisation and network, for who wants to see inside."""
         return self._net
-
-
-def _filled(image: np.ndarray, batch_size: int) -> np.ndarray:
-    """(B, ...) -> (batch_size, ...), black images at the end."""
-    missing = max(0, batch_size - len(image))
-    return np.concatenate([image, np.zeros((missing, *image.shape[1:]), image.dtype)])
 
 
 def _finite(logits: np.ndarray, config: Config) -> np.ndarray:
@@ -83,14 +71,8 @@ class ExportedPredictor:
     """
 
     def __init__(self, config: Config) -> None:
-        path = Path(str(config.model.pretrained))
-        record = read_record(path)
-        self.config = complete_by_record(config, record, path)
+        self._net, self.config, record = open_exported(config)
         self.class_names: Optional[List[str]] = record.class_names
-        # 0: any number of images.
-        self._batch_size = record.batch_size or 0
-        run = {".mindir": _mindir_of, ".onnx": _onnx_of}[path.suffix](path)
-        self._predict: Run = lambda image: run(as_input(record.input, self.config, image))
 
     @property
     def num_classes(self) -> int:
@@ -98,8 +80,7 @@ class ExportedPredictor:
 
     def __call__(self, image: np.ndarray) -> np.ndarray:
         """(B, H, W, 3) uint8 -> (B, num_classes) float32 logits."""
-        logits = self._predict(_filled(image, self._batch_size))
-        return _finite(logits[: len(image)], self.config)
+        return _finite(self._net(Tensor(image)).asnumpy(), self.config)
 
     def eval_net(self) -> NoReturn:
         """An exported file shows no inner values.
@@ -113,69 +94,7 @@ class ExportedPredictor:
         )
 
 
-def _mindir_of(path: Path) -> Run:
-    network = load_mindir(path)
-    return lambda image: network(Tensor(image)).asnumpy()
-
-
-def _onnx_of(path: Path) -> Run:
-    try:
-        import onnx
-        import onnxruntime
-    except ImportError as error:
-        raise UserError(
-            f"pretrained {str(path)!r}: needs onnx and onnxruntime; pip install -r "
-            "requirements-onnx.txt"
-        ) from error
-    _check_one_file(path, onnx)
-    try:
-        session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
-    except Exception as error:  # onnxruntime's own kinds
-        raise UserError(
-            f"pretrained {str(path)!r}: onnxruntime cannot read it ({on_one_line(error)})"
-        ) from error
-    return lambda image: np.asarray(session.run(None, {INPUT: image})[0])
-
-
-def _check_one_file(path: Path, onnx: Any) -> None:
-    """Refuses a network with weights in other files, which may be any file of this machine.
-
-    Raises:
-        UserError: as said; export.py writes none, and their bytes are in no record.
-    """
-    content = read_regular(path, EXPORT_BYTES)
-    if b"location" not in content:  # the key of such a file's name
-        return
-    try:
-        found = _names_other_files(onnx.load_from_string(content))
-    except Exception as error:  # protobuf's own kinds
-        raise UserError(f"pretrained {str(path)!r}: damaged; copy it again") from error
-    if found:
-        raise UserError(
-            f"pretrained {str(path)!r}: weights of it lie in other files, which are not read; "
-            "export.py writes one file that holds them all"
-        )
-
-
-def _names_other_files(message: Any) -> bool:
-    for field, value in message.ListFields():
-        if field.name == "external_data":
-            return True
-        if field.message_type is not None:
-            parts = [value] if hasattr(value, "ListFields") else value
-            if any(map(_names_other_files, parts)):
-                return True
-    return False
-
-
-_KINDS: Dict[str, Any] = {
-    ".ckpt": CheckpointPredictor,
-    ".mindir": ExportedPredictor,
-    ".onnx": ExportedPredictor,
-}
-
-
-def open_predictor(config: Config) -> Any:
+def open_predictor(config: Config) -> Union[CheckpointPredictor, ExportedPredictor]:
     """The network of `--pretrained`, by the file's ending.
 
     Raises:
@@ -183,6 +102,5 @@ def open_predictor(config: Config) -> Any:
     """
     given = config.model.pretrained
     if not given:
-        raise UserError(f"pretrained null: predict.py needs --pretrained FILE ({' '.join(_KINDS)})")
-    kind = _KINDS.get(Path(given).suffix, CheckpointPredictor)
-    return kind(config)
+        raise UserError("pretrained null: predict.py needs --pretrained FILE (.ckpt .mindir .onnx)")
+    return ExportedPredictor(config) if is_exported(Path(given)) else CheckpointPredictor(config)

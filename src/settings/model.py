@@ -51,7 +51,8 @@ class ModelConfig(Section):
     )
     pretrained: Optional[str] = key(
         None,
-        "checkpoint whose weights are loaded before training, or evaluated",
+        "checkpoint whose weights are loaded before training; for eval.py and predict.py also a "
+        "network of export.py",
         free=True,
         input_url=True,
     )

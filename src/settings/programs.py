@@ -63,9 +63,6 @@ class ExportConfig(Section):
 class EvalConfig(Section):
     """What eval.py evaluates."""
 
-    mindir: Optional[str] = key(
-        None, "file of export.py to evaluate instead of a checkpoint", input_url=True
-    )
     report: Optional[str] = key(
         None, "folder for a report with pictures, report.html in it", special="null: none"
     )
