@@ -93,6 +93,15 @@ def calls(maps: Sequence[str] = MAPS) -> List[str]:
             f"relu_max_pool_forward {m} {pooled}",
             f"relu_max_pool_backward {pooled} {pooled} {m} {m}",
         ]
+        m32, w32 = f"{b}x{h}x{w}x32", "64x288"
+        for pad in (0, 1, 2):
+            high, wide = (max(n + 2 * pad - 2, 0) for n in (h, w))
+            y64, geometry = f"{b}x{high}x{wide}x64", f"3x1x{pad + 1}"
+            lines += [
+                f"dense_conv_forward {m32} {w32} {geometry} {y64}",
+                f"dense_conv_backward_input {y64} {w32} {geometry} {m32} {m32}",
+                f"dense_conv_backward_weight {y64} {m32} {geometry} {w32}",
+            ]
         for k in (1, 2, 4):
             patches = f"{b}x{h // k}x{w // k}x9"
             weight = f"9x{c}x{k}x{k}"

@@ -144,7 +144,7 @@ def test_gelu_on_a_fine_grid(library: Path) -> None:
 
 
 # Shape of the input, outputs: odd ones, one of each, fewer rows than a tile, several blocks of the
-# depth, several strips of rows, far more columns than rows.
+# depth, several strips of rows, far more columns than rows, many samples.
 LINEARS = [
     ((5, 7), 9),
     ((1, 1), 1),
@@ -152,6 +152,7 @@ LINEARS = [
     ((3, 50, 801), 50),
     ((1000, 20), 34),
     ((7, 400), 1003),
+    ((3101, 50), 70),
 ]
 
 
@@ -165,9 +166,9 @@ def test_linear(library: Path, shape: Tuple[int, ...], out: int) -> None:
         assert_close(mine, theirs)
 
 
-# Shape of the input, channels of the hidden layer, outputs; the last one is computed in 3 parts.
+# Shape of the input, channels of the hidden layer, outputs; the last ones are computed in 3 parts.
 MLPS = [((5, 7), 9, 3), ((1, 1), 1, 1), ((2, 197, 64), 130, 65), ((3, 9, 11), 800, 4)]
-MLPS += [((1100, 3), 8200, 2)]
+MLPS += [((1100, 3), 8200, 2), ((2900, 17), 4096, 20)]
 
 
 @pytest.mark.parametrize(("shape", "hidden", "out"), MLPS, ids=str)
@@ -513,25 +514,35 @@ def test_mixed_images(library: Path) -> None:
         assert_close(ours, np.stack(expected), 1e-6)
 
 
-# Map (B, H, W, C), kernel, stride, padding: the last in several parts.
+# Map (B, H, W, C), kernel, stride, padding, channels of the output: some in several parts; from 64
+# on the fast one.
 WINDOWS = [
-    ((2, 15, 13, 5), 7, 2, 3),
-    ((3, 8, 8, 16), 3, 1, 1),
-    ((2, 12, 9, 3), 4, 4, 0),
-    ((1, 2, 3, 4), 7, 2, 3),
-    ((2, 40, 40, 20), 3, 1, 1),
-    ((5, 64, 66, 10), 7, 1, 3),
+    ((2, 15, 13, 5), 7, 2, 3, 9),
+    ((3, 8, 8, 16), 3, 1, 1, 9),
+    ((2, 12, 9, 3), 4, 4, 0, 9),
+    ((1, 2, 3, 4), 7, 2, 3, 9),
+    ((2, 40, 40, 20), 3, 1, 1, 9),
+    ((5, 64, 66, 10), 7, 1, 3, 9),
+    ((33, 9, 8, 3), 3, 1, 1, 64),
+    ((2, 14, 14, 64), 3, 1, 1, 128),
+    ((5, 15, 22, 96), 3, 1, 1, 64),
+    ((7, 11, 9, 32), 3, 1, 0, 96),
+    ((1, 3, 1, 64), 3, 1, 2, 32),
+    ((1, 1, 2, 32), 3, 1, 1, 64),
+    ((2, 8, 8, 32), 3, 2, 1, 32),
 ]
 
 
-@pytest.mark.parametrize(("shape", "k", "stride", "pad"), WINDOWS)
-def test_dense_conv(library: Path, shape: Tuple[int, ...], k: int, stride: int, pad: int) -> None:
+@pytest.mark.parametrize(("shape", "k", "stride", "pad", "outputs"), WINDOWS)
+def test_dense_conv(
+    library: Path, shape: Tuple[int, ...], k: int, stride: int, pad: int, outputs: int
+) -> None:
     batch, height, width, channels = shape
     rows, columns = ((n + 2 * pad - k) // stride + 1 for n in (height, width))
-    x, weight, dy = randoms(shape, (9, k * k * channels), (batch, rows, columns, 9))
+    x, weight, dy = randoms(shape, (outputs, k * k * channels), (batch, rows, columns, outputs))
 
     def convolve(x: Any, weight: Any) -> Any:
-        kernel = weight.reshape(9, k, k, channels).permute(0, 3, 1, 2)
+        kernel = weight.reshape(outputs, k, k, channels).permute(0, 3, 1, 2)
         return nhwc(lambda x: functional.conv2d(x, kernel, stride=stride, padding=pad))(x)
 
     y, dx, dweight = expected(convolve, (x, weight), dy)

@@ -127,7 +127,7 @@ void backward(const kernels::Arguments &a) {
       };
     });
     const auto left = row_major(dmixed, columns);
-    gemm::multiply(grad(net.weight(product)), left.transposed(), row_major(r, columns), columns, columns,
+    gemm::multiply_deep(grad(net.weight(product)), left.transposed(), row_major(r, columns), columns, columns,
                    rows);
     kernels::sum_rows(grad(net.bias(product)), dmixed, rows, columns);
     gemm::multiply(dx, left, row_major(net.of(net.weight(product)), columns), rows, columns, columns);

@@ -1,11 +1,13 @@
 // Convolution without bias of channels-last maps: windows are cut out as rows, which are multiplied.
 #include <algorithm>
+#include <optional>
 
 #include "arguments.h"
 #include "gemm.h"
 #include "linear.h"
 #include "scratch.h"
 #include "windows.h"
+#include "winograd.h"
 
 using gemm::row_major;
 
@@ -20,6 +22,13 @@ class DenseConv {
                a.dim(geometry, 2) - 1),
         batch_(a.dim(map, 0)), outputs_(outputs),
         at_once_(std::max<int64_t>(1, kAtOnce / std::max<int64_t>(1, image_.count() * image_.size()))) {}
+
+  // The same by fewer multiplications; null where that does not know it.
+  std::optional<winograd::Conv> fast() const {
+    const windows::Windows map = windows_of(batch_);
+    if (!winograd::Conv::takes(map, outputs_)) return {};
+    return winograd::Conv(map, outputs_);
+  }
 
   // visit(some images, offset of their maps, offset of their outputs, memory for their windows): the windows
   // of the whole batch are many times as large as its maps.
@@ -50,7 +59,9 @@ KERNEL(dense_conv_forward, 4) {
   const int64_t outputs = a.dim(1, 0), size = a.columns(1);
   const float *x = a.f32(0), *weight = a.f32(1);
   float *y = a.f32(3);
-  DenseConv(a, 0, 2, outputs).each_part([=](auto windows, int64_t map, int64_t output, float *rows) {
+  const DenseConv conv(a, 0, 2, outputs);
+  if (const auto fast = conv.fast()) return fast->forward(y, x, weight);
+  conv.each_part([=](auto windows, int64_t map, int64_t output, float *rows) {
     windows::cut(windows, x + map, rows);
     linear::forward(y + output, rows, weight, nullptr, windows.count(), size, outputs);
   });
@@ -61,7 +72,9 @@ KERNEL(dense_conv_backward_input, 5) {
   const int64_t outputs = a.dim(1, 0), size = a.columns(1);
   const float *dy = a.f32(0), *weight = a.f32(1);
   float *dx = a.f32(4);
-  DenseConv(a, 3, 2, outputs).each_part([=](auto windows, int64_t map, int64_t output, float *rows) {
+  const DenseConv conv(a, 3, 2, outputs);
+  if (const auto fast = conv.fast()) return fast->backward_input(dx, dy, weight);
+  conv.each_part([=](auto windows, int64_t map, int64_t output, float *rows) {
     gemm::multiply(rows, row_major(dy + output, outputs), row_major(weight, size), windows.count(), size,
                    outputs);
     windows::add_up(windows, rows, dx + map);
@@ -73,8 +86,10 @@ KERNEL(dense_conv_backward_weight, 4) {
   const int64_t outputs = a.dim(3, 0), size = a.columns(3);
   const float *dy = a.f32(0), *x = a.f32(1);
   float *dweight = a.f32(3);
+  const DenseConv conv(a, 1, 2, outputs);
+  if (const auto fast = conv.fast()) return fast->backward_weight(dweight, dy, x);
   std::fill(dweight, dweight + outputs * size, 0.0f);
-  DenseConv(a, 1, 2, outputs).each_part([=](auto windows, int64_t map, int64_t output, float *rows) {
+  conv.each_part([=](auto windows, int64_t map, int64_t output, float *rows) {
     windows::cut(windows, x + map, rows);
     const gemm::Matrix grad = row_major(dy + output, outputs);
     gemm::multiply(dweight, grad.transposed(), row_major(rows, size), outputs, size, windows.count(), true);

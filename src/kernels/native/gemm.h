@@ -243,20 +243,63 @@ struct Nothing {
   void operator()(int64_t, int64_t, int64_t, int64_t) const {}
 };
 
+// Of what parallel::kGrain counts.
+inline int64_t elements_of(int64_t rows, int64_t columns, int64_t depth) {
+  constexpr int64_t kOperationsPerElement = 64;
+  return rows * columns / kOperationsPerElement * std::max<int64_t>(1, depth);
+}
+
+// c (count) = or += the sum of `parts` arrays of `count` that lie at `from`, one behind the other.
+inline void add_parts(float *c, const float *from, int64_t parts, int64_t count, bool add) {
+  const int64_t vectors = groups(count, simd::kWidth);
+  parallel::run(vectors, parallel::workers(vectors, parts * count), [=](int64_t begin, int64_t end, int) {
+    const int64_t first = begin * simd::kWidth, last = std::min(count, end * simd::kWidth);
+    simd::for_vectors(last - first, [=](int64_t i, auto load, auto store) {
+      const int64_t at = first + i;
+      simd::Vec sum = add ? load(c + at) : simd::Vec{};
+      for (int64_t part = 0; part < parts; ++part) sum += load(from + part * count + at);
+      store(c + at, sum);
+    });
+  });
+}
+
+// How many parts a sum of products over a long depth is made of, each by one thread in memory of its own:
+// threads that share a small C wait for each other's copies and fetch each other's sums. It depends on the
+// shapes alone, and so does the order of the sums.
+inline int64_t count_slabs(int64_t rows, int64_t columns, int64_t depth) {
+  constexpr int64_t kSmall = 1 << 18, kMost = 16;
+  int64_t slabs = 1;
+  while (rows * columns <= kSmall && slabs < kMost && 2 * slabs * kDepth <= depth) slabs *= 2;
+  return slabs;
+}
+
 // C (rows, columns) = A (rows, depth) B (depth, columns) + bias (columns), or C += A B, by all threads.
 // C lies row by row. `finish(i, j, high, wide)` is called in some thread when that part of C is done. The
 // order of the sums depends neither on the number of threads nor on their speed.
 template <typename Finish = Nothing>
 void multiply(float *c, Matrix a, Matrix b, int64_t rows, int64_t columns, int64_t depth, bool add = false,
               const float *bias = nullptr, Finish finish = {}) {
-  constexpr int64_t kOperationsPerElement = 64;  // of what parallel::kGrain counts
   const int64_t tiles = groups(rows, kRows) * groups(columns, kColumns);
-  const int threads =
-      parallel::workers(tiles, rows * columns / kOperationsPerElement * std::max<int64_t>(1, depth));
+  const int threads = parallel::workers(tiles, elements_of(rows, columns, depth));
   const Plan plan(rows, columns, depth, threads);
   const Scratch copies(std::min<int64_t>(2, plan.blocks) * kDepth * padded(columns));
   Product<Finish> product(plan, c, a, b, add, bias, copies.get(), finish);
   parallel::run(threads, threads, [&](int64_t, int64_t, int) { product.work(); });
+}
+
+// C (rows, columns) = A (rows, depth) B (depth, columns), or C += A B, for a depth that is the number of
+// samples, as in the gradient of a weight; else as `multiply`.
+inline void multiply_deep(float *c, Matrix a, Matrix b, int64_t rows, int64_t columns, int64_t depth,
+                          bool add = false) {
+  const int64_t slabs = count_slabs(rows, columns, depth), size = rows * columns;
+  if (slabs == 1) return multiply(c, a, b, rows, columns, depth, add);
+  const Scratch sums(slabs * size);
+  const int threads = parallel::workers(slabs, elements_of(rows, columns, depth));
+  parallel::in_turn(slabs, threads, [&](int64_t slab) {
+    const int64_t k = depth * slab / slabs, deep = depth * (slab + 1) / slabs - k;
+    multiply(sums.get() + slab * size, a.from(0, k), b.from(k, 0), rows, columns, deep);
+  });
+  add_parts(c, sums.get(), slabs, size, add);
 }
 
 }  // namespace gemm

@@ -74,8 +74,8 @@ KERNEL(mlp_backward, 11) {
     for (int64_t j = 0; j < hidden; ++j) dbias1[j] += sums[j];
     const auto hidden_grad = row_major(dz, hidden);
     gemm::multiply(dx + first * in, hidden_grad, row_major(weight1, in), count, in, hidden);
-    gemm::multiply(dweight1, hidden_grad.transposed(), from, hidden, in, count, add);
-    gemm::multiply(dweight2, grad.transposed(), row_major(active, hidden), out, hidden, count, add);
+    gemm::multiply_deep(dweight1, hidden_grad.transposed(), from, hidden, in, count, add);
+    gemm::multiply_deep(dweight2, grad.transposed(), row_major(active, hidden), out, hidden, count, add);
   });
   kernels::write(a.f32(8), dbias1);
   kernels::sum_rows(a.f32(10), dy, rows, out);

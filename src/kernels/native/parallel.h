@@ -1,7 +1,8 @@
-// Static division of work among threads: the same division every time, so that sums repeat.
+// Division of work among threads. Results never depend on who does what, so that sums repeat.
 #pragma once
 
 #include <algorithm>
+#include <atomic>
 #include <cstdint>
 #include <vector>
 
@@ -43,6 +44,16 @@ void run(int64_t items, int count, Body body) {
 #pragma omp parallel for num_threads(count) schedule(static, 1)
   for (int worker = 0; worker < count; ++worker) share(worker);
 #endif
+}
+
+// body(item) for every item of [0, items), each by one of `count` threads: who is held up by another process
+// takes fewer.
+template <typename Body>
+void in_turn(int64_t items, int count, Body body) {
+  std::atomic<int64_t> next{0};
+  run(count, count, [&](int64_t, int64_t, int) {
+    for (int64_t item; (item = next++) < items;) body(item);
+  });
 }
 
 }  // namespace parallel

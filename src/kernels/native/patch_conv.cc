@@ -72,7 +72,7 @@ KERNEL(patch_conv_backward_weight, 5) {
   float *rows = patches.get(), *weights = ordered.get(), *dweight = a.f32(3);
   windows::cut(conv.patches, conv.x, rows);
   const gemm::Matrix dy = row_major(a.f32(0), outputs);
-  gemm::multiply(weights, dy.transposed(), row_major(rows, size), outputs, size, count);
+  gemm::multiply_deep(weights, dy.transposed(), row_major(rows, size), outputs, size, count);
   conv.each_weight([=](int64_t to, int64_t at) { dweight[to] = weights[at]; });
   kernels::sum_rows(a.f32(4), a.f32(0), count, outputs);
 }
