@@ -13,7 +13,7 @@ cd "$REPO"
 FAST=(
     code_size contributing cited_numbers documentation remedies layering overrides config recipes scripts checkpoint
     criterion schedulers optimizers clipping ema metrics data_sampler data_find_images data_imagenet
-    data_sources data_transforms
+    data_sources data_transforms data_transposing
 )
 FAST_PARTS=(
     tests/test_models.py::test_logits_equal_timms

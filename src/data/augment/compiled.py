@@ -3,14 +3,28 @@
 from __future__ import annotations
 
 import contextlib
-from typing import Any, Callable
+import functools
+from pathlib import Path
+from typing import Any, Callable, Tuple
 
 import numba
 from numba.core.caching import FunctionCache
 
 
+@functools.cache
+def _sources() -> Tuple[Tuple[str, int, int], ...]:
+    """Names, times and sizes of the files beside this one."""
+    found = ((path.name, path.stat()) for path in sorted(Path(__file__).parent.glob("*.py")))
+    return tuple((name, stat.st_mtime_ns, stat.st_size) for name, stat in found)
+
+
 class _Cache(FunctionCache):
     """Numba's, with which damaged files and full disks do not end a run."""
+
+    def __init__(self, function: Callable[..., Any]) -> None:
+        super().__init__(function)
+        # What is compiled holds the functions that it calls, of other files too.
+        self._cache_file._source_stamp = _sources()
 
     def load_overload(self, sig: Any, target_context: Any) -> Any:
         try:

@@ -13,6 +13,7 @@ import numpy as np
 from PIL import Image, ImageFilter
 
 from . import numba_colour, numba_ops
+from .transposing import transposed
 
 Rgb8 = Tuple[int, int, int]
 _NUM_VALUES = 256
@@ -146,7 +147,7 @@ def _shift_rows(image: np.ndarray, shifts: np.ndarray, warp: Warp) -> np.ndarray
 
 
 def _shift_columns(image: np.ndarray, shifts: np.ndarray, warp: Warp) -> np.ndarray:
-    return numba_ops.transposed(_shift_rows(numba_ops.transposed(image), shifts, warp))
+    return transposed(_shift_rows(transposed(image), shifts, warp))
 
 
 def shear_x(image: np.ndarray, factor: float, warp: Warp) -> np.ndarray:

@@ -10,23 +10,23 @@ H, W height and width in pixels; images are (H, W, 3) uint8, contiguous.
 
 from __future__ import annotations
 
-import functools
 import math
 from typing import Tuple
 
 import numpy as np
 
 from .compiled import compiled
+from .transposing import columns_of, rows_of
+from .vectors import BEYOND, weighted_square
 
 # Pillow's 32 - 8 - 2.
 _PRECISION_BITS = 22
-# Rows that are transposed together: as many 4-byte pixels as fill a cache line.
-_TILE = 16
 # "Near to an integer" is within 1/1024, more than float32 is wrong by: sums of 16 products of up to
 # 255 * 9/4 together, the weights of a cubic in two dimensions.
 _NEAR_UNITS = np.float32(1024)
 
 Box = Tuple[int, int, int, int]
+Taps = Tuple[np.float32, np.float32, np.float32, np.float32]
 
 
 @compiled
@@ -86,57 +86,14 @@ def _weighted_lines(lines: np.ndarray, bounds: np.ndarray, weights: np.ndarray) 
 
 
 @compiled
-def _columns_of(flat: np.ndarray, top: int, bottom: int, left: int, right: int) -> np.ndarray:
-    """Part of an image (H, W * 3) uint8, transposed: (right - left, bottom - top) uint32 RGB0."""
-    result = np.empty((right - left, bottom - top), np.uint32)
-    for tile in range(top, bottom, _TILE):
-        for x in range(left, right):
-            for y in range(tile, min(tile + _TILE, bottom)):
-                red, green, blue = flat[y, 3 * x], flat[y, 3 * x + 1], flat[y, 3 * x + 2]
-                result[x - left, y - top] = red | (green << 8) | (blue << 16)
-    return result
-
-
-@compiled
-def _rows_of(columns: np.ndarray) -> np.ndarray:
-    """The way back: (W, H) uint32 -> (H, W * 3) uint8."""
-    width, height = columns.shape
-    result = np.empty((height, width * 3), np.uint8)
-    for tile_y in range(0, height, _TILE):
-        for tile_x in range(0, width, _TILE):
-            for y in range(tile_y, min(tile_y + _TILE, height)):
-                for x in range(tile_x, min(tile_x + _TILE, width)):
-                    pixel = columns[x, y]
-                    result[y, 3 * x] = pixel & 255
-                    result[y, 3 * x + 1] = (pixel >> 8) & 255
-                    result[y, 3 * x + 2] = (pixel >> 16) & 255
-    return result
-
-
-@compiled
-def transposed(image: np.ndarray) -> np.ndarray:
-    """(H, W, 3) -> (W, H, 3) uint8."""
-    height, width = image.shape[:2]
-    columns = _columns_of(image.reshape(height, width * 3), 0, height, 0, width)
-    result = np.empty((width, height, 3), np.uint8)
-    for x in range(width):
-        for y in range(height):
-            pixel = columns[x, y]
-            result[x, y, 0] = pixel & 255
-            result[x, y, 1] = (pixel >> 8) & 255
-            result[x, y, 2] = (pixel >> 16) & 255
-    return result
-
-
-@compiled
 def _resample_columns(
     flat: np.ndarray, box: Box, bounds: np.ndarray, weights: np.ndarray
 ) -> np.ndarray:
     """The horizontal pass over the box (top, left, height, width) of an image (H, W * 3)."""
     top, left, height, width = box
-    columns = _columns_of(flat, top, top + height, left, left + width)
+    columns = columns_of(flat, top, top + height, left, left + width)
     sums = _weighted_lines(columns.view(np.uint8), bounds, weights)
-    return _rows_of(sums.view(np.uint32))
+    return rows_of(sums.view(np.uint32))
 
 
 @compiled
@@ -182,18 +139,6 @@ def resize_box(
         down[:, 0] -= first
         lines = _weighted_lines(lines, down, down_weights)
     return lines.reshape(y1 - y0, x1 - x0, 3)
-
-
-@compiled
-def mirrored(image: np.ndarray) -> np.ndarray:
-    """Left and right exchanged."""
-    height, width = image.shape[:2]
-    result = np.empty_like(image)
-    for y in range(height):
-        for x in range(width):
-            for channel in range(3):
-                result[y, x, channel] = image[y, width - 1 - x, channel]
-    return result
 
 
 @compiled
@@ -318,52 +263,94 @@ def shift_rows(
 
 
 @compiled
-def _tap_weights(d: np.float32, is_bicubic: bool, weights: np.ndarray) -> None:
-    """Of the four neighbours -1, 0, 1, 2 at a distance of `d` from the second."""
+def _taps_of_line(
+    source: np.ndarray, is_bicubic: bool, places: np.ndarray, weights: np.ndarray
+) -> None:
+    """Of places (N,) float64: the pixel left of each (N,) int32, and the weights (4, N) float32 of
+    the neighbours -1, 0, 1, 2 of that."""
     one, two = np.float32(1), np.float32(2)
-    if is_bicubic:
-        weights[0] = d * (-one + d * (two - d))
-        weights[1] = one + d * d * (d - two)
-        weights[2] = d * (one + d * (one - d))
-        weights[3] = d * d * (d - one)
-    else:
-        weights[0] = weights[3] = np.float32(0)
-        weights[1], weights[2] = one - d, d
+    for i in range(len(source)):
+        place = math.floor(source[i] - 0.5)
+        places[i] = np.int32(place)
+        d = np.float32(source[i] - 0.5 - place)
+        if is_bicubic:
+            weights[0, i] = d * (-one + d * (two - d))
+            weights[1, i] = one + d * d * (d - two)
+            weights[2, i] = d * (one + d * (one - d))
+            weights[3, i] = d * d * (d - one)
+        else:
+            weights[0, i] = weights[3, i] = np.float32(0)
+            weights[1, i], weights[2, i] = one - d, d
 
 
-# Inlined: as a call it would make the warp a tenth slower.
-@functools.partial(compiled, inline="always")
+@compiled
+def _to_bytes(values: np.ndarray, result: np.ndarray, is_near: np.ndarray) -> None:
+    """0..255, decimals cut off; `is_near` becomes 1 where that may be the neighbouring integer."""
+    low, high = np.float32(0), np.float32(255)
+    for i in range(len(values)):
+        result[i] = np.uint8(np.int32(min(max(values[i], low), high)))
+        is_near[i] = _is_near_integer(values[i])
+
+
+@compiled
+def _clamped(place: int, size: int) -> int:
+    return min(max(place, 0), size - 1)
+
+
+@compiled
 def _weighted_sum(
-    image: np.ndarray, rows: np.ndarray, columns: np.ndarray, down: np.ndarray, across: np.ndarray
+    image: np.ndarray, row: int, column: int, down: Taps, across: Taps
 ) -> Tuple[np.float32, np.float32, np.float32]:
-    """Red, green and blue of 4x4 neighbours."""
+    """Red, green and blue of the 4x4 neighbours -1, 0, 1, 2 of a pixel; those outside repeat."""
+    height, width = image.shape[:2]
     red = green = blue = np.float32(0)
     for j in range(4):
+        y = _clamped(row - 1 + j, height)
         for k in range(4):
+            x = _clamped(column - 1 + k, width)
             weight = down[j] * across[k]
-            red += weight * np.float32(image[rows[j], columns[k], 0])
-            green += weight * np.float32(image[rows[j], columns[k], 1])
-            blue += weight * np.float32(image[rows[j], columns[k], 2])
+            red += weight * np.float32(image[y, x, 0])
+            green += weight * np.float32(image[y, x, 1])
+            blue += weight * np.float32(image[y, x, 2])
     return red, green, blue
 
 
 @compiled
+def _exact_between(
+    image: np.ndarray, row: int, source_x: float, channel: int, is_bicubic: bool
+) -> float:
+    """What Pillow has right of the pixel centre left of `source_x`; rows outside repeat."""
+    height, width = image.shape[:2]
+    line, column = image[_clamped(row, height)], math.floor(source_x - 0.5)
+    v1 = float(line[_clamped(column - 1, width), channel])
+    v2 = float(line[_clamped(column, width), channel])
+    v3 = float(line[_clamped(column + 1, width), channel])
+    v4 = float(line[_clamped(column + 2, width), channel])
+    return _between(v1, v2, v3, v4, source_x - 0.5 - column, is_bicubic)
+
+
+@compiled
 def _exact_in_square(
-    channel: np.ndarray,
-    rows: np.ndarray,
-    columns: np.ndarray,
-    offset: Tuple[float, float],
-    is_bicubic: bool,
+    image: np.ndarray, source_y: float, source_x: float, channel: int, is_bicubic: bool
 ) -> int:
-    """What Pillow has among 4x4 neighbours of a channel (H, W), `offset` (x, y) from the second."""
-    lines = np.empty(4, np.float64)
-    for j in range(4):
-        line = channel[rows[j]]
-        v1, v2 = float(line[columns[0]]), float(line[columns[1]])
-        v3, v4 = float(line[columns[2]]), float(line[columns[3]])
-        lines[j] = _between(v1, v2, v3, v4, offset[0], is_bicubic)
-    value = _between(lines[0], lines[1], lines[2], lines[3], offset[1], is_bicubic)
-    return _to_uint8(value)
+    """What Pillow has at a place of a channel."""
+    row = math.floor(source_y - 0.5)
+    v1 = _exact_between(image, row - 1, source_x, channel, is_bicubic)
+    v2 = _exact_between(image, row, source_x, channel, is_bicubic)
+    v3 = _exact_between(image, row + 1, source_x, channel, is_bicubic)
+    v4 = _exact_between(image, row + 2, source_x, channel, is_bicubic)
+    return _to_uint8(_between(v1, v2, v3, v4, source_y - 0.5 - row, is_bicubic))
+
+
+@compiled
+def _range_of_line(xs: np.ndarray, ys: np.ndarray, width: int, height: int) -> Tuple[int, int]:
+    """First and last + 1 of the places of a line that are inside the image."""
+    first, last = 0, len(xs)
+    while first < last and not (0.0 <= xs[first] < width and 0.0 <= ys[first] < height):
+        first += 1
+    while last > first and not (0.0 <= xs[last - 1] < width and 0.0 <= ys[last - 1] < height):
+        last -= 1
+    return first, last
 
 
 @compiled
@@ -387,33 +374,35 @@ def warp_affine(
     height, width = image.shape[:2]
     a, b, c, d, e, f = matrix
     result = np.empty_like(image)
-    across, down = np.empty(4, np.float32), np.empty(4, np.float32)
-    columns, rows = np.empty(4, np.int64), np.empty(4, np.int64)
-    low, high = np.float32(0), np.float32(255)
+    xs, ys = np.empty(width, np.float64), np.empty(width, np.float64)
+    columns, rows = np.empty(width, np.int32), np.empty(width, np.int32)
+    across, down = np.empty((4, width), np.float32), np.empty((4, width), np.float32)
+    values, is_near = np.empty((width, 3), np.float32), np.empty(3 * width, np.uint8)
     for y in range(height):
         for x in range(width):
-            source_x = a * (x + 0.5) + b * (y + 0.5) + c
-            source_y = d * (x + 0.5) + e * (y + 0.5) + f
-            if not (0.0 <= source_x < width and 0.0 <= source_y < height):
-                for channel in range(3):
-                    result[y, x, channel] = fill[channel]
-                continue
-            column = math.floor(source_x - 0.5)
-            row = math.floor(source_y - 0.5)
-            _tap_weights(np.float32(source_x - 0.5 - column), is_bicubic, across)
-            _tap_weights(np.float32(source_y - 0.5 - row), is_bicubic, down)
-            for k in range(4):
-                columns[k] = min(max(column - 1 + k, 0), width - 1)
-                rows[k] = min(max(row - 1 + k, 0), height - 1)
-            for channel, value in enumerate(_weighted_sum(image, rows, columns, down, across)):
-                if _is_near_integer(value):
-                    result[y, x, channel] = _exact_in_square(
-                        image[:, :, channel],
-                        rows,
-                        columns,
-                        (source_x - 0.5 - column, source_y - 0.5 - row),
-                        is_bicubic,
-                    )
-                else:
-                    result[y, x, channel] = np.uint8(np.int32(min(max(value, low), high)))
+            xs[x] = a * (x + 0.5) + b * (y + 0.5) + c
+            ys[x] = d * (x + 0.5) + e * (y + 0.5) + f
+        first, last = _range_of_line(xs, ys, width, height)
+        _taps_of_line(xs, is_bicubic, columns, across)
+        _taps_of_line(ys, is_bicubic, rows, down)
+        for x in range(first, last):
+            row, column = np.int64(rows[x]), np.int64(columns[x])
+            wide = (across[0, x], across[1, x], across[2, x], across[3, x])
+            high = (down[0, x], down[1, x], down[2, x], down[3, x])
+            if 1 <= column < width - 2 - BEYOND and 1 <= row < height - 2:
+                at = (row - 1) * image.strides[0] + 3 * (column - 1)
+                value = weighted_square(image, at, image.strides[0], high, wide)
+            else:
+                value = _weighted_sum(image, row, column, high, wide)
+            values[x, 0], values[x, 1], values[x, 2] = value
+        line = result[y].reshape(-1)
+        _to_bytes(values.reshape(-1), line, is_near)
+        for i in range(3 * first, 3 * last):
+            if is_near[i]:
+                x = i // 3
+                line[i] = _exact_in_square(image, ys[x], xs[x], i - 3 * x, is_bicubic)
+        for x in range(first):
+            result[y, x, 0], result[y, x, 1], result[y, x, 2] = fill
+        for x in range(last, width):
+            result[y, x, 0], result[y, x, 1], result[y, x, 2] = fill
     return result

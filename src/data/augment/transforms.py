@@ -16,8 +16,8 @@ from PIL import Image
 from .auto_augment import create_policy
 from .colour import ColorJitter, RandomGaussianBlur, RandomGrayscale
 from .image_ops import Rgb8
-from .numba_ops import mirrored
 from .resampling import FILTERS, CropBox, draw_filter, resize_box
+from .transposing import mirrored
 
 Transform = Callable[[np.ndarray, np.random.Generator], np.ndarray]
 
