@@ -12,7 +12,7 @@ from typing import Callable, Dict, NamedTuple, Tuple
 import numpy as np
 from PIL import Image, ImageFilter
 
-from . import numba_colour, numba_ops
+from . import numba_colour, numba_warps
 from .transposing import transposed
 
 Rgb8 = Tuple[int, int, int]
@@ -143,7 +143,7 @@ def _is_bicubic(warp: Warp) -> bool:
 
 
 def _shift_rows(image: np.ndarray, shifts: np.ndarray, warp: Warp) -> np.ndarray:
-    return numba_ops.shift_rows(image, shifts, warp.fill, _is_bicubic(warp))
+    return numba_warps.shift_rows(image, shifts, warp.fill, _is_bicubic(warp))
 
 
 def _shift_columns(image: np.ndarray, shifts: np.ndarray, warp: Warp) -> np.ndarray:
@@ -193,7 +193,7 @@ def rotate(image: np.ndarray, degrees: float, warp: Warp) -> np.ndarray:
     offset_x = cos * -center_x + sin * -center_y + center_x
     offset_y = -sin * -center_x + cos * -center_y + center_y
     matrix = (cos, sin, offset_x, -sin, cos, offset_y)
-    return numba_ops.warp_affine(image, matrix, warp.fill, _is_bicubic(warp))
+    return numba_warps.warp_affine(image, matrix, warp.fill, _is_bicubic(warp))
 
 
 # By what they take besides the image.

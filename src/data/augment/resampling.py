@@ -8,13 +8,13 @@ import numpy as np
 import PIL
 from PIL import Image
 
-from . import numba_ops
+from . import numba_resize
 
 # (top, left, height, width), pixels
 CropBox = Tuple[int, int, int, int]
 
 FILTERS = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BICUBIC}
-# From this version on Pillow sometimes resizes vertically first, see `numba_ops.resize_box`.
+# From this version on Pillow sometimes resizes vertically first, see `numba_resize.resize_box`.
 _HAS_VERTICAL_FIRST = int(PIL.__version__.split(".")[0]) >= 13
 
 
@@ -42,4 +42,4 @@ def resize_box(
         part: (left, top, right, bottom) of the result, inside it.
     """
     is_bicubic = resample == Image.Resampling.BICUBIC
-    return numba_ops.resize_box(image, box, size, part, is_bicubic, _HAS_VERTICAL_FIRST)
+    return numba_resize.resize_box(image, box, size, part, is_bicubic, _HAS_VERTICAL_FIRST)

@@ -1,9 +1,8 @@
-"""The inner loops of the resize and of the geometric operations, compiled.
+"""The inner loops of the geometric operations, compiled.
 
-Resizing has the pixels of Pillow (`Resample.c`): weights of 22 bits, 8 bits between the passes, and
-its order of the passes. So have warps (`Geometry.c`): colours are computed in float32, which is
-twice as fast as Pillow's float64, and those so near to an integer that the difference could show
-are computed again in float64, in Pillow's order of operations.
+Warps have the pixels of Pillow (`Geometry.c`): colours are computed in float32, which is twice as
+fast as Pillow's float64, and those so near to an integer that the difference could show are
+computed again in float64, in Pillow's order of operations.
 
 H, W height and width in pixels; images are (H, W, 3) uint8, contiguous.
 """
@@ -16,129 +15,13 @@ from typing import Tuple
 import numpy as np
 
 from .compiled import compiled
-from .transposing import columns_of, rows_of
 from .vectors import BEYOND, weighted_square
 
-# Pillow's 32 - 8 - 2.
-_PRECISION_BITS = 22
 # "Near to an integer" is within 1/1024, more than float32 is wrong by: sums of 16 products of up to
 # 255 * 9/4 together, the weights of a cubic in two dimensions.
 _NEAR_UNITS = np.float32(1024)
 
-Box = Tuple[int, int, int, int]
 Taps = Tuple[np.float32, np.float32, np.float32, np.float32]
-
-
-@compiled
-def _filter_weight(x: float, is_bicubic: bool) -> float:
-    x = abs(x)
-    if not is_bicubic:
-        return 1.0 - x if x < 1.0 else 0.0
-    if x < 1.0:
-        return ((-0.5 + 2.0) * x - (-0.5 + 3.0)) * x * x + 1.0
-    if x < 2.0:
-        return (((x - 5.0) * x + 8.0) * x - 4.0) * -0.5
-    return 0.0
-
-
-@compiled
-def _weights(
-    in_size: int, out_size: int, first: int, last: int, is_bicubic: bool
-) -> Tuple[np.ndarray, np.ndarray]:
-    """For outputs first..last-1: (first input, number of inputs), and their int32 weights."""
-    scale = in_size / out_size
-    filter_scale = max(scale, 1.0)
-    support = (2.0 if is_bicubic else 1.0) * filter_scale
-    bounds = np.empty((last - first, 2), np.int32)
-    weights = np.zeros((last - first, math.ceil(support) * 2 + 1), np.int32)
-    reals = np.empty(weights.shape[1], np.float64)
-    for i in range(last - first):
-        center = (first + i + 0.5) * scale
-        low = max(int(center - support + 0.5), 0)
-        count = min(int(center + support + 0.5), in_size) - low
-        total = 0.0
-        for k in range(count):
-            reals[k] = _filter_weight((k + low - center + 0.5) * (1.0 / filter_scale), is_bicubic)
-            total += reals[k]
-        for k in range(count):
-            real = reals[k] * (1.0 / total) * (1 << _PRECISION_BITS)
-            weights[i, k] = int(real - 0.5) if real < 0 else int(real + 0.5)
-        bounds[i, 0], bounds[i, 1] = low, count
-    return bounds, weights
-
-
-@compiled
-def _weighted_lines(lines: np.ndarray, bounds: np.ndarray, weights: np.ndarray) -> np.ndarray:
-    """Weighted sums of lines: (N, L) uint8 -> (len(bounds), L) uint8."""
-    width = lines.shape[1]
-    result = np.empty((len(bounds), width), np.uint8)
-    sums = np.empty(width, np.int32)
-    for y in range(len(bounds)):
-        sums[:] = 1 << (_PRECISION_BITS - 1)
-        for k in range(bounds[y, 1]):
-            weight = weights[y, k]
-            line = lines[bounds[y, 0] + k]
-            for x in range(width):
-                sums[x] += np.int32(line[x]) * weight
-        for x in range(width):
-            result[y, x] = min(max(sums[x] >> _PRECISION_BITS, 0), 255)
-    return result
-
-
-@compiled
-def _resample_columns(
-    flat: np.ndarray, box: Box, bounds: np.ndarray, weights: np.ndarray
-) -> np.ndarray:
-    """The horizontal pass over the box (top, left, height, width) of an image (H, W * 3)."""
-    top, left, height, width = box
-    columns = columns_of(flat, top, top + height, left, left + width)
-    sums = _weighted_lines(columns.view(np.uint8), bounds, weights)
-    return rows_of(sums.view(np.uint32))
-
-
-@compiled
-def resize_box(
-    image: np.ndarray,
-    box: Box,
-    size: Tuple[int, int],
-    part: Box,
-    is_bicubic: bool,
-    has_pillows_order: bool,
-) -> np.ndarray:
-    """Part of a box of the image, resized with antialiasing; nothing outside the box is seen.
-
-    Args:
-        image: (H, W, 3) uint8.
-        box: (top, left, height, width), pixels.
-        size: (width, height) of the whole result, pixels.
-        part: (left, top, right, bottom) of the result that is wanted, inside it.
-        is_bicubic: Keys' cubic with a = -0.5; else bilinear.
-        has_pillows_order: the vertical pass comes first where Pillow 13 has it first; both passes
-            round to 8 bits, so the order shows. Earlier versions begin with the horizontal one.
-
-    Returns:
-        (bottom - top, right - left, 3) uint8.
-    """
-    top, left, height, width = box
-    out_width, out_height = size
-    x0, y0, x1, y1 = part
-    flat = image.reshape(image.shape[0], image.shape[1] * 3)
-    across, across_weights = _weights(width, out_width, x0, x1, is_bicubic)
-    down, down_weights = _weights(height, out_height, y0, y1, is_bicubic)
-    is_shrunk = height > out_height and height - out_height > 2 * (width - out_width)
-    if has_pillows_order and is_shrunk:
-        lines = np.ascontiguousarray(flat[top : top + height, 3 * left : 3 * (left + width)])
-        lines = _weighted_lines(lines, down, down_weights)
-        lines = _resample_columns(lines, (0, 0, y1 - y0, width), across, across_weights)
-    else:
-        # Rows that no output needs are left out.
-        first = down[0, 0]
-        last = down[-1, 0] + down[-1, 1]
-        rows = (top + first, left, last - first, width)
-        lines = _resample_columns(flat, rows, across, across_weights)
-        down[:, 0] -= first
-        lines = _weighted_lines(lines, down, down_weights)
-    return lines.reshape(y1 - y0, x1 - x0, 3)
 
 
 @compiled
@@ -354,6 +237,30 @@ def _range_of_line(xs: np.ndarray, ys: np.ndarray, width: int, height: int) -> T
 
 
 @compiled
+def _values_between(
+    image: np.ndarray,
+    places: Tuple[np.ndarray, np.ndarray],
+    weights: Tuple[np.ndarray, np.ndarray],
+    part: Tuple[int, int],
+    values: np.ndarray,
+) -> None:
+    """Writes the colours (N, 3) float32 of part of a line, as of `_taps_of_line` for x and y."""
+    height, width = image.shape[:2]
+    step = image.strides[0]
+    (columns, rows), (across, down) = places, weights
+    for x in range(part[0], part[1]):
+        row, column = np.int64(rows[x]), np.int64(columns[x])
+        wide = (across[0, x], across[1, x], across[2, x], across[3, x])
+        high = (down[0, x], down[1, x], down[2, x], down[3, x])
+        if 1 <= column < width - 2 - BEYOND and 1 <= row < height - 2:
+            at = (row - 1) * step + 3 * (column - 1)
+            value = weighted_square(image, at, step, high, wide)
+        else:
+            value = _weighted_sum(image, row, column, high, wide)
+        values[x, 0], values[x, 1], values[x, 2] = value
+
+
+@compiled
 def warp_affine(
     image: np.ndarray,
     matrix: Tuple[float, float, float, float, float, float],
@@ -385,16 +292,7 @@ def warp_affine(
         first, last = _range_of_line(xs, ys, width, height)
         _taps_of_line(xs, is_bicubic, columns, across)
         _taps_of_line(ys, is_bicubic, rows, down)
-        for x in range(first, last):
-            row, column = np.int64(rows[x]), np.int64(columns[x])
-            wide = (across[0, x], across[1, x], across[2, x], across[3, x])
-            high = (down[0, x], down[1, x], down[2, x], down[3, x])
-            if 1 <= column < width - 2 - BEYOND and 1 <= row < height - 2:
-                at = (row - 1) * image.strides[0] + 3 * (column - 1)
-                value = weighted_square(image, at, image.strides[0], high, wide)
-            else:
-                value = _weighted_sum(image, row, column, high, wide)
-            values[x, 0], values[x, 1], values[x, 2] = value
+        _values_between(image, (columns, rows), (across, down), (first, last), values)
         line = result[y].reshape(-1)
         _to_bytes(values.reshape(-1), line, is_near)
         for i in range(3 * first, 3 * last):
