@@ -16,6 +16,7 @@ from test_scripts import script
 
 from src.errors import UserError
 from src.kernels import build
+from src.runtime import native_library
 
 ROOT = Path(__file__).resolve().parent.parent
 CROSS_COMPILER = "aarch64-linux-gnu-g++"
@@ -132,8 +133,8 @@ def test_the_name_of_the_compiled_kernels_tells_cores_apart() -> None:
     kunpeng = CPUINFO.format(number=0, implementer="0x48", part="0xd01")
     neoverse = CPUINFO.format(number=0, implementer="0x41", part="0xd0c")
     second = CPUINFO.format(number=1, implementer="0x48", part="0xd01")
-    assert build.identity(kunpeng) != build.identity(neoverse)
-    assert build.identity(kunpeng) == build.identity(kunpeng + second)
+    assert native_library.identity(kunpeng) != native_library.identity(neoverse)
+    assert native_library.identity(kunpeng) == native_library.identity(kunpeng + second)
 
 
 def compiled(compiler: Sequence[str], path: Path, *flags: str) -> None:
@@ -156,7 +157,7 @@ def compiled(compiler: Sequence[str], path: Path, *flags: str) -> None:
 def test_the_kernels_compute_on_arm_what_they_compute_here(
     target: str, level: str, tmp_path: Path
 ) -> None:
-    here = build.find_compiler(os.environ) or pytest.skip("no C++ compiler")
+    here = native_library.find_compiler(os.environ) or pytest.skip("no C++ compiler")
     arm, run = cross_compiler(), emulator()
     flags = [flag for flag in build.FLAGS if flag.startswith("-f") and flag not in ("-fPIC",)]
     compiled([arm], tmp_path / "arm", *flags, target, level)

@@ -19,11 +19,11 @@ import pytest
 from src.data.augment.compiled import compiled
 from src.errors import UserError
 from src.kernels import build
-from src.runtime import caches
+from src.runtime import caches, native_library
 
 NAME = "mindspore-vision-classifiers"
 NEEDS_COMPILER = pytest.mark.skipif(
-    build.find_compiler(os.environ) is None, reason="no C++ compiler"
+    native_library.find_compiler(os.environ) is None, reason="no C++ compiler"
 )
 
 
@@ -158,7 +158,7 @@ def test_damage_to_what_numba_kept_costs_time_only(
 @pytest.fixture
 def compiler(tmp_path: Path) -> Path:
     """A compiler for which every library is the one that this machine has; it counts them."""
-    copied, script = build.library(os.environ), tmp_path / "with spaces" / "g++"
+    copied, script = build.KERNELS.path(os.environ), tmp_path / "with spaces" / "g++"
     script.parent.mkdir()
     script.write_text(
         f"""#!/bin/sh
@@ -186,12 +186,12 @@ def test_a_library_that_is_not_whole_is_made_anew(
     size: int, tmp_path: Path, environment: Dict[str, str]
 ) -> None:
     """Mapping it would kill the process: POSIX has SIGBUS for pages beyond a file's end."""
-    path = build.library(environment)
+    path = build.KERNELS.path(environment)
     whole = path.read_bytes()
-    assert build.library(environment) == path
+    assert build.KERNELS.path(environment) == path
     assert len(calls(tmp_path)) == 1
     os.truncate(path, size)
-    assert build.library(environment).read_bytes() == whole
+    assert build.KERNELS.path(environment).read_bytes() == whole
     assert len(calls(tmp_path)) == 2
 
 
@@ -204,14 +204,14 @@ def test_a_library_of_another_machine_is_passed_over(
     environment: Dict[str, str],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    first = build.library(environment)
+    first = build.KERNELS.path(environment)
     if other == "processor":
-        monkeypatch.setattr(build, "identity", lambda _: "another")
+        monkeypatch.setattr(native_library, "identity", lambda _: "another")
     elif other == "C library":
         monkeypatch.setattr(os, "confstr", lambda _: "glibc 2.99")
     else:
         os.utime(compiler, (1, 1))
-    assert build.library(environment) != first
+    assert build.KERNELS.path(environment) != first
     assert len(calls(tmp_path)) == 2
 
 
@@ -227,12 +227,12 @@ def test_where_libraries_may_not_be_executed_another_folder_is_taken(
         return load(path)
 
     monkeypatch.setattr(ctypes, "CDLL", not_there)
-    assert temporary in build.library(environment).parents
-    assert temporary in build.library(environment).parents
+    assert temporary in build.KERNELS.path(environment).parents
+    assert temporary in build.KERNELS.path(environment).parents
     assert len(calls(tmp_path)) == 1  # copied, not compiled a second time
     shutil.rmtree(temporary)
     with pytest.raises(UserError, match=r"cannot be kept or loaded .*failed to map segment"):
-        build.library(environment)
+        build.KERNELS.path(environment)
 
 
 @NEEDS_COMPILER
@@ -243,11 +243,11 @@ def test_a_library_that_kills_is_tried_by_another_process(
     source.write_text(
         "#include <signal.h>\n__attribute__((constructor)) void f(void) { raise(SIGILL); }\n"
     )
-    command = [*(build.find_compiler(os.environ) or []), "-shared", "-fPIC", "-x", "c"]
+    command = [*(native_library.find_compiler(os.environ) or []), "-shared", "-fPIC", "-x", "c"]
     subprocess.run([*command, str(source), "-o", str(tmp_path / "kills.so")], check=True)
     compiler.write_text(compiler.read_text().replace("cp '", f"cp '{tmp_path}/kills.so' \"$2\" #"))
     with pytest.raises(UserError, match="g\\+\\+' fails: what it made ends with signal 4"):
-        build.library(environment)
+        build.KERNELS.path(environment)
     assert not list((tmp_path / "cache").rglob("*.so"))
 
 
@@ -256,20 +256,20 @@ def test_cxx_is_a_path_or_words(
     tmp_path: Path, compiler: Path, environment: Dict[str, str]
 ) -> None:
     """As GNU make and autoconf take it; a path with spaces is one word where it is a file."""
-    assert build.find_compiler(environment) == [str(compiler)]
+    assert native_library.find_compiler(environment) == [str(compiler)]
     wrapper = tmp_path / "ccache"
     wrapper.write_text('#!/bin/sh\nexec "$@"\n')
     wrapper.chmod(0o755)
     for words in (f"{wrapper} '{compiler}'", f"{wrapper} '{compiler}' -g"):
-        build.library({**environment, "CXX": words})
+        build.KERNELS.path({**environment, "CXX": words})
     assert [said.startswith("-g ") for said in calls(tmp_path)] == [False, True]
     for nothing in ("no-such-compiler -g", "'unended", " "):
-        assert build.find_compiler({**environment, "CXX": nothing}) is None
+        assert native_library.find_compiler({**environment, "CXX": nothing}) is None
 
 
 @NEEDS_COMPILER
 def test_processes_that_build_at_once(tmp_path: Path, environment: Dict[str, str]) -> None:
-    code = "import os; from src.kernels import build; print(build.library(os.environ))"
+    code = "import os; from src.kernels import build; print(build.KERNELS.path(os.environ))"
     started = [
         subprocess.Popen([sys.executable, "-c", code], env=environment, stdout=subprocess.PIPE)
         for _ in range(3)

@@ -13,17 +13,18 @@ from mindspore import Tensor, nn, ops
 
 from src.args import Config, RunConfig, replace
 from src.errors import UserError
-from src.kernels import build, selection
+from src.kernels import selection
 from src.models.layers.attention import Attention, SelfAttention
 from src.models.layers.dropout import seed_dropouts
 from src.models.layers.mlp import Mlp
 from src.models.layers.norm import LayerNorm
 from src.models.layers.random_draws import SeededUniform
 from src.models.registry import create_model
+from src.runtime import native_library
 from src.runtime.device import select_kernels
 from src.trainer.build import build_network, build_train_step
 
-HAS_COMPILER = build.find_compiler(os.environ) is not None
+HAS_COMPILER = native_library.find_compiler(os.environ) is not None
 NEEDS_COMPILER = pytest.mark.skipif(not HAS_COMPILER, reason="no C++ compiler")
 FORMS = ["pure", pytest.param("native", marks=NEEDS_COMPILER)]
 CLASSES, BATCH = 5, 3

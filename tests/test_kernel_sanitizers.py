@@ -11,8 +11,9 @@ from typing import List, Sequence
 import pytest
 
 from src.kernels import build
+from src.runtime import native_library
 
-COMPILER = build.find_compiler(os.environ)
+COMPILER = native_library.find_compiler(os.environ)
 DRIVER = Path(__file__).with_name("kernels_driver.cc")
 
 # Maps (B, H, W, C): odd, below the kernel, empty, and large enough for several threads.

@@ -14,8 +14,9 @@ from native_call import call, call_status
 from torch_oracle import torch
 
 from src.kernels import build
+from src.runtime import native_library
 
-if build.find_compiler(os.environ) is None:
+if native_library.find_compiler(os.environ) is None:
     pytest.skip("no C++ compiler", allow_module_level=True)
 
 functional = torch.nn.functional
@@ -30,10 +31,10 @@ PROCESSORS = ["native", *NARROWER]
 @pytest.fixture(scope="module", params=PROCESSORS)
 def library(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
     if request.param == "native":
-        return build.library(os.environ)
+        return build.KERNELS.path(os.environ)
     path = tmp_path_factory.mktemp("kernels") / f"{request.param}.so"
     flags = [flag.replace("=native", f"={request.param}") for flag in build.FLAGS]
-    build.compile_library(build.find_compiler(os.environ) or [], flags, path)
+    build.KERNELS.compile(native_library.find_compiler(os.environ) or [], flags, path)
     return path
 
 

@@ -55,7 +55,7 @@ ALLOWED = {
             "stop_signal".split()
         ),
     ),
-    "src/kernels": ("src.runtime.caches", "src.runtime.regular_files"),
+    "src/kernels": ("src.runtime.native_library",),
 }
 
 
@@ -164,10 +164,10 @@ OPENS_ITSELF = {
     "src/runtime/zip_files.py": ("open_zip",),
     # what this process has just written, or compared with its digest
     "src/data/packing.py": ("write",),
-    "src/kernels/build.py": ("_keep", "_fingerprint"),  # /proc and sources too
     "src/runs/folder.py": ("_publish",),
     "src/runs/records.py": ("_append_anew",),
     "src/runtime/files.py": ("_flush",),
+    "src/runtime/native_library.py": ("_keep", "_fingerprint"),  # /proc and sources too
     "src/runtime/owner.py": ("_start_of", "_place", "_create", "_keep"),  # /proc too
     "src/runtime/regular_files.py": ("open_descriptor",),
     "src/serving/export.py": ("_write_draft", "predict"),

@@ -17,9 +17,9 @@ import pytest
 
 from src.data import main_guard
 from src.errors import UserError
-from src.kernels import build
 from src.launch.supervisor import tail
 from src.runs import fonts
+from src.runtime import native_library
 from src.runtime.json_files import parse_json, parse_typed
 from src.runtime.owner import OwnerFile
 from src.runtime.regular_files import (
@@ -174,7 +174,7 @@ def read_font(folder: Path) -> None:
 
 
 def read_library(folder: Path) -> None:
-    assert build._whole(folder, "kernels-0") is None
+    assert native_library.whole(folder, "kernels-0") is None
 
 
 def read_script(folder: Path) -> None:

@@ -15,8 +15,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Dict, List, Optional, Tuple
 
-from ..kernels.build import find_compiler
 from ..runtime.device import process_environment
+from ..runtime.native_library import find_compiler
 from ..runtime.npu_smi import list_cards
 
 PIP = f"{sys.executable} -m pip"
