@@ -10,7 +10,8 @@ from typing import List
 import numpy as np
 from PIL import Image
 
-from .decode import Decoder
+from .augment.parts import Part, whole
+from .decode import BoxSeen, Decoder
 
 
 @dataclass(frozen=True)
@@ -51,3 +52,7 @@ class ArrayImages:
         """(H, W, 3) uint8, RGB; three equal channels of a grey image."""
         image = self.images[index]
         return np.ascontiguousarray(image if image.ndim == 3 else np.stack([image] * 3, axis=-1))
+
+    def read_part(self, index: int, box_seen: BoxSeen) -> Part:
+        """All of an image: it is small."""
+        return whole(self.read(index))

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass, field
-from typing import Optional, Tuple
+from typing import Callable, Optional, Tuple
 
 import numpy as np
 import simplejpeg
@@ -17,6 +17,7 @@ from PIL import Image, ImageCms
 
 from ..errors import UserError, on_one_line
 from ..runtime.regular_files import IMAGE_BYTES, open_regular
+from .augment.parts import CropBox, Part, whole
 from .image_bombs import (
     MOST_JPEG_SCANS,
     MeteredBytes,
@@ -26,6 +27,7 @@ from .image_bombs import (
     size_of,
 )
 from .image_formats import readable_formats
+from .jpeg_parts import Libraries, find_libraries, read_part
 from .pixel_budget import BUDGET_PIXELS, PixelsInFlight, Share, budget_file
 
 # The limit at which Pillow itself refuses an image.
@@ -55,6 +57,8 @@ _FOREIGN = {
 _TIFF_BITS, _TIFF_PHOTOMETRIC, _ORIENTATION = 258, 262, 274
 
 Colour = Tuple[int, int, int]
+# Height and width of an image -> the box of it that is needed.
+BoxSeen = Callable[[int, int], CropBox]
 WHITE: Colour = (255, 255, 255)
 
 
@@ -91,12 +95,19 @@ class Decoder:
         turns: as the EXIF block says, which timm does not do.
         background: what shows through transparent pixels; None: their own colour, as in timm.
         budget: file of the budget that larger images take their share of, see `pixel_budget`.
+        parts: what decodes part of a JPEG; None: nothing here does.
     """
 
     max_pixels: int = BUDGET_PIXELS
     turns: bool = False
     background: Optional[Colour] = WHITE
     budget: str = field(default_factory=budget_file, compare=False, repr=False)
+    parts: Optional[Libraries] = field(default_factory=find_libraries, compare=False, repr=False)
+
+    def read_part(self, path: str, box_seen: BoxSeen) -> Part:
+        """As much of a file as is seen, or more; as of `read`."""
+        with PixelsInFlight():
+            return self.decode_part(read_image_file(path, self.budget), path, box_seen)
 
     def read(self, path: str) -> np.ndarray:
         """The pixels of a file, as of `decode`.
@@ -118,14 +129,38 @@ class Decoder:
         """
         if not data:
             raise BadImageError(f"{name}: empty file")
-        may_turn = self.turns and any(block in data for block in _ORIENTED)
         with PixelsInFlight() as share:
             if data.startswith(_JPEG_START):
                 _check_scans(data, name)
-                pixels = None if may_turn else self._decode_jpeg(data, name, share)
+                pixels = None if self._may_turn(data) else self._decode_jpeg(data, name, share)
                 if pixels is not None:
                     return pixels
             return self._decode_with_pillow(data, name, share)
+
+    def decode_part(self, data: bytes, name: str, box_seen: BoxSeen) -> Part:
+        """As much of the file `name` as is seen, or more; as of `decode`."""
+        part = self._part_of_jpeg(data, name, box_seen) if data.startswith(_JPEG_START) else None
+        return part or whole(self.decode(data, name))
+
+    def _part_of_jpeg(self, data: bytes, name: str, box_seen: BoxSeen) -> Optional[Part]:
+        """None: it has to be decoded whole."""
+        if self.parts is None or self._may_turn(data):
+            return None
+        _check_scans(data, name)
+        try:
+            height, width, colours, _ = simplejpeg.decode_jpeg_header(data)
+        except ValueError:
+            return None
+        self._checked((width, height), name)
+        box = box_seen(height, width)
+        if colours not in _TURBO_COLOURS or box[2:] == (height, width):
+            return None
+        with PixelsInFlight() as share:
+            share.take(self.budget, box[2] * box[3])
+            return read_part(self.parts, data, (height, width), box)
+
+    def _may_turn(self, data: bytes) -> bool:
+        return self.turns and any(block in data for block in _ORIENTED)
 
     def _decode_jpeg(self, data: bytes, name: str, share: Share) -> np.ndarray | None:
         try:

@@ -16,8 +16,9 @@ from typing import Dict, List, Sequence
 import numpy as np
 
 from ..errors import UserError, some_of
+from .augment.parts import Part
 from .classes import sort_classes
-from .decode import Decoder, read_image_file
+from .decode import BoxSeen, Decoder, read_image_file
 from .find_images import describe_skipped, images_in, list_folders, list_kinds, say_once
 from .folder_index import Listing, Tally, images_by_class, scan_classes, to_listing
 from .splits import find_classes_below, find_splits, of_another_set, recognise
@@ -71,6 +72,10 @@ class ImageFolder:
             BadImageError: the file is missing or damaged.
         """
         return self.decoder.read(self._path(index))
+
+    def read_part(self, index: int, box_seen: BoxSeen) -> Part:
+        """As much of an image as is seen, or more; raises BadImageError."""
+        return self.decoder.read_part(self._path(index), box_seen)
 
     def _path(self, index: int) -> str:
         return f"{self.folder}/{self.file_name(index)}"

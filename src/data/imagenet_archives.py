@@ -20,7 +20,8 @@ from tqdm import tqdm
 
 from ..errors import UserError, some_of
 from ..runtime.regular_files import IMAGE_BYTES, UNLIMITED, open_regular
-from .decode import Decoder
+from .augment.parts import Part
+from .decode import BoxSeen, Decoder
 from .devkit import NUM_CLASSES, NUM_VAL_IMAGES, SYNSET, Devkit
 from .tar_members import DamagedArchive, Expected, Member, list_members, whole_file
 
@@ -246,6 +247,11 @@ class ArchivedImages:
         """(H, W, 3) uint8, RGB; raises BadImageError."""
         name = f"{self.folder}/{self.file_name(index)}"
         return self.decoder.decode(self.read_bytes(index), name)
+
+    def read_part(self, index: int, box_seen: BoxSeen) -> Part:
+        """As much of an image as is seen, or more; raises BadImageError."""
+        name = f"{self.folder}/{self.file_name(index)}"
+        return self.decoder.decode_part(self.read_bytes(index), name, box_seen)
 
 
 def list_images(

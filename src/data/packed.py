@@ -27,7 +27,8 @@ from ..errors import UserError, on_one_line
 from ..runtime.json_files import read_typed
 from ..runtime.regular_files import RECORD_BYTES, TABLE_BYTES, open_regular
 from ..runtime.zip_files import read_npz
-from .decode import BadImageError, Decoder
+from .augment.parts import Part
+from .decode import BadImageError, BoxSeen, Decoder
 
 _LOGGER = logging.getLogger(__name__)
 
@@ -122,6 +123,10 @@ class PackedImages:
     def read(self, index: int) -> np.ndarray:
         """The pixels of one image: (H, W, 3) uint8, RGB; raises BadImageError."""
         return self.decoder.decode(self.read_bytes(index), self.file_name(index))
+
+    def read_part(self, index: int, box_seen: BoxSeen) -> Part:
+        """As much of an image as is seen, or more; raises BadImageError."""
+        return self.decoder.decode_part(self.read_bytes(index), self.file_name(index), box_seen)
 
 
 @functools.lru_cache(maxsize=512)

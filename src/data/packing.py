@@ -34,6 +34,7 @@ from ..runtime.files import (
 from ..runtime.json_files import read_typed
 from ..runtime.regular_files import RECORD_BYTES, UNLIMITED, open_regular
 from ..runtime.threads import ThreadPool
+from .augment.parts import whole
 from .augment.resampling import resize_box
 from .decode import WHITE, BadImageError, Colour, Decoder
 from .packed import FORMAT, MANIFEST, Shard, index_file
@@ -392,4 +393,4 @@ def shrunk(pixels: np.ndarray, short_side: int) -> np.ndarray:
     scale = short_side / min(height, width)
     size = (max(round(width * scale), short_side), max(round(height * scale), short_side))
     box, part = (0, 0, height, width), (0, 0, *size)
-    return resize_box(pixels, box, size, Image.Resampling.BICUBIC, part)
+    return resize_box(whole(pixels), box, size, Image.Resampling.BICUBIC, part)

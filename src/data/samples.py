@@ -13,8 +13,9 @@ import numpy as np
 
 from ..runtime.threads import ThreadPool
 from . import sampler
+from .augment.parts import Part
 from .augment.random_erasing import RandomErasing
-from .augment.transforms import ResizeCenterCrop, Transform
+from .augment.transforms import DrawnCrop, RandomResizedCrop, ResizeCenterCrop, Transform
 from .decode import BadImageError
 from .sampler import Key
 from .sources import Source
@@ -37,6 +38,14 @@ class BadSample(NamedTuple):
     epoch: int
     reason: str
     is_flat: bool = False
+
+
+class _Crop(NamedTuple):
+    """A cropped image, the generator of what is drawn for it next, and whether it shows nothing."""
+
+    pixels: np.ndarray
+    rng: np.random.Generator
+    is_flat: bool
 
 
 @dataclass(frozen=True)
@@ -65,11 +74,10 @@ class TrainSample:
     def __call__(
         self, key: Key, row: int, image: np.ndarray, label: np.ndarray, boxes: np.ndarray
     ) -> Optional[BadSample]:
-        pixels, index, bad = self._read(key.epoch, key.sample)
-        if bad is None and is_flat(pixels):
+        (pixels, rng, flat), index, bad = self._read(key)
+        if bad is None and flat:
             bad = BadSample(key.epoch, self.source.file_name(index), is_flat=True)
-        rng = sampler.sample_generator(self.seed, key.epoch, index, key.repeat)
-        for transform in self.transforms:
+        for transform in self.transforms[1:]:
             pixels = transform(pixels, rng)
         boxes[:] = 0
         if self.erasing is not None and row >= self.num_whole:
@@ -80,19 +88,31 @@ class TrainSample:
         label[0] = self.source.labels[index]
         return bad
 
-    def _read(self, epoch: int, index: int) -> Tuple[np.ndarray, int, Optional[BadSample]]:
+    def _crop(self, key: Key, index: int) -> _Crop:
+        """The image after the first transform, the only one that may not need all of it."""
+        rng = sampler.sample_generator(self.seed, key.epoch, index, key.repeat)
+        first = self.transforms[0]
+        if not isinstance(first, RandomResizedCrop):
+            pixels = self.source.read(index)
+            return _Crop(first(pixels, rng), rng, is_flat(pixels))
+        crop = DrawnCrop(first, rng)
+        part = self.source.read_part(index, crop.box_seen)
+        return _Crop(crop(part), rng, _is_flat(part, self.source, index))
+
+    def _read(self, key: Key) -> Tuple[_Crop, int, Optional[BadSample]]:
+        index = key.sample
         try:
-            return self.source.read(index), index, None
+            return self._crop(key, index), index, None
         except BadImageError as error:
             if not self.skips_bad:
                 raise on_bad_image(error) from error
-            bad = BadSample(epoch, str(error))
-        order = self._order(epoch)
+            bad = BadSample(key.epoch, str(error))
+        order = self._order(key.epoch)
         position = int(np.flatnonzero(order == index)[0])
         for step in range(1, min(_MAX_REPLACEMENTS, len(order))):
             other = int(order[(position + step) % len(order)])
             try:
-                return self.source.read(other), other, bad
+                return self._crop(key, other), other, bad
             except BadImageError:
                 # It is counted at its own turn.
                 continue
@@ -128,15 +148,22 @@ class EvalSample:
         if key.sample == sampler.PADDING:
             return None
         try:
-            pixels = self.source.read(key.sample)
+            part = self.source.read_part(key.sample, self.transform.box_seen)
         except BadImageError as error:
             if not self.skips_bad:
                 raise on_bad_image(error) from error
             return BadSample(0, str(error))
-        image[:], label[0] = self.transform(pixels), self.source.labels[key.sample]
-        if is_flat(pixels):
+        image[:], label[0] = self.transform(part), self.source.labels[key.sample]
+        if _is_flat(part, self.source, key.sample):
             return BadSample(0, self.source.file_name(key.sample), is_flat=True)
         return None
+
+
+def _is_flat(part: Part, source: Source, index: int) -> bool:
+    """Whether the image has one colour only, of which the part is known."""
+    if not is_flat(part.pixels):
+        return False
+    return part.pixels.shape[:2] == part.size or is_flat(source.read(index))
 
 
 def is_flat(pixels: np.ndarray) -> bool:

@@ -12,8 +12,9 @@ from ..configs import parser
 from ..errors import UserError, some_of
 from . import cifar, idx
 from .array_images import ArrayImages
+from .augment.parts import Part
 from .classes import CLASS_ORDERS, TrainedClasses, sort_classes
-from .decode import Decoder
+from .decode import BoxSeen, Decoder
 from .digits import prepare_digits
 from .image_folder import ImageFolder, list_classes, scan_image_folder
 from .packed import open_packed, read_manifest
@@ -37,6 +38,9 @@ class Source(Protocol):
 
     def read(self, index: int) -> np.ndarray:
         """(H, W, 3) uint8, RGB; raises BadImageError."""
+
+    def read_part(self, index: int, box_seen: BoxSeen) -> Part:
+        """As much of an image as is seen, or more; raises BadImageError."""
 
 
 def create_decoder(config: Config) -> Decoder:

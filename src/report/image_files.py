@@ -168,4 +168,5 @@ class ImageStream:
 
     def _load(self, path: str) -> np.ndarray:
         with PixelsInFlight():
-            return np.asarray(self._transform(self._decoder.read(path)))
+            image = self._decoder.read_part(path, self._transform.box_seen)
+            return np.asarray(self._transform(image))

@@ -165,7 +165,7 @@ def select_kernels(run: RunConfig) -> None:
 
 def _select_native(*, is_required: bool) -> None:
     try:
-        selection.select(selection.NATIVE, build.KERNELS.path(os.environ))
+        selection.select(selection.NATIVE, build.KERNELS.path())
     except UserError as error:
         if is_required:
             raise UserError(

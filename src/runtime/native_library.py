@@ -59,7 +59,7 @@ class NativeLibrary:
     sources: Path
     flags: Tuple[str, ...]
 
-    def path(self, environment: Mapping[str, str]) -> Path:
+    def path(self, environment: Optional[Mapping[str, str]] = None) -> Path:
         """Of the compiled library, which loads, after compiling it if this machine has none yet.
 
         Its name holds what it was compiled for, and a digest of its content: one that was cut off,
@@ -68,6 +68,7 @@ class NativeLibrary:
         Raises:
             UserError: no compiler, one that fails, no folder, or a library that cannot be loaded.
         """
+        environment = os.environ if environment is None else environment
         compiler = find_compiler(environment)
         if compiler is None:
             names = environment.get("CXX") or f"{', '.join(COMPILERS)}, or CXX"

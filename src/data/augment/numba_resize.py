@@ -34,6 +34,26 @@ def _filter_weight(x: float, is_bicubic: bool) -> float:
 
 
 @compiled
+def _inputs_of(output: int, in_size: int, out_size: int, is_bicubic: bool) -> Tuple[int, int]:
+    """First and last + 1 of the inputs that an output is the weighted sum of."""
+    scale = in_size / out_size
+    center = (output + 0.5) * scale
+    support = (2.0 if is_bicubic else 1.0) * max(scale, 1.0)
+    return max(int(center - support + 0.5), 0), min(int(center + support + 0.5), in_size)
+
+
+@compiled
+def inputs_between(
+    first: int, last: int, in_size: int, out_size: int, is_bicubic: bool
+) -> Tuple[int, int]:
+    """First and last + 1 of the inputs that outputs first..last-1 see."""
+    return (
+        _inputs_of(first, in_size, out_size, is_bicubic)[0],
+        _inputs_of(last - 1, in_size, out_size, is_bicubic)[1],
+    )
+
+
+@compiled
 def _weights(
     in_size: int, out_size: int, first: int, last: int, is_bicubic: bool
 ) -> Tuple[np.ndarray, np.ndarray]:
@@ -46,8 +66,8 @@ def _weights(
     reals = np.empty(weights.shape[1], np.float64)
     for i in range(last - first):
         center = (first + i + 0.5) * scale
-        low = max(int(center - support + 0.5), 0)
-        count = min(int(center + support + 0.5), in_size) - low
+        low, high = _inputs_of(first + i, in_size, out_size, is_bicubic)
+        count = high - low
         total = 0.0
         for k in range(count):
             reals[k] = _filter_weight((k + low - center + 0.5) * (1.0 / filter_scale), is_bicubic)
@@ -94,16 +114,18 @@ def resize_box(
     box: Box,
     size: Tuple[int, int],
     part: Box,
+    origin: Tuple[int, int],
     is_bicubic: bool,
     has_pillows_order: bool,
 ) -> np.ndarray:
     """Part of a box of the image, resized with antialiasing; nothing outside the box is seen.
 
     Args:
-        image: (H, W, 3) uint8.
-        box: (top, left, height, width), pixels.
+        image: (H, W, 3) uint8, or as much of it as the part sees.
+        box: (top, left, height, width), pixels of the whole image.
         size: (width, height) of the whole result, pixels.
         part: (left, top, right, bottom) of the result that is wanted, inside it.
+        origin: (top, left) of what there is of the image.
         is_bicubic: Keys' cubic with a = -0.5; else bilinear.
         has_pillows_order: the vertical pass comes first where Pillow 13 has it first; both passes
             round to 8 bits, so the order shows. Earlier versions begin with the horizontal one.
@@ -118,16 +140,18 @@ def resize_box(
     across, across_weights = _weights(width, out_width, x0, x1, is_bicubic)
     down, down_weights = _weights(height, out_height, y0, y1, is_bicubic)
     is_shrunk = height > out_height and height - out_height > 2 * (width - out_width)
+    # What no output needs is left out.
+    first_y, first_x = down[0, 0], across[0, 0]
+    rows = down[-1, 0] + down[-1, 1] - first_y
+    columns = across[-1, 0] + across[-1, 1] - first_x
+    down[:, 0] -= first_y
+    across[:, 0] -= first_x
+    y, x = top + first_y - origin[0], left + first_x - origin[1]
     if has_pillows_order and is_shrunk:
-        lines = np.ascontiguousarray(flat[top : top + height, 3 * left : 3 * (left + width)])
+        lines = np.ascontiguousarray(flat[y : y + rows, 3 * x : 3 * (x + columns)])
         lines = _weighted_lines(lines, down, down_weights)
-        lines = _resample_columns(lines, (0, 0, y1 - y0, width), across, across_weights)
+        lines = _resample_columns(lines, (0, 0, y1 - y0, columns), across, across_weights)
     else:
-        # Rows that no output needs are left out.
-        first = down[0, 0]
-        last = down[-1, 0] + down[-1, 1]
-        rows = (top + first, left, last - first, width)
-        lines = _resample_columns(flat, rows, across, across_weights)
-        down[:, 0] -= first
+        lines = _resample_columns(flat, (y, x, rows, columns), across, across_weights)
         lines = _weighted_lines(lines, down, down_weights)
     return lines.reshape(y1 - y0, x1 - x0, 3)

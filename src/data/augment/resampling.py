@@ -9,9 +9,7 @@ import PIL
 from PIL import Image
 
 from . import numba_resize
-
-# (top, left, height, width), pixels
-CropBox = Tuple[int, int, int, int]
+from .parts import CropBox, Part
 
 FILTERS = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BICUBIC}
 # From this version on Pillow sometimes resizes vertically first, see `numba_resize.resize_box`.
@@ -26,7 +24,7 @@ def draw_filter(interpolation: str, rng: np.random.Generator) -> Image.Resamplin
 
 
 def resize_box(
-    image: np.ndarray,
+    image: Part,
     box: CropBox,
     size: Tuple[int, int],
     resample: Image.Resampling,
@@ -35,11 +33,27 @@ def resize_box(
     """Part of a box of the image, resized: as Pillow crops, resizes and crops again.
 
     Args:
-        image: (H, W, 3) uint8.
+        image: what `box_seen` says of it, or more.
         box: (top, left, height, width), pixels; nothing outside it is seen.
         size: (width, height) of the whole result, pixels.
         resample: bilinear or bicubic, antialiased.
         part: (left, top, right, bottom) of the result, inside it.
     """
     is_bicubic = resample == Image.Resampling.BICUBIC
-    return numba_resize.resize_box(image, box, size, part, is_bicubic, _HAS_VERTICAL_FIRST)
+    origin = image.top, image.left
+    return numba_resize.resize_box(
+        image.pixels, box, size, part, origin, is_bicubic, _HAS_VERTICAL_FIRST
+    )
+
+
+def box_seen(
+    box: CropBox,
+    size: Tuple[int, int],
+    resample: Image.Resampling,
+    part: Tuple[int, int, int, int],
+) -> CropBox:
+    """The pixels that `resize_box` reads."""
+    is_bicubic = resample == Image.Resampling.BICUBIC
+    top, bottom = numba_resize.inputs_between(part[1], part[3], box[2], size[1], is_bicubic)
+    left, right = numba_resize.inputs_between(part[0], part[2], box[3], size[0], is_bicubic)
+    return box[0] + top, box[1] + left, bottom - top, right - left

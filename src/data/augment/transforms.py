@@ -16,12 +16,16 @@ from PIL import Image
 from .auto_augment import create_policy
 from .colour import ColorJitter, RandomGaussianBlur, RandomGrayscale
 from .image_ops import Rgb8
-from .resampling import FILTERS, CropBox, draw_filter, resize_box
+from .parts import CropBox, Part, whole
+from .resampling import FILTERS, box_seen, draw_filter, resize_box
 from .transposing import mirrored
 
 Transform = Callable[[np.ndarray, np.random.Generator], np.ndarray]
 
 _CROP_TRIES = 10
+
+# Arguments of `resize_box` behind the image.
+_Resize = Tuple[CropBox, Tuple[int, int], Image.Resampling, Tuple[int, int, int, int]]
 
 
 def draw_crop_box(
@@ -68,9 +72,7 @@ def _largest_centred_box(width: int, height: int, ratio: Tuple[float, float]) ->
     return (height - crop_height) // 2, (width - crop_width) // 2, crop_height, crop_width
 
 
-def resized_crop(
-    image: np.ndarray, box: CropBox, *, size: int, resample: Image.Resampling
-) -> np.ndarray:
+def resized_crop(image: Part, box: CropBox, *, size: int, resample: Image.Resampling) -> np.ndarray:
     """Cut `box` out, then resize it to (size, size): the filter sees nothing outside the box."""
     return resize_box(image, box, (size, size), resample, (0, 0, size, size))
 
@@ -85,11 +87,30 @@ class RandomResizedCrop:
     interpolation: str
 
     def __call__(self, image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-        box = draw_crop_box(
-            image.shape[1], image.shape[0], scale=self.scale, ratio=self.ratio, rng=rng
-        )
-        resample = draw_filter(self.interpolation, rng)
-        return resized_crop(image, box, size=self.size, resample=resample)
+        return DrawnCrop(self, rng)(whole(image))
+
+
+class DrawnCrop:
+    """A random resized crop of one image, drawn as soon as that one's size is known."""
+
+    def __init__(self, crop: RandomResizedCrop, rng: np.random.Generator) -> None:
+        self._crop, self._rng = crop, rng
+        self._drawn: Optional[Tuple[CropBox, Image.Resampling]] = None
+
+    def _draw(self, height: int, width: int) -> Tuple[CropBox, Image.Resampling]:
+        if self._drawn is None:
+            crop, rng = self._crop, self._rng
+            box = draw_crop_box(width, height, scale=crop.scale, ratio=crop.ratio, rng=rng)
+            self._drawn = box, draw_filter(crop.interpolation, rng)
+        return self._drawn
+
+    def box_seen(self, height: int, width: int) -> CropBox:
+        """What it reads of an image of this size."""
+        return self._draw(height, width)[0]
+
+    def __call__(self, image: Part) -> np.ndarray:
+        box, resample = self._draw(*image.size)
+        return resized_crop(image, box, size=self._crop.size, resample=resample)
 
 
 @dataclass(frozen=True)
@@ -122,7 +143,7 @@ class PaddedCrop:
             seen[:] = image[part[1] : part[3], part[0] : part[2]]
         else:
             resample = draw_filter(self.interpolation, rng)
-            seen[:] = resize_box(image, box, (width, height), resample, part)
+            seen[:] = resize_box(whole(image), box, (width, height), resample, part)
         return crop
 
 
@@ -215,12 +236,16 @@ class ResizeCenterCrop:
             return short, short
         return shorter_side_to(short, width, height)
 
-    def __call__(self, image: np.ndarray) -> np.ndarray:
+    def _resize(self, height: int, width: int) -> _Resize:
         resample = FILTERS.get(self.interpolation, FILTERS["bicubic"])
-        height, width = image.shape[:2]
-        box = (0, 0, height, width)
-        width, height = self._resized(width, height)
-        left = round((width - self.image_size) / 2)
-        top = round((height - self.image_size) / 2)
+        resized = self._resized(width, height)
+        left, top = (round((side - self.image_size) / 2) for side in resized)
         part = (left, top, left + self.image_size, top + self.image_size)
-        return resize_box(image, box, (width, height), resample, part)
+        return (0, 0, height, width), resized, resample, part
+
+    def box_seen(self, height: int, width: int) -> CropBox:
+        """What it reads of an image of this size."""
+        return box_seen(*self._resize(height, width))
+
+    def __call__(self, image: Part) -> np.ndarray:
+        return resize_box(image, *self._resize(*image.size))
