@@ -1,27 +1,29 @@
-"""Images per second of the training and evaluation pipelines, beside timm's loader.
+"""Images per second of the training and evaluation pipelines, beside what users would take instead.
 
 python benchmarks/pipeline.py
 
-Needs requirements-dev.txt. Real photographs as 500x375 JPEGs of quality 95; DeiT's recipe
-(rand-m9-mstd0.5-inc1, bicubic, random erasing 0.25, Mixup 0.8, CutMix 1.0), batches of 128 at 224,
-two workers. `packed` reads the same images from MindRecord, shorter side 256, quality 95. Each
-loader runs in a process of its own, in turns; numbers are medians of the turns. CPU time counts all
-processes of a loader, so other work on the machine disturbs it less than the wall clock.
+Needs requirements-dev.txt; `dali` takes part where nvidia-dali-cuda120 is installed, which runs
+without a GPU. Real photographs as 500x375 JPEGs of quality 95; batches of 128 at 224, two workers.
+`plain` is random resized crop and flip; `full` is DeiT's recipe (rand-m9-mstd0.5-inc1, bicubic,
+random erasing 0.25, Mixup 0.8, CutMix 1.0). `packed` reads the same images from MindRecord, shorter
+side 256, quality 95. Each loader runs in a process of its own, in turns; numbers are medians of the
+turns. CPU time counts all processes of a loader, so other work on the machine disturbs it less than
+the wall clock. Below each table stands what a loader computes otherwise than the recipe says.
 """
 
 from __future__ import annotations
 
 import argparse
-import contextlib
 import importlib.util
 import json
+import shlex
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
 from pathlib import Path
-from typing import Any, Callable, Dict, Iterator, List, Optional, Sequence
+from typing import Dict, Iterator, List, Mapping, Optional, Sequence
 
 import numpy as np
 from PIL import Image
@@ -29,10 +31,12 @@ from PIL import Image
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
+from pipeline_loader import BATCH_SIZE, CHAINS, IMAGE_SIZE, LOADERS, MEAN, POLICY, missing_package
+
+from src.errors import UserError
 from src.runtime.entry import CommandParser, positive, run_command
 
-BATCH_SIZE, IMAGE_SIZE, NUM_WORKERS, NUM_FILES = 128, 224, 2, 512
-POLICY = "rand-m9-mstd0.5-inc1"
+NUM_FILES = 512
 STAGES = [
     "generator",
     "read",
@@ -60,11 +64,11 @@ def photographs() -> List[Image.Image]:
     return images
 
 
-def write_images(root: Path) -> None:
+def write_images(root: Path, count: int = NUM_FILES) -> None:
     """Different cuts of the photographs, as train/ and val/ of 8 classes."""
     rng = np.random.default_rng(0)
     sources = photographs()
-    for i in range(NUM_FILES):
+    for i in range(count):
         source = sources[i % len(sources)]
         width = int(rng.uniform(0.6, 1.0) * min(source.width, source.height * 4 / 3))
         left = int(rng.integers(source.width - width, endpoint=True))
@@ -86,115 +90,6 @@ def pack_images(root: Path) -> None:
         pack_split(source, root / "packed" / split, PackSettings(short_side=256), num_workers=2)
 
 
-def packed_batches(root: Path, training: bool) -> Iterator[Any]:
-    return our_batches(root / "packed", training, "MindRecord")
-
-
-def our_batches(root: Path, training: bool, kind: str = "ImageNet") -> Iterator[Any]:
-    from src.args import Config, DataConfig, ModelConfig
-    from src.data.imagenet import create_dataset
-
-    data = DataConfig(
-        set=kind,
-        data_url=str(root),
-        batch_size=BATCH_SIZE,
-        num_parallel_workers=NUM_WORKERS,
-        auto_augment=POLICY,
-        re_prob=0.25,
-        mix_up=0.8,
-        cutmix=1.0,
-    )
-    config = Config(model=ModelConfig(num_classes=8, image_size=IMAGE_SIZE), data=data)
-    while True:
-        yield from create_dataset(config, training).batches()
-
-
-def timm_batches(root: Path, training: bool) -> Iterator[Any]:
-    import torch
-
-    # torchvision asks for them at import, and has them compiled only beside a CUDA build.
-    library = torch.library.Library("torchvision", "DEF")
-    for name in ("nms", "qnms"):
-        with contextlib.suppress(RuntimeError):
-            library.define(f"{name}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
-    import timm
-
-    # Beside Pillow 13, timm stops at the first image that is posterized to 0 bits.
-    operations = timm.data.auto_augment.NAME_TO_OP
-    posterize = operations["PosterizeIncreasing"]
-    operations["PosterizeIncreasing"] = lambda image, bits, **keywords: posterize(
-        image, max(bits, 1), **keywords
-    )
-    torch.set_num_threads(1)
-    recipe = {"auto_augment": POLICY, "re_prob": 0.25, "re_mode": "pixel"} if training else {}
-    loader = timm.data.create_loader(
-        timm.data.ImageDataset(str(root / "train")),
-        (3, IMAGE_SIZE, IMAGE_SIZE),
-        BATCH_SIZE,
-        is_training=training,
-        use_prefetcher=False,
-        color_jitter=None,
-        interpolation="bicubic",
-        num_workers=NUM_WORKERS,
-        **recipe,
-    )
-    mixup = timm.data.Mixup(0.8, 1.0, label_smoothing=0.1, num_classes=8)
-    while library is not None:
-        for image, label in loader:
-            yield mixup(image, label) if training else (image, label)
-
-
-LOADERS: Dict[str, Callable[[Path, bool], Iterator[Any]]] = {
-    "ours": our_batches,
-    "packed": packed_batches,
-    "timm": timm_batches,
-}
-
-
-def measure(name: str, root: Path, training: bool, num_batches: int) -> Dict[str, float]:
-    """Seconds per image, wall and CPU of all processes, and peak memory in MB."""
-    batches = LOADERS[name](root, training)
-    for _ in range(2):
-        next(batches)
-    started, cpu = time.perf_counter(), _process_tree_seconds()
-    for _ in range(num_batches):
-        next(batches)
-    count = num_batches * BATCH_SIZE
-    return {
-        "wall_us": (time.perf_counter() - started) / count * 1e6,
-        "cpu_us": (_process_tree_seconds() - cpu) / count * 1e6,
-        "peak_mb": _process_tree_peak_mb(),
-    }
-
-
-def _process_tree() -> List[Path]:
-    """This process and its workers, in /proc."""
-    own = Path("/proc/self").resolve()
-    pending, found = [own], []
-    while pending:
-        path = pending.pop()
-        found.append(path)
-        children = (path / "task" / path.name / "children").read_text().split()
-        pending += [Path("/proc") / child for child in children]
-    return found
-
-
-def _process_tree_seconds() -> float:
-    ticks = 0
-    for path in _process_tree():
-        fields = (path / "stat").read_text().rpartition(")")[2].split()
-        ticks += int(fields[11]) + int(fields[12])
-    return ticks / 100
-
-
-def _process_tree_peak_mb() -> float:
-    total = 0
-    for path in _process_tree():
-        lines = (path / "status").read_text().splitlines()
-        total += next(int(line.split()[1]) for line in lines if line.startswith("VmHWM"))
-    return total / 1024
-
-
 def time_stages(root: Path) -> Dict[str, float]:
     """Microseconds of one thread per training image, in each of the STAGES."""
     from mindspore import Tensor
@@ -206,7 +101,6 @@ def time_stages(root: Path) -> Dict[str, float]:
     from src.data.sampler import batch_generator, sample_generator
 
     folder = scan_image_folder(root, "train")
-    mean = (0.485, 0.456, 0.406)
     transforms = create_train_transforms(
         IMAGE_SIZE,
         scale=(0.08, 1.0),
@@ -214,7 +108,7 @@ def time_stages(root: Path) -> Dict[str, float]:
         interpolation="bicubic",
         hflip=0.5,
         auto_augment=POLICY,
-        mean=mean,
+        mean=MEAN,
     )
     erasing = RandomErasing(IMAGE_SIZE, 0.25, "pixel", 1)
     seconds = dict.fromkeys(STAGES, 0.0)
@@ -266,60 +160,85 @@ class _Clock:
         self.last = now
 
 
-def run_in_process(arguments: List[str]) -> Dict[str, float]:
-    command = [sys.executable, __file__, *arguments]
-    output = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True).stdout
-    result: Dict[str, float] = json.loads(output.splitlines()[-1])
+def measure(words: Sequence[str]) -> Dict[str, float]:
+    """Runs benchmarks/pipeline_loader.py in a process of its own.
+
+    Raises:
+        UserError: it fails, and has said why.
+    """
+    program = Path(__file__).with_name("pipeline_loader.py")
+    command = [sys.executable, str(program), *words]
+    ended = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=False)
+    if ended.returncode:
+        raise UserError(f"{shlex.join(command)}: ended with {ended.returncode}")
+    result: Dict[str, float] = json.loads(ended.stdout.splitlines()[-1])
     return result
 
 
-def compare(root: Path, training: bool, turns: int, num_batches: int) -> None:
-    """Alternates the loaders, and prints medians and ratios."""
-    split = "train" if training else "val"
-    results: Dict[str, List[Dict[str, float]]] = {name: [] for name in LOADERS}
-    for _ in range(turns):
-        for name in LOADERS:
-            words = [name, str(root), split, "--batches", str(num_batches)]
-            results[name].append(run_in_process(words))
-    print(f"{split}, {NUM_WORKERS} workers, medians of {turns} turns of {num_batches} batches:")
+def compare(root: Path, chain: str, arguments: argparse.Namespace) -> None:
+    """Lets the loaders take turns, and prints medians and ratios."""
+    names: List[str] = arguments.loaders
+    results: Dict[str, List[Dict[str, float]]] = {name: [] for name in names}
+    for _ in range(arguments.turns):
+        for name in names:
+            words = [name, chain, str(root), "--batches", str(arguments.batches)]
+            results[name].append(measure(words))
+    print(f"{chain}: {CHAINS[chain]}; {arguments.turns} turns of {arguments.batches} batches")
+    for line in describe(results, chain):
+        print(f"  {line}")
+
+
+def describe(results: Mapping[str, Sequence[Mapping[str, float]]], chain: str) -> Iterator[str]:
+    """A table of medians, then what each loader computes otherwise.
+
+    Args:
+        results: by loader, what `pipeline_loader.measure` returned in each turn.
+        chain: one of CHAINS.
+    """
     medians = {
-        name: {key: statistics.median(turn[key] for turn in rows) for key in rows[0]}
-        for name, rows in results.items()
+        name: {key: statistics.median(turn[key] for turn in turns) for key in turns[0]}
+        for name, turns in results.items()
     }
+    own = [name for name in ("ours", "packed") if name in medians]
+    against = "".join(f"{name + ' is':>11s}" for name in own)
+    yield f"{'images/s per core of CPU time':40s}{against}{'wall':>9s}{'peak MB':>9s}"
     for name, row in medians.items():
-        print(
-            f"  {name:6s}{1e6 / row['cpu_us']:8.0f} images/s per core of CPU time"
-            f"{1e6 / row['wall_us']:8.0f} images/s wall{row['peak_mb']:8.0f} MB peak"
-        )
-    for name in ("ours", "packed"):
-        for key in ("cpu_us", "wall_us"):
-            ratio = medians["timm"][key] / medians[name][key]
-            print(f"  timm / {name}, {key[:-3]}: {ratio:.2f}")
+        rates = sorted(1e6 / turn["cpu_us"] for turn in results[name])
+        span = f"{1e6 / row['cpu_us']:5.0f} ({rates[0]:.0f} to {rates[-1]:.0f})"
+        ratios = "".join(f"{row['cpu_us'] / medians[side]['cpu_us']:10.2f}x" for side in own)
+        yield f"{name:21s}{span:19s}{ratios}{1e6 / row['wall_us']:9.0f}{row['peak_mb']:9.0f}"
+    for name in medians:
+        yield f"{name}: {LOADERS[name].differs(chain)}"
 
 
 def run(arguments: argparse.Namespace) -> None:
-    """Compares the loaders, or measures one."""
-    if arguments.loader:
-        is_training = arguments.split == "train"
-        numbers = measure(arguments.loader, arguments.root, is_training, arguments.batches)
-        print(json.dumps(numbers), flush=True)
-        return
+    """Compares the loaders.
+
+    Raises:
+        UserError: one that was asked for is not installed.
+    """
+    packages = {name: missing_package(name) for name in arguments.loaders or LOADERS}
+    for name, package in packages.items():
+        if package and arguments.loaders:
+            raise UserError(f"--loaders {name}: pip install {package}, or leave it out")
+        if package:
+            print(f"{name} is left out; for it, pip install {package}")
+    arguments.loaders = [name for name, package in packages.items() if not package]
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder)
         write_images(root)
         pack_images(root)
         print_stages(root)
-        for is_training in (True, False):
-            compare(root, is_training, arguments.turns, arguments.batches)
+        for chain in arguments.chains:
+            compare(root, chain, arguments)
 
 
 def main(argv: Optional[Sequence[str]] = None) -> int:
     parser = CommandParser("benchmarks/pipeline.py", __doc__ or "")
     parser.add_argument(
-        "loader", nargs="?", choices=LOADERS, help="measure this one only, in this process"
+        "--loaders", nargs="+", choices=LOADERS, help="those that take turns (default: installed)"
     )
-    parser.add_argument("root", nargs="?", type=Path, help="folder of its images")
-    parser.add_argument("split", nargs="?", default="train", help="train or val")
+    parser.add_argument("--chains", nargs="+", choices=CHAINS, default=list(CHAINS))
     parser.add_argument("--batches", type=positive, default=8, help="measured in each turn")
     parser.add_argument("--turns", type=positive, default=5, help="turns of each loader")
     return run_command(run, parser, argv)

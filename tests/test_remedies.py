@@ -35,7 +35,7 @@ APT = {
     *("qemu-user-static", "fonts-noto-cjk", "fonts-wqy-zenhei", "dataset-fashion-mnist"),
 }
 # What benchmarks compare with, which nothing else needs.
-PEERS = {"mindcv", "vit-pytorch", "einops"}
+PEERS = {"mindcv", "vit-pytorch", "einops", "nvidia-dali-cuda120"}
 # Programs of others, whose options are not ours to check.
 FOREIGN = "docker converter_lite atc pip apt-get cmake uv bash eval npu-smi hccn_tool mount".split()
 FOREIGN_OPTIONS = {"--optimize", "--configFile", "--soc_version"}  # converter_lite and atc
