@@ -3,7 +3,8 @@
 python benchmarks/pipeline.py
 
 Needs requirements-dev.txt; `dali` takes part where nvidia-dali-cuda120 is installed, which runs
-without a GPU. Real photographs as 500x375 JPEGs of quality 95; batches of 128 at 224, two workers.
+without a GPU. Real photographs as JPEGs of quality 95: 500x375 in batches of 128, or with `--size`
+those of a telephone, 12 or 50 megapixels, in smaller batches; at 224, two workers.
 `plain` is random resized crop and flip; `full` is DeiT's recipe (rand-m9-mstd0.5-inc1, bicubic,
 random erasing 0.25, Mixup 0.8, CutMix 1.0). `packed` reads the same images from MindRecord, shorter
 side 256, quality 95. Each loader runs in a process of its own, in turns; numbers are medians of the
@@ -23,7 +24,7 @@ import sys
 import tempfile
 import time
 from pathlib import Path
-from typing import Dict, Iterator, List, Mapping, Optional, Sequence
+from typing import Dict, Iterator, List, Mapping, NamedTuple, Optional, Sequence
 
 import numpy as np
 from PIL import Image
@@ -31,12 +32,34 @@ from PIL import Image
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-from pipeline_loader import BATCH_SIZE, CHAINS, IMAGE_SIZE, LOADERS, MEAN, POLICY, missing_package
+from pipeline_loader import CHAINS, IMAGE_SIZE, LOADERS, MEAN, POLICY, missing_package
 
 from src.errors import UserError
 from src.runtime.entry import CommandParser, positive, run_command
 
-NUM_FILES = 512
+
+class Photographs(NamedTuple):
+    """What is written as files.
+
+    Attributes:
+        width, height: of each.
+        count: of files, a multiple of the batch.
+        batch_size: a few seconds' work.
+        grain: standard deviation of the noise, which enlarged images lack.
+    """
+
+    width: int
+    height: int
+    count: int
+    batch_size: int
+    grain: float = 0.0
+
+
+SIZES = {
+    "500x375": Photographs(500, 375, 512, 128),
+    "4000x3000": Photographs(4000, 3000, 32, 16, 3.0),
+    "8160x6120": Photographs(8160, 6120, 8, 8, 3.0),
+}
 STAGES = [
     "generator",
     "read",
@@ -64,33 +87,51 @@ def photographs() -> List[Image.Image]:
     return images
 
 
-def write_images(root: Path, count: int = NUM_FILES) -> None:
+def write_images(root: Path, wanted: Photographs = SIZES["500x375"]) -> None:
     """Different cuts of the photographs, as train/ and val/ of 8 classes."""
     rng = np.random.default_rng(0)
     sources = photographs()
-    for i in range(count):
+    for i in range(wanted.count):
         source = sources[i % len(sources)]
         width = int(rng.uniform(0.6, 1.0) * min(source.width, source.height * 4 / 3))
         left = int(rng.integers(source.width - width, endpoint=True))
         top = int(rng.integers(source.height - width * 3 // 4, endpoint=True))
         cut = source.crop((left, top, left + width, top + width * 3 // 4))
+        image = cut.resize((wanted.width, wanted.height), Image.Resampling.BICUBIC)
+        if wanted.grain:
+            image = with_grain(image, wanted.grain, rng)
         path = root / "train" / str(i % 8) / f"{i:04d}.jpg"
         path.parent.mkdir(parents=True, exist_ok=True)
-        cut.resize((500, 375), Image.Resampling.BICUBIC).save(path, quality=95)
+        image.save(path, quality=95)
     (root / "val").symlink_to("train")
 
 
-def pack_images(root: Path) -> None:
-    """root/train as MindRecord, shorter side 256, in root/packed."""
+def with_grain(image: Image.Image, deviation: float, rng: np.random.Generator) -> Image.Image:
+    """Grey noise, which gives a large photograph about the bytes that a camera's have."""
+    grain = rng.standard_normal((image.height, image.width, 1), np.float32) * deviation
+    noisy = np.asarray(image) + grain
+    return Image.fromarray(noisy.clip(0, 255).astype(np.uint8))
+
+
+def pack_images(root: Path) -> float:
+    """Both splits as MindRecord, shorter side 256, in root/packed.
+
+    Returns:
+        Seconds of CPU time for the images of train, after those of val have loaded what it needs.
+    """
     from src.data.image_folder import scan_image_folder
     from src.data.packing import PackSettings, pack_split
 
-    for split in ("train", "val"):
+    seconds = 0.0
+    for split in ("val", "train"):
         source = scan_image_folder(root, split)
+        started = time.process_time()
         pack_split(source, root / "packed" / split, PackSettings(short_side=256), num_workers=2)
+        seconds = time.process_time() - started
+    return seconds
 
 
-def time_stages(root: Path) -> Dict[str, float]:
+def time_stages(root: Path, batch_size: int) -> Dict[str, float]:
     """Microseconds of one thread per training image, in each of the STAGES."""
     from mindspore import Tensor
 
@@ -112,9 +153,9 @@ def time_stages(root: Path) -> Dict[str, float]:
     )
     erasing = RandomErasing(IMAGE_SIZE, 0.25, "pixel", 1)
     seconds = dict.fromkeys(STAGES, 0.0)
-    batch = np.empty((BATCH_SIZE, IMAGE_SIZE, IMAGE_SIZE, 3), np.uint8)
+    batch = np.empty((batch_size, IMAGE_SIZE, IMAGE_SIZE, 3), np.uint8)
     # The first images compile.
-    for index in [*range(50), *range(len(folder))]:
+    for index in [*range(min(50, len(folder))), *range(len(folder))]:
         if index == 0:
             seconds.update(dict.fromkeys(STAGES, 0.0))
         clock = _Clock(seconds)
@@ -129,24 +170,24 @@ def time_stages(root: Path) -> Dict[str, float]:
             clock.stop(name)
         image = erasing.write_noise(image, erasing.draw(rng), rng)
         clock.stop("erase")
-        batch[index % BATCH_SIZE] = image
+        batch[index % batch_size] = image
         clock.stop("into the batch")
-        if index % BATCH_SIZE == BATCH_SIZE - 1:
-            draw_mix(Mixing(0.8, 1.0), BATCH_SIZE, IMAGE_SIZE, rng=batch_generator(0, 0, index))
+        if index % batch_size == batch_size - 1:
+            draw_mix(Mixing(0.8, 1.0), batch_size, IMAGE_SIZE, rng=batch_generator(0, 0, index))
             clock.stop("mix of the batch")
             Tensor(batch)
             clock.stop("copy to a Tensor")
     return {name: seconds[name] / len(folder) * 1e6 for name in STAGES}
 
 
-def print_stages(root: Path) -> None:
+def print_stages(root: Path, batch_size: int) -> None:
     """Where a training image's time goes."""
-    stages = time_stages(root)
+    stages = time_stages(root, batch_size)
     print("training from the folder, one thread, CPU microseconds per image:")
     for name, microseconds in {**stages, "sum": sum(stages.values())}.items():
         print(f"  {name:18s}{microseconds:8.0f}")
     bound = 1e6 / stages["decode"]
-    print(f"decoding alone bounds any loader from the folder: {bound:.0f} images/s per core")
+    print(f"decoding alone bounds any loader from the folder: {in_digits(bound)} images/s per core")
 
 
 class _Clock:
@@ -175,14 +216,14 @@ def measure(words: Sequence[str]) -> Dict[str, float]:
     return result
 
 
-def compare(root: Path, chain: str, arguments: argparse.Namespace) -> None:
+def compare(root: Path, chain: str, batch_size: int, arguments: argparse.Namespace) -> None:
     """Lets the loaders take turns, and prints medians and ratios."""
     names: List[str] = arguments.loaders
     results: Dict[str, List[Dict[str, float]]] = {name: [] for name in names}
     for _ in range(arguments.turns):
         for name in names:
-            words = [name, chain, str(root), "--batches", str(arguments.batches)]
-            results[name].append(measure(words))
+            sizes = ["--batch_size", str(batch_size), "--batches", str(arguments.batches)]
+            results[name].append(measure([name, chain, str(root), *sizes]))
     print(f"{chain}: {CHAINS[chain]}; {arguments.turns} turns of {arguments.batches} batches")
     for line in describe(results, chain):
         print(f"  {line}")
@@ -204,11 +245,18 @@ def describe(results: Mapping[str, Sequence[Mapping[str, float]]], chain: str) -
     yield f"{'images/s per core of CPU time':40s}{against}{'wall':>9s}{'peak MB':>9s}"
     for name, row in medians.items():
         rates = sorted(1e6 / turn["cpu_us"] for turn in results[name])
-        span = f"{1e6 / row['cpu_us']:5.0f} ({rates[0]:.0f} to {rates[-1]:.0f})"
+        low, middle, high = map(in_digits, (rates[0], 1e6 / row["cpu_us"], rates[-1]))
+        span = f"{middle:>5s} ({low} to {high})"
         ratios = "".join(f"{row['cpu_us'] / medians[side]['cpu_us']:10.2f}x" for side in own)
-        yield f"{name:21s}{span:19s}{ratios}{1e6 / row['wall_us']:9.0f}{row['peak_mb']:9.0f}"
+        wall = in_digits(1e6 / row["wall_us"])
+        yield f"{name:21s}{span:19s}{ratios}{wall:>9s}{row['peak_mb']:9.0f}"
     for name in medians:
         yield f"{name}: {LOADERS[name].differs(chain)}"
+
+
+def in_digits(rate: float) -> str:
+    """Three at least."""
+    return f"{rate:.0f}" if rate >= 100 else f"{rate:.3g}"
 
 
 def run(arguments: argparse.Namespace) -> None:
@@ -225,12 +273,15 @@ def run(arguments: argparse.Namespace) -> None:
             print(f"{name} is left out; for it, pip install {package}")
     arguments.loaders = [name for name, package in packages.items() if not package]
     with tempfile.TemporaryDirectory() as folder:
-        root = Path(folder)
-        write_images(root)
-        pack_images(root)
-        print_stages(root)
+        root, wanted = Path(folder), SIZES[arguments.size]
+        write_images(root, wanted)
+        num_bytes = sum(path.stat().st_size for path in (root / "train").rglob("*.jpg"))
+        print(f"{wanted.count} files of {arguments.size}, {num_bytes / wanted.count / 1e6:.2f} MB")
+        seconds = pack_images(root)
+        print(f"packing: {in_digits(wanted.count / seconds)} images/s per core of CPU time")
+        print_stages(root, wanted.batch_size)
         for chain in arguments.chains:
-            compare(root, chain, arguments)
+            compare(root, chain, wanted.batch_size, arguments)
 
 
 def main(argv: Optional[Sequence[str]] = None) -> int:
@@ -239,6 +290,7 @@ def main(argv: Optional[Sequence[str]] = None) -> int:
         "--loaders", nargs="+", choices=LOADERS, help="those that take turns (default: installed)"
     )
     parser.add_argument("--chains", nargs="+", choices=CHAINS, default=list(CHAINS))
+    parser.add_argument("--size", choices=SIZES, default="500x375", help="of the photographs")
     parser.add_argument("--batches", type=positive, default=8, help="measured in each turn")
     parser.add_argument("--turns", type=positive, default=5, help="turns of each loader")
     return run_command(run, parser, argv)

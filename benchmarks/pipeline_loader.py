@@ -12,10 +12,10 @@ import argparse
 import contextlib
 import functools
 import importlib.util
+import io
 import json
 import sys
 import time
-import warnings
 from pathlib import Path
 from typing import Any, Callable, Dict, Iterator, List, NamedTuple, Optional, Sequence
 
@@ -24,7 +24,7 @@ sys.path.insert(0, str(ROOT))
 
 from src.runtime.entry import CommandParser, positive, run_command
 
-BATCH_SIZE, IMAGE_SIZE, NUM_WORKERS, NUM_CLASSES = 128, 224, 2, 8
+IMAGE_SIZE, NUM_WORKERS, NUM_CLASSES = 224, 2, 8
 POLICY = "rand-m9-mstd0.5-inc1"
 RESIZED = 256  # shorter side before the centre crop
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
@@ -35,7 +35,7 @@ CHAINS = {
 }
 
 
-def our_batches(root: Path, chain: str, kind: str = "ImageNet") -> Iterator[Any]:
+def our_batches(root: Path, chain: str, batch_size: int, kind: str = "ImageNet") -> Iterator[Any]:
     """As the training loop takes them: its Tensors share the batch's memory."""
     from mindspore import Tensor
 
@@ -46,7 +46,7 @@ def our_batches(root: Path, chain: str, kind: str = "ImageNet") -> Iterator[Any]
     data = DataConfig(
         set=kind,
         data_url=str(root),
-        batch_size=BATCH_SIZE,
+        batch_size=batch_size,
         num_parallel_workers=NUM_WORKERS,
         **(recipe if chain == "full" else {}),
     )
@@ -57,11 +57,13 @@ def our_batches(root: Path, chain: str, kind: str = "ImageNet") -> Iterator[Any]
             yield [Tensor.from_numpy(array) for array in batch if array is not None]
 
 
-def packed_batches(root: Path, chain: str) -> Iterator[Any]:
-    return our_batches(root / "packed", chain, "MindRecord")
+def packed_batches(root: Path, chain: str, batch_size: int) -> Iterator[Any]:
+    return our_batches(root / "packed", chain, batch_size, "MindRecord")
 
 
-def mindspore_batches(root: Path, chain: str, *, normalised: bool) -> Iterator[Any]:
+def mindspore_batches(
+    root: Path, chain: str, batch_size: int, *, normalised: bool
+) -> Iterator[Any]:
     from mindspore import dataset
     from mindspore.dataset import transforms, vision
 
@@ -86,7 +88,7 @@ def mindspore_batches(root: Path, chain: str, *, normalised: bool) -> Iterator[A
     data = data.map(images, "image", num_parallel_workers=NUM_WORKERS)
     if mixes:
         data = data.map(transforms.OneHot(NUM_CLASSES), "label")
-    data = data.batch(BATCH_SIZE, drop_remainder=chain != "eval", num_parallel_workers=NUM_WORKERS)
+    data = data.batch(batch_size, drop_remainder=chain != "eval", num_parallel_workers=NUM_WORKERS)
     if mixes:
         layout = vision.ImageBatchFormat.NCHW
         choice = [vision.MixUpBatch(0.8), vision.CutMixBatch(layout, 1.0, 1.0)]
@@ -95,14 +97,11 @@ def mindspore_batches(root: Path, chain: str, *, normalised: bool) -> Iterator[A
     yield from data.repeat().create_tuple_iterator(num_epochs=1)
 
 
-def dali_batches(root: Path, chain: str) -> Iterator[Any]:
+def dali_batches(root: Path, chain: str, batch_size: int) -> Iterator[Any]:
     from nvidia.dali import fn, pipeline_def, types
     from nvidia.dali.auto_aug.rand_augment import rand_augment
 
-    # Its RandAugment calls operators by names of before.
-    warnings.filterwarnings("ignore", category=DeprecationWarning, module="nvidia.dali")
-
-    @pipeline_def(batch_size=BATCH_SIZE, num_threads=NUM_WORKERS, device_id=None)
+    @pipeline_def(batch_size=batch_size, num_threads=NUM_WORKERS, device_id=None)
     def evaluation() -> Any:
         file, label = fn.readers.file(
             file_root=str(root / "val"), name="files", pad_last_batch=True
@@ -112,7 +111,7 @@ def dali_batches(root: Path, chain: str) -> Iterator[Any]:
         return fn.crop(image, crop=(IMAGE_SIZE, IMAGE_SIZE)), label
 
     @pipeline_def(
-        batch_size=BATCH_SIZE, num_threads=NUM_WORKERS, device_id=None, enable_conditionals=True
+        batch_size=batch_size, num_threads=NUM_WORKERS, device_id=None, enable_conditionals=True
     )
     def training() -> Any:
         file, label = fn.readers.file(file_root=str(root / "train"), random_shuffle=True)
@@ -126,13 +125,14 @@ def dali_batches(root: Path, chain: str) -> Iterator[Any]:
         return image, label
 
     pipe = evaluation() if chain == "eval" else training()
-    pipe.build()
+    with contextlib.redirect_stderr(io.StringIO()):  # its RandAugment has warnings for itself
+        pipe.build()
     while True:
         image, label = pipe.run()
         yield image.as_array(), label.as_array()[:, 0]
 
 
-def timm_batches(root: Path, chain: str) -> Iterator[Any]:
+def timm_batches(root: Path, chain: str, batch_size: int) -> Iterator[Any]:
     import torch
 
     # torchvision asks for them at import, and has them compiled only beside a CUDA build.
@@ -153,7 +153,7 @@ def timm_batches(root: Path, chain: str) -> Iterator[Any]:
     loader = timm.data.create_loader(
         timm.data.ImageDataset(str(root / ("val" if chain == "eval" else "train"))),
         (3, IMAGE_SIZE, IMAGE_SIZE),
-        BATCH_SIZE,
+        batch_size,
         is_training=chain != "eval",
         use_prefetcher=False,
         color_jitter=None,
@@ -171,13 +171,13 @@ class Loader(NamedTuple):
     """One side of the comparison.
 
     Attributes:
-        batches: (folder, chain) -> batches without end; image and label come first.
+        batches: (folder, chain, batch size) -> batches without end; image and label come first.
         everywhere: what it delivers or computes otherwise than the recipe says, in all chains.
         crops: the same of the random crop.
         full: the same of the rest of the full recipe.
     """
 
-    batches: Callable[[Path, str], Iterator[Any]]
+    batches: Callable[[Path, str, int], Iterator[Any]]
     everywhere: str
     crops: str = ""
     full: str = ""
@@ -223,14 +223,14 @@ def missing_package(name: str) -> str:
         return package
 
 
-def measure(batches: Iterator[Any], num_batches: int) -> Dict[str, float]:
+def measure(batches: Iterator[Any], batch_size: int, num_batches: int) -> Dict[str, float]:
     """Microseconds per image, wall and CPU of all processes, and peak memory in MB."""
     for _ in range(2):
         next(batches)
     started, cpu = time.perf_counter(), _process_tree_seconds()
     for _ in range(num_batches):
         next(batches)
-    count = num_batches * BATCH_SIZE
+    count = num_batches * batch_size
     return {
         "wall_us": (time.perf_counter() - started) / count * 1e6,
         "cpu_us": (_process_tree_seconds() - cpu) / count * 1e6,
@@ -268,8 +268,9 @@ def _process_tree_peak_mb() -> float:
 
 def run(arguments: argparse.Namespace) -> None:
     """Measures, and prints a line of JSON."""
-    batches = LOADERS[arguments.loader].batches(arguments.folder, arguments.chain)
-    print(json.dumps(measure(batches, arguments.batches)), flush=True)
+    size = arguments.batch_size
+    batches = LOADERS[arguments.loader].batches(arguments.folder, arguments.chain, size)
+    print(json.dumps(measure(batches, size, arguments.batches)), flush=True)
 
 
 def main(argv: Optional[Sequence[str]] = None) -> int:
@@ -277,6 +278,7 @@ def main(argv: Optional[Sequence[str]] = None) -> int:
     parser.add_argument("loader", choices=LOADERS)
     parser.add_argument("chain", choices=CHAINS)
     parser.add_argument("folder", type=Path, help="of its images")
+    parser.add_argument("--batch_size", type=positive, default=128)
     parser.add_argument("--batches", type=positive, default=8, help="that are measured")
     return run_command(run, parser, argv)
 

@@ -25,7 +25,7 @@ NUM_IMAGES, BATCH, SIDE = 16, 8, 32
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     pytest.importorskip("sklearn")
     root = tmp_path_factory.mktemp("images")
-    program.write_images(root, NUM_IMAGES)
+    program.write_images(root, program.Photographs(500, 375, NUM_IMAGES, BATCH))
     program.pack_images(root)
     return root
 
@@ -37,11 +37,10 @@ def test_a_pass_has_every_image_with_its_label(
 ) -> None:
     if pipeline_loader.missing_package(name):
         pytest.skip(f"{name} is not installed")
-    monkeypatch.setattr(pipeline_loader, "BATCH_SIZE", BATCH)
     monkeypatch.setattr(pipeline_loader, "IMAGE_SIZE", SIDE)
     # timm's workers are processes, which would be forked from this one.
     monkeypatch.setattr(pipeline_loader, "NUM_WORKERS", 0 if name == "timm" else 1)
-    batches = pipeline_loader.LOADERS[name].batches(folder, chain)
+    batches = pipeline_loader.LOADERS[name].batches(folder, chain, BATCH)
     found = [next(batches)[:2] for _ in range(2 * NUM_IMAGES // BATCH)]
     if hasattr(batches, "close"):
         batches.close()
