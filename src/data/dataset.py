@@ -118,7 +118,7 @@ class ImageDataset:
         try:
             for number, (rows, mix) in enumerate(zip(stream, self._mixes()), self._first_batch + 1):
                 bad.add(rows.bad)
-                self.slow_images.add(rows.slowest)
+                self.slow_images.add(rows.slowest, rows.pixels // len(rows.label))
                 self.lost = self.lost or rows.lost
                 if number % self._batches_per_epoch == 0:
                     bad.report()

@@ -13,6 +13,7 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import functools
+import math
 import os
 import struct
 import threading
@@ -41,9 +42,14 @@ def budget_file() -> str:
 
 
 class Share:
-    """What one thread has taken of a budget."""
+    """What one thread has taken of a budget.
+
+    Attributes:
+        pixels: the most that it was asked for, small images too.
+    """
 
     def __init__(self) -> None:
+        self.pixels = 0
         self._slots = 0
         self._give_back: Optional[Callable[[], None]] = None
 
@@ -54,9 +60,10 @@ class Share:
             path: of the budget's file.
             pixels: to be held at a time.
         """
+        self.pixels = max(self.pixels, pixels)
         if pixels <= FREE_PIXELS:
             return
-        slots = min(-(-pixels * _SLOTS // BUDGET_PIXELS), _SLOTS)
+        slots = _slots_of(pixels)
         if slots > self._slots:
             self.release()
             self._give_back = _locked(path, slots)
@@ -91,6 +98,15 @@ class PixelsInFlight:
         if self._is_outermost:
             _THREAD.share.release()
             _THREAD.share = None
+
+
+def most_at_once(pixels: int) -> float:
+    """How many images of so many pixels are decoded beside each other."""
+    return math.inf if pixels <= FREE_PIXELS else _SLOTS // _slots_of(pixels)
+
+
+def _slots_of(pixels: int) -> int:
+    return min(-(-pixels * _SLOTS // BUDGET_PIXELS), _SLOTS)
 
 
 def _locked(path: str, slots: int) -> Callable[[], None]:

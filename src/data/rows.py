@@ -23,6 +23,7 @@ class Rows(NamedTuple):
         is_written: (B,) uint8, 1 for each sample that is there.
         bad: samples that could not be read.
         slowest: the sample that took longest.
+        pixels: of all images as they were decoded.
         lost: what became of a worker process that has died; the samples are made without it.
     """
 
@@ -32,6 +33,7 @@ class Rows(NamedTuple):
     is_written: np.ndarray
     bad: Sequence[BadSample] = ()
     slowest: Slowest = Slowest()
+    pixels: int = 0
     lost: Optional[str] = None
 
 
@@ -66,21 +68,27 @@ class Shape(NamedTuple):
 
 
 class Filled(NamedTuple):
-    """Of samples that a worker wrote one after the other."""
+    """Of samples that a worker wrote one after the other.
+
+    Attributes:
+        pixels: of all their images as they were decoded.
+    """
 
     bad: Sequence[BadSample]
     slowest: Slowest
+    pixels: int
 
 
 def fill_rows(fill: Fill, rows: Rows, start: int, keys: Sequence[Key]) -> Filled:
     """Writes consecutive samples from row `start` on."""
-    bad, slowest = [], Slowest()
+    bad, slowest, pixels = [], Slowest(), 0
     for row, key in enumerate(keys, start):
         began = time.perf_counter()
-        with PixelsInFlight():
+        with PixelsInFlight() as share:
             found = fill(key, row, rows.image[row], rows.label[row : row + 1], rows.boxes[row])
         slowest = max(slowest, Slowest(time.perf_counter() - began, key.sample))
+        pixels += share.pixels
         if found is not None:
             bad.append(found)
         rows.is_written[row] = 1
-    return Filled(bad, slowest)
+    return Filled(bad, slowest, pixels)

@@ -89,7 +89,8 @@ def batches_of(
             bad = [sample for part in filled for sample in part.bad]
             slowest = max(part.slowest for part in filled)
             rows = pool.collect(buffer, shape)
-            yield rows._replace(bad=bad, slowest=slowest, lost=pool.lost)
+            pixels = sum(part.pixels for part in filled)
+            yield rows._replace(bad=bad, slowest=slowest, pixels=pixels, lost=pool.lost)
     except StoppedReading:
         closing_s = 0.0  # it has been waited for
         raise
