@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import random
+from typing import Tuple
 
 import numpy as np
 import pytest
@@ -52,6 +53,18 @@ def test_order_is_a_permutation_that_differs_between_epochs_and_seeds():
     # Pinned: a run that is resumed with another NumPy goes on in the same order.
     assert epoch_order(10, seed=1, epoch=0).tolist() == PINNED_ORDER
     assert sample_generator(1, 2, 3).integers(1000, size=3).tolist() == PINNED_DRAWS
+
+
+@pytest.mark.parametrize("position", [(0, 0, 0, 0), (7, 1, 2, 3), (2**63, 10**6, 2**40, 2**63)])
+def test_generators_are_numpys_at_key_and_counter(position: Tuple[int, int, int, int]) -> None:
+    seed, *counter = position
+    key = np.array([seed, 2], np.uint64)
+    words = np.array([0, *counter], np.uint64)
+    expected = np.random.Generator(np.random.Philox(key=key, counter=words))
+    # Of NumPy's own whole numbers too, which cannot be shifted as far.
+    found = sample_generator(seed, np.int64(counter[0]), counter[1], counter[2])
+    assert found.integers(2**63, size=9).tolist() == expected.integers(2**63, size=9).tolist()
+    assert found.normal() == expected.normal()
 
 
 def test_generators_are_reproducible_and_never_coincide():

@@ -12,9 +12,11 @@ Different streams, or different (a, b, c), never share a number; 2**64 blocks li
 
 from __future__ import annotations
 
-from typing import Iterator, NamedTuple
+import functools
+from typing import Any, Callable, Iterator, NamedTuple
 
 import numpy as np
+from numpy.random.bit_generator import ISeedSequence
 
 from ..run_length import RunLength
 
@@ -40,10 +42,27 @@ class Key(NamedTuple):
     repeat: int
 
 
+class _ReadyKey(ISeedSequence):
+    """A key in the place of a seed.
+
+    Beside `key=`, NumPy seeds a sequence that nobody uses from the system's randomness first: three
+    times as long under the interpreter's lock, which is released five times meanwhile.
+    """
+
+    def __init__(self, seed: int, stream: int) -> None:
+        self._key = np.array((seed, stream), np.uint64)
+
+    def generate_state(self, n_words: int, dtype: Any = np.uint64) -> np.ndarray:
+        return self._key
+
+
+# NumPy's types admit no other class than its own, its code every `ISeedSequence`.
+_ready_key: Callable[[int, int], Any] = functools.lru_cache(_ReadyKey)
+
+
 def _generator(seed: int, stream: int, a: int = 0, b: int = 0, c: int = 0) -> np.random.Generator:
-    key = np.array((seed, stream), np.uint64)
-    counter = np.array((0, a, b, c), np.uint64)
-    return np.random.Generator(np.random.Philox(key=key, counter=counter))
+    counter = (int(c) << 192) | (int(b) << 128) | (int(a) << 64)
+    return np.random.Generator(np.random.Philox(_ready_key(seed, stream), counter=counter))
 
 
 def epoch_generator(seed: int, epoch: int) -> np.random.Generator:
