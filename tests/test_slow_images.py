@@ -19,6 +19,7 @@ from src.args import Config, replace
 from src.data.decode import Decoder
 from src.data.imagenet import create_dataset
 from src.data.packed import read_manifest
+from src.data.slow_images import SlowImages
 from src.runs.progress import LongWait
 
 
@@ -65,6 +66,34 @@ def test_the_slowest_are_named_with_what_helps(
     assert (f"--num_parallel_workers {cores}" in said) == (cores > 1)
     assert f"pack_dataset.py --data_url {folder} --output FOLDER --short_side 256, then" in said
     assert "fewer augmentations" in said
+
+
+@pytest.mark.parametrize(
+    ("cores", "workers", "in_processes", "cure"),
+    [
+        (8, 4, False, "--num_parallel_workers 8"),
+        (8, 8, False, ""),
+        (24, 4, False, "--python_multiprocessing --num_parallel_workers 24"),
+        # So many threads wait for the interpreter's lock, not for a core.
+        (24, 24, False, "--python_multiprocessing --num_parallel_workers 24"),
+        (24, 8, True, "--num_parallel_workers 24"),
+        (24, 24, True, ""),
+    ],
+)
+def test_processes_are_advised_where_threads_would_wait_for_the_lock(
+    folder: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    cores: int,
+    workers: int,
+    in_processes: bool,
+    cure: str,
+) -> None:
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(cores)))
+    keys = {"num_parallel_workers": workers, "python_multiprocessing": in_processes}
+    config = config_of(folder, set="MindRecord", **keys)
+    said = SlowImages(str).advice(config, 0.5)
+    cures = said.partition("what helps: ")[2].partition(" (docs")[0].split("; ")
+    assert cures == [*filter(None, [cure]), "fewer augmentations"]
 
 
 def test_no_packing_is_advised_where_it_is_done(folder: Path) -> None:

@@ -13,6 +13,8 @@ from .pixel_budget import FREE_PIXELS, most_at_once
 from .sampler import PADDING
 
 _NAMED = 3
+# Of one process; more of them wait for the interpreter's lock (docs/scaling.md).
+MOST_THREADS = 8
 
 
 class Slowest(NamedTuple):
@@ -69,6 +71,8 @@ class SlowImages:
 def _more_workers(data: DataConfig, pixels: int) -> str:
     """As many as there are cores, or as decode images of so many pixels beside each other."""
     useful = min(len(os.sched_getaffinity(0)), most_at_once(pixels))
+    if useful > MOST_THREADS and not data.python_multiprocessing:
+        return f"--python_multiprocessing --num_parallel_workers {useful}"
     return f"--num_parallel_workers {useful}" if data.num_parallel_workers < useful else ""
 
 

@@ -68,13 +68,16 @@ class DataConfig(Section):
     batch_size: int = key(128, "images per device and step", range="[1, 65536]", also="-b")
     num_parallel_workers: int = key(
         8,
-        "threads (or processes) that prepare images; clamped to the number of cores",
+        "threads (or processes) that prepare images; clamped to the number of cores; a process "
+        "gains little by more than 8 threads, which share the interpreter's lock",
         range="[1, 1024]",
         also="-j",
         free=True,
     )
     python_multiprocessing: bool = key(
-        False, "prepare images in processes instead of threads", free=True
+        False,
+        "prepare images in processes instead of threads; for more than 8 of them",
+        free=True,
     )
     on_bad_image: str = key(
         "raise",
