@@ -53,8 +53,8 @@ from pipeline import ROOT
 from scaling_model import QUOTED
 
 from src.errors import UserError
-from src.kernels.build import find_compiler
 from src.runtime.entry import CommandParser, positive, run_command
+from src.runtime.native_library import find_compiler
 
 BATCH_SIZE, NUM_WORKERS = 128, 2
 METER = ROOT / "benchmarks" / "lock_meter.cc"

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from test_scaling_model import load
 
-from src.kernels.build import find_compiler
+from src.runtime.native_library import find_compiler
 
 ROOT = Path(__file__).resolve().parent.parent
 lock = load("lock")
