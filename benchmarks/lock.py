@@ -6,9 +6,9 @@ Threads share the lock, so one process with threads makes at most 1e6 / (microse
 lock) images per second, on any number of cores. A library that is loaded ahead of Python stands in
 for PyEval_SaveThread and PyEval_RestoreThread, by which the lock is released and taken again, and
 adds up each thread's processor time between taking and releasing. So it is counted, not sampled,
-and other work on the machine hardly changes it; waiting for the lock is not in it. Before each
-measurement known cases are counted: a loop in Python holds the lock throughout; sleeping, and
-hashing a megabyte, do not.
+waiting for the lock is not in it, and of other work on the machine only what that takes of caches.
+Before each measurement known cases are counted: a loop in Python holds the lock throughout;
+sleeping, and hashing a megabyte, do not.
 
 The chains are those of benchmarks/pipeline.py, on its images, in the pipeline's own threads and as
 far as the training loop hands a batch to the device. Stages are the pipeline's own functions, less
