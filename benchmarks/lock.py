@@ -49,7 +49,6 @@ from typing import (
 from unittest import mock
 
 import pipeline  # finds the package beside it
-from pipeline import ROOT
 from scaling_model import QUOTED
 
 from src.errors import UserError
@@ -57,7 +56,7 @@ from src.runtime.entry import CommandParser, positive, run_command
 from src.runtime.native_library import find_compiler
 
 BATCH_SIZE, NUM_WORKERS = 128, 2
-METER = ROOT / "benchmarks" / "lock_meter.cc"
+METER = pipeline.ROOT / "benchmarks" / "lock_meter.cc"
 CHAINS: Dict[str, Dict[str, Any]] = {
     "plain": {},  # random resized crop and flip
     "full": {"auto_augment": pipeline.POLICY, "re_prob": 0.25, "mix_up": 0.8, "cutmix": 1.0},
@@ -170,11 +169,11 @@ def check_known_cases(meter: Meter) -> None:
 
 
 def stage_functions() -> List[Tuple[str, Any, str]]:
-    """(stage, owner, attribute) of what the stages consist of,"""
+    """(stage, owner, attribute) of what the stages consist of."""
     from src.data import decode, imagenet, sampler
     from src.data.augment.auto_augment import RandAugment
     from src.data.augment.random_erasing import RandomErasing
-    from src.data.augment.transforms import RandomFlip, RandomResizedCrop, ResizeCenterCrop
+    from src.data.augment.transforms import DrawnCrop, RandomFlip, ResizeCenterCrop
     from src.data.image_folder import ImageFolder
     from src.data.packed import PackedImages
     from src.data.samples import EvalSample, TrainSample
@@ -184,8 +183,10 @@ def stage_functions() -> List[Tuple[str, Any, str]]:
         ("read", ImageFolder, "_path"),
         ("read", decode, "read_image_file"),
         ("read", PackedImages, "read_bytes"),
-        ("decode", decode.Decoder, "decode"),
-        ("crop and resize", RandomResizedCrop, "__call__"),
+        ("decode", decode.Decoder, "decode_part"),
+        ("crop and resize", DrawnCrop, "box_seen"),
+        ("crop and resize", DrawnCrop, "__call__"),
+        ("crop and resize", ResizeCenterCrop, "box_seen"),
         ("crop and resize", ResizeCenterCrop, "__call__"),
         ("flip", RandomFlip, "__call__"),
         ("policy", RandAugment, "__call__"),
