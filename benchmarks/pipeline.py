@@ -297,7 +297,9 @@ def main(argv: Optional[Sequence[str]] = None) -> int:
     parser.add_argument(
         "--loaders", nargs="+", choices=LOADERS, help="those that take turns (default: installed)"
     )
-    parser.add_argument("--chains", nargs="+", choices=CHAINS, default=list(CHAINS))
+    parser.add_argument(
+        "--chains", nargs="+", choices=CHAINS, default=list(CHAINS), help="default: all"
+    )
     parser.add_argument("--size", choices=SIZES, default="500x375", help="of the photographs")
     parser.add_argument("--batches", type=positive, default=8, help="measured in each turn")
     parser.add_argument("--turns", type=positive, default=5, help="turns of each loader")
