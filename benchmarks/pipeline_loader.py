@@ -275,10 +275,10 @@ def run(arguments: argparse.Namespace) -> None:
 
 def main(argv: Optional[Sequence[str]] = None) -> int:
     parser = CommandParser("benchmarks/pipeline_loader.py", __doc__ or "")
-    parser.add_argument("loader", choices=LOADERS)
-    parser.add_argument("chain", choices=CHAINS)
+    parser.add_argument("loader", choices=LOADERS, help="that is measured")
+    parser.add_argument("chain", choices=CHAINS, help="what it does to an image")
     parser.add_argument("folder", type=Path, help="of its images")
-    parser.add_argument("--batch_size", type=positive, default=128)
+    parser.add_argument("--batch_size", type=positive, default=128, help="images")
     parser.add_argument("--batches", type=positive, default=8, help="that are measured")
     return run_command(run, parser, argv)
 
