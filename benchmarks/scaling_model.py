@@ -185,7 +185,7 @@ def main(argv: Optional[Sequence[str]] = None) -> int:
     )
     parser.add_argument("--latency_us", type=finite, default=50.0, help="of one message")
     parser.add_argument(
-        "--images_per_core", type=finite, default=362.0, help="docs/results.md, data pipeline"
+        "--images_per_core", type=finite, default=738.0, help="docs/results.md, data pipeline"
     )
     parser.add_argument("--cores", type=positive, default=96, help="per host")
     parser.add_argument("--disk_mb_s", type=finite, default=500.0, help="writing a checkpoint")
