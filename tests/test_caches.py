@@ -155,6 +155,39 @@ def test_damage_to_what_numba_kept_costs_time_only(
         assert sum(last.stats.cache_hits.values()) == 1  # the damaged file has been made anew
 
 
+CALLEE = """
+from .compiled import compiled
+
+@compiled
+def inner(x):
+    return x + {}
+"""
+CALLER = """
+from .callee import inner
+from .compiled import compiled
+
+@compiled
+def outer(x):
+    return inner(x)
+
+print(outer(1))
+"""
+
+
+def test_what_numba_kept_of_a_caller_ends_with_its_callee(tmp_path: Path) -> None:
+    """An upgrade may change one file of two, and what is compiled holds both."""
+    package = tmp_path / "package"
+    package.mkdir()
+    shutil.copy(sys.modules[compiled.__module__].__file__ or "", package / "compiled.py")
+    (package / "caller.py").write_text(CALLER)
+    said = []
+    for number in (1, 20):
+        (package / "callee.py").write_text(CALLEE.format(number))
+        command = [sys.executable, "-m", "package.caller"]
+        said.append(subprocess.run(command, cwd=tmp_path, capture_output=True, text=True).stdout)
+    assert said == ["2\n", "21\n"]
+
+
 @pytest.fixture
 def compiler(tmp_path: Path) -> Path:
     """A compiler for which every library is the one that this machine has; it counts them."""

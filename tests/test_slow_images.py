@@ -107,7 +107,8 @@ def test_large_images_are_to_be_packed_and_no_worker_waits(
 ) -> None:
     for split in ("train", "val"):
         (tmp_path / split / "one").mkdir(parents=True)
-        Image.new("RGB", (5000, 4000), (3, 200, 90)).save(tmp_path / split / "one" / "0.jpg")
+        image = Image.linear_gradient("L").resize((5000, 4000)).convert("RGB")
+        image.save(tmp_path / split / "one" / "0.jpg")
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: range(24))
     config = config_of(tmp_path, num_parallel_workers=1)
     config = replace(config, num_classes=1, batch_size=1)

@@ -156,7 +156,7 @@ class Decoder:
         if colours not in _TURBO_COLOURS or box[2:] == (height, width):
             return None
         with PixelsInFlight() as share:
-            share.take(self.budget, box[2] * box[3])
+            share.take(self.budget, box[2] * box[3], image=height * width)
             return read_part(self.parts, data, (height, width), box)
 
     def _may_turn(self, data: bytes) -> bool:

@@ -45,7 +45,7 @@ class Share:
     """What one thread has taken of a budget.
 
     Attributes:
-        pixels: the most that it was asked for, small images too.
+        pixels: of the largest image it was taken for, small ones too.
     """
 
     def __init__(self) -> None:
@@ -53,14 +53,15 @@ class Share:
         self._slots = 0
         self._give_back: Optional[Callable[[], None]] = None
 
-    def take(self, path: str, pixels: int) -> None:
+    def take(self, path: str, pixels: int, *, image: int = 0) -> None:
         """Waits until there is room for so many; more than the budget take all of it.
 
         Args:
             path: of the budget's file.
             pixels: to be held at a time.
+            image: pixels of the image, of which a part is held.
         """
-        self.pixels = max(self.pixels, pixels)
+        self.pixels = max(self.pixels, pixels, image)
         if pixels <= FREE_PIXELS:
             return
         slots = _slots_of(pixels)

@@ -23,7 +23,7 @@ class Rows(NamedTuple):
         is_written: (B,) uint8, 1 for each sample that is there.
         bad: samples that could not be read.
         slowest: the sample that took longest.
-        pixels: of all images as they were decoded.
+        pixels: of all images.
         lost: what became of a worker process that has died; the samples are made without it.
     """
 
@@ -71,7 +71,7 @@ class Filled(NamedTuple):
     """Of samples that a worker wrote one after the other.
 
     Attributes:
-        pixels: of all their images as they were decoded.
+        pixels: of all their images.
     """
 
     bad: Sequence[BadSample]
