@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import time
-from typing import Any, Callable, NamedTuple, Optional, Sequence
+import weakref
+from collections import deque
+from typing import Any, Callable, Deque, NamedTuple, Optional, Sequence
 
 import numpy as np
 
@@ -65,6 +67,27 @@ class Shape(NamedTuple):
             flat[boxes_at:image_at].view(np.float32).reshape(count, columns),
             flat[self.num_bytes - count : self.num_bytes],
         )
+
+
+class Buffers:
+    """Memory for batches, used again once nothing reads it: fresh pages cost as much as a copy.
+
+    An array of a batch, and a Tensor that shares its memory, keep it from that as long as they
+    live.
+    """
+
+    def __init__(self, num_bytes: int) -> None:
+        self._num_bytes = num_bytes
+        self._free: Deque[memoryview] = deque()
+
+    def take(self) -> np.ndarray:
+        """(num_bytes,) uint8 with whatever it held last."""
+        memory = self._free.pop() if self._free else np.empty(self._num_bytes, np.uint8).data
+        # The base of all arrays of the batch, so it ends with the last of them: NumPy would have
+        # named an array as the base in its place, and names no memoryview.
+        batch = np.frombuffer(memory, np.uint8)
+        weakref.finalize(batch, self._free.append, memory).atexit = False
+        return batch
 
 
 class Filled(NamedTuple):

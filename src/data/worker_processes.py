@@ -28,7 +28,7 @@ import numpy as np
 from ..runtime.stop_signal import ended_by, held_signals
 from ..runtime.threads import GIVE_UP_S, ThreadPool, join
 from .main_guard import require_main_guard
-from .rows import Fill, Filled, Rows, Shape, fill_rows
+from .rows import Buffers, Fill, Filled, Rows, Shape, fill_rows
 from .sampler import Key
 
 # Where Linux keeps shared memory.
@@ -68,6 +68,7 @@ class Processes:
         self.lost: Optional[str] = None
         self._fill = fill
         self._shape = shape
+        self._buffers = Buffers(shape.num_bytes)
         self._memories: List[SharedMemory] = []
         self._workers: List[_Worker] = []
         self._mine = threading.local()
@@ -84,7 +85,7 @@ class Processes:
             raise NoSharedMemory(_too_little(num_buffers * shape.num_bytes, error)) from error
         self._free = list(self._memories)
 
-    def allocate(self, shape: Shape) -> SharedMemory:
+    def allocate(self) -> SharedMemory:
         memory = self._free.pop()
         self._shape.split(memory.buf).is_written[:] = 0
         return memory
@@ -95,11 +96,12 @@ class Processes:
     def count_written(self, memory: SharedMemory, start: int, count: int) -> int:
         return int(self._shape.split(memory.buf).is_written[start : start + count].sum())
 
-    def collect(self, memory: SharedMemory, shape: Shape) -> Rows:
+    def collect(self, memory: SharedMemory) -> Rows:
         assert memory.buf is not None
-        copy = np.frombuffer(memory.buf, np.uint8)[: shape.num_bytes].copy()
+        copy = self._buffers.take()
+        copy[:] = np.frombuffer(memory.buf, np.uint8)[: len(copy)]
         self._free.append(memory)
-        return shape.split(copy)
+        return self._shape.split(copy)
 
     def close(self, patience_s: float = GIVE_UP_S) -> None:
         self._is_over = True

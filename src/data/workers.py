@@ -18,7 +18,7 @@ from ..args import Config
 from ..errors import StoppedReading
 from ..runtime.memory import check_room, remedies
 from ..runtime.threads import GIVE_UP_S, ThreadPool, result_of
-from .rows import Fill, Filled, Rows, Shape, fill_rows
+from .rows import Buffers, Fill, Filled, Rows, Shape, fill_rows
 from .sampler import Key
 from .worker_processes import NoSharedMemory, Processes
 
@@ -80,7 +80,7 @@ def batches_of(
                 group = next(groups, [])
                 if len(group) < shape.batch_size:
                     break
-                buffer = pool.allocate(shape)
+                buffer = pool.allocate()
                 waiting.append((buffer, list(_submitted(pool, buffer, group))))
             if not waiting:
                 return
@@ -88,8 +88,9 @@ def batches_of(
             filled = [_result(task, pool, buffer, file_name, patience_s) for task in tasks]
             bad = [sample for part in filled for sample in part.bad]
             slowest = max(part.slowest for part in filled)
-            rows = pool.collect(buffer, shape)
             pixels = sum(part.pixels for part in filled)
+            rows = pool.collect(buffer)
+            del buffer, tasks  # those who read it decide how long it lives
             yield rows._replace(bad=bad, slowest=slowest, pixels=pixels, lost=pool.lost)
     except StoppedReading:
         closing_s = 0.0  # it has been waited for
@@ -118,23 +119,27 @@ def _submitted(pool: Any, buffer: Any, group: Sequence[Key]) -> Iterator[_Task]:
 
 def _open_pool(fill: Fill, shape: Shape, num_workers: int, *, in_processes: bool) -> Any:
     if not in_processes:
-        return _Threads(fill, num_workers)
+        return _Threads(fill, shape, num_workers)
     try:
         return Processes(fill, shape, num_workers, num_buffers=_BATCHES_AHEAD + 1)
     except NoSharedMemory as error:
-        return _Threads(fill, num_workers, lost=str(error))
+        return _Threads(fill, shape, num_workers, lost=str(error))
 
 
 class _Threads:
     """Workers in this process: decoding and the compiled loops release the interpreter's lock."""
 
-    def __init__(self, fill: Fill, num_workers: int, *, lost: Optional[str] = None) -> None:
+    def __init__(
+        self, fill: Fill, shape: Shape, num_workers: int, *, lost: Optional[str] = None
+    ) -> None:
         self.lost = lost
         self._fill = fill
+        self._shape = shape
+        self._buffers = Buffers(shape.num_bytes)
         self._pool = ThreadPool(num_workers, "image-worker")
 
-    def allocate(self, shape: Shape) -> Rows:
-        rows = shape.split(np.empty(shape.num_bytes, np.uint8))
+    def allocate(self) -> Rows:
+        rows = self._shape.split(self._buffers.take())
         rows.is_written[:] = 0
         return rows
 
@@ -144,7 +149,7 @@ class _Threads:
     def count_written(self, rows: Rows, start: int, count: int) -> int:
         return int(rows.is_written[start : start + count].sum())
 
-    def collect(self, rows: Rows, shape: Shape) -> Rows:
+    def collect(self, rows: Rows) -> Rows:
         return rows
 
     def close(self, patience_s: float) -> None:
