@@ -32,7 +32,7 @@ import tempfile
 import time
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, Dict, Iterator, List, Optional, Sequence, Tuple
+from typing import Any, Dict, Iterator, List, Optional, Sequence, Set, Tuple
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
@@ -190,7 +190,7 @@ def train_torch(config: Config, start: Path) -> List[Epoch]:
 
     with np.load(start) as arrays:
         model.load_state_dict({name: torch.from_numpy(arrays[name]) for name in arrays})
-    skipped = getattr(model, "no_weight_decay", set)()
+    skipped: Set[str] = getattr(model, "no_weight_decay", set)()
     groups = param_groups_weight_decay(model, optim.weight_decay, no_weight_decay_list=skipped)
     optimizer = torch.optim.AdamW(groups, lr=0.0, betas=optim.beta, eps=optim.eps)
     criterion = torch.nn.CrossEntropyLoss(label_smoothing=config.data.label_smoothing)

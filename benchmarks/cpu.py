@@ -35,6 +35,8 @@ sys.path.insert(0, str(ROOT))
 from src.runtime.entry import CommandParser, positive, run_command
 from src.runtime.files import check_output, write_json
 
+# torch's operators in place of torchvision's compiled ones.
+library: Any = None
 # Ours -> peer on torch, image side.
 NETWORKS = {
     "convnext_tiny": ("convnext_tiny", 224),

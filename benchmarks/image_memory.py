@@ -3,7 +3,7 @@
 python benchmarks/image_memory.py
 
 Each format is decoded in a process of its own; its peak is counted from what the process holds with
-the file's bytes in memory. Then workers, threads and processes, fill batches from PNGs of
+the file's bytes in memory. Then workers, threads and processes, fill batches from PNGs and JPEGs of
 `--bomb_side` pixels a side whose files are small: the peak counts all processes.
 """
 
@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import ctypes
 import io
+import itertools
 import multiprocessing
 import os
 import sys
@@ -84,7 +85,7 @@ def decode_format(name: str, side: int) -> None:
     print(f"{name:24} {len(data) / 1e6:6.1f} MB {taken:5.1f} bytes a pixel {seconds:6.2f} s")
 
 
-def fill_batches(root: str, workers: int, in_processes: bool) -> None:
+def fill_batches(root: Path, workers: int, in_processes: bool) -> None:
     """Prints the peak of a process and its workers that read the bombs."""
     from src.data.augment.transforms import ResizeCenterCrop
     from src.data.image_folder import scan_image_folder
@@ -93,7 +94,7 @@ def fill_batches(root: str, workers: int, in_processes: bool) -> None:
     from src.data.samples import EvalSample
     from src.data.workers import batches_of
 
-    source = scan_image_folder(Path(root), "val")
+    source = scan_image_folder(root, "val")
     fill = EvalSample(source, ResizeCenterCrop(224, 0.875, "bicubic"), False)
     peaks = [0]
     threading.Thread(target=_watch, args=(peaks,), daemon=True).start()
@@ -101,13 +102,18 @@ def fill_batches(root: str, workers: int, in_processes: bool) -> None:
     count = 8 * workers  # which a worker takes at a time
     keys = (Key(0, index % len(source), 0) for index in range(count))
     for _ in batches_of(
-        fill, keys, Shape(count, 224, 0), num_workers=workers, in_processes=in_processes
+        fill,
+        keys,
+        Shape(count, 224, 0),
+        num_workers=workers,
+        in_processes=in_processes,
+        file_name=source.file_name,
     ):
         pass
     kind = "processes" if in_processes else "threads"
     print(
-        f"{workers} {kind}, {count} images: {(peaks[0] - before) / 1e9:.2f} GB more at the peak, "
-        f"{time.monotonic() - began:.1f} s"
+        f"{workers} {kind}, {count} images of {root.name}: {(peaks[0] - before) / 1e9:.2f} GB more "
+        f"at the peak, {time.monotonic() - began:.1f} s"
     )
 
 
@@ -120,12 +126,12 @@ def _watch(peaks: list[int]) -> None:
 
 
 def write_bombs(root: Path, side: int) -> None:
-    """Black PNGs, a thousandth of their pixels in size."""
+    """Black images, a hundredth of their pixels in size or less, of the format `root` names."""
     (root / "val" / "black").mkdir(parents=True)
-    first = root / "val" / "black" / "0.png"
+    first = root / "val" / "black" / f"0.{root.name}"
     Image.new("RGB", (side, side)).save(first)
     for number in range(1, NUM_BOMBS):
-        os.link(first, first.with_name(f"{number}.png"))
+        os.link(first, first.with_name(f"{number}.{root.name}"))
 
 
 def work(arguments: argparse.Namespace) -> None:
@@ -139,9 +145,11 @@ def work(arguments: argparse.Namespace) -> None:
 def _measurements(arguments: argparse.Namespace) -> Iterator[Tuple[Callable, Tuple]]:
     for name in FORMATS:
         yield decode_format, (name, arguments.side)
-    with tempfile.TemporaryDirectory() as root:
-        write_bombs(Path(root), arguments.bomb_side)
-        for in_processes in (False, True):
+    with tempfile.TemporaryDirectory() as folder:
+        for kind, in_processes in itertools.product(("png", "jpg"), (False, True)):
+            root = Path(folder) / kind
+            if not root.exists():
+                write_bombs(root, arguments.bomb_side)
             yield fill_batches, (root, arguments.workers, in_processes)
 
 

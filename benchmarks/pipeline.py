@@ -43,14 +43,14 @@ class Photographs(NamedTuple):
 
     Attributes:
         width, height: of each.
-        count: of files, a multiple of the batch.
+        num_images: of files, a multiple of the batch.
         batch_size: a few seconds' work.
         grain: standard deviation of the noise, which enlarged images lack.
     """
 
     width: int
     height: int
-    count: int
+    num_images: int
     batch_size: int
     grain: float = 0.0
 
@@ -91,7 +91,7 @@ def write_images(root: Path, wanted: Photographs = SIZES["500x375"]) -> None:
     """Different cuts of the photographs, as train/ and val/ of 8 classes."""
     rng = np.random.default_rng(0)
     sources = photographs()
-    for i in range(wanted.count):
+    for i in range(wanted.num_images):
         source = sources[i % len(sources)]
         width = int(rng.uniform(0.6, 1.0) * min(source.width, source.height * 4 / 3))
         left = int(rng.integers(source.width - width, endpoint=True))
@@ -284,9 +284,10 @@ def run(arguments: argparse.Namespace) -> None:
         root, wanted = Path(folder), SIZES[arguments.size]
         write_images(root, wanted)
         num_bytes = sum(path.stat().st_size for path in (root / "train").rglob("*.jpg"))
-        print(f"{wanted.count} files of {arguments.size}, {num_bytes / wanted.count / 1e6:.2f} MB")
+        megabytes = num_bytes / wanted.num_images / 1e6
+        print(f"{wanted.num_images} files of {arguments.size}, {megabytes:.2f} MB")
         seconds = pack_images(root)
-        print(f"packing: {in_digits(wanted.count / seconds)} images/s per core of CPU time")
+        print(f"packing: {in_digits(wanted.num_images / seconds)} images/s per core of CPU time")
         print_stages(root, wanted.batch_size)
         for chain in arguments.chains:
             compare(root, chain, wanted.batch_size, arguments)

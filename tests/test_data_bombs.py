@@ -23,7 +23,13 @@ from src.data import decode
 from src.data.decode import BadImageError, Decoder, read_image_file
 from src.data.image_bombs import count_jpeg_scans
 from src.data.image_formats import readable_formats
-from src.data.pixel_budget import BUDGET_PIXELS, FREE_PIXELS, PixelsInFlight, budget_file
+from src.data.pixel_budget import (
+    BUDGET_PIXELS,
+    FREE_PIXELS,
+    PixelsInFlight,
+    Share,
+    budget_file,
+)
 
 HALF = BUDGET_PIXELS // 2
 EPS = b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 16 16\n%%EndComments\nshowpage\n%%EOF\n"
@@ -251,6 +257,16 @@ def test_pixels_in_flight_are_bounded():
         finally:
             ended.set()
         assert began.acquire(timeout=10)
+
+
+@pytest.mark.parametrize(("options", "counts"), [({}, 1 / 3), ({"progressive": True}, 1)])
+def test_a_jpeg_of_one_scan_counts_a_third(monkeypatch, options, counts):
+    """It takes 3 bytes a pixel, with coefficients of all pixels 9; `benchmarks/image_memory.py`."""
+    taken = []
+    monkeypatch.setattr(Share, "take", lambda *_, image=0: taken.append((_[2], image)))
+    data = encoded(Image.new("RGB", (300, 200)), "JPEG", **options)
+    Decoder().decode(data, "x")
+    assert taken == [(60_000 * counts, 60_000)]
 
 
 def test_an_image_larger_than_the_budget_goes_alone():

@@ -117,9 +117,10 @@ def test_large_images_are_to_be_packed_and_no_worker_waits(
     said = dataset.slow_images.advice(config, 0.9)
     assert "their images, of 20 megapixels on average; slowest" in said
     assert "augmentations" not in said
-    # 64 parts of 89,478,485 pixels, of which an image takes 15.
-    assert said.endswith("--data_url FOLDER; --num_parallel_workers 4 (docs/data.md)")
-    enough = replace(config, num_parallel_workers=4)
+    # 64 parts of 89,478,485 pixels, of which a JPEG of a third as many takes 5.
+    more = "--python_multiprocessing --num_parallel_workers 12"
+    assert said.endswith(f"--data_url FOLDER; {more} (docs/data.md)")
+    enough = replace(config, num_parallel_workers=12, python_multiprocessing=True)
     assert "num_parallel_workers" not in dataset.slow_images.advice(enough, 0.9)
 
 

@@ -28,7 +28,7 @@ from .image_bombs import (
 )
 from .image_formats import readable_formats
 from .jpeg_parts import Libraries, find_libraries, read_part
-from .pixel_budget import BUDGET_PIXELS, PixelsInFlight, Share, budget_file
+from .pixel_budget import BUDGET_PIXELS, JPEG_PIXELS, PixelsInFlight, Share, budget_file
 
 # The limit at which Pillow itself refuses an image.
 LARGEST_MAX_PIXELS = 178_956_970
@@ -131,8 +131,9 @@ class Decoder:
             raise BadImageError(f"{name}: empty file")
         with PixelsInFlight() as share:
             if data.startswith(_JPEG_START):
-                _check_scans(data, name)
-                pixels = None if self._may_turn(data) else self._decode_jpeg(data, name, share)
+                scans = _check_scans(data, name)
+                turns = self._may_turn(data)
+                pixels = None if turns else self._decode_jpeg(data, name, share, scans)
                 if pixels is not None:
                     return pixels
             return self._decode_with_pillow(data, name, share)
@@ -156,18 +157,19 @@ class Decoder:
         if colours not in _TURBO_COLOURS or box[2:] == (height, width):
             return None
         with PixelsInFlight() as share:
-            share.take(self.budget, box[2] * box[3], image=height * width)
+            share.take(self.budget, _counted(box[2] * box[3], 1), image=height * width)
             return read_part(self.parts, data, (height, width), box)
 
     def _may_turn(self, data: bytes) -> bool:
         return self.turns and any(block in data for block in _ORIENTED)
 
-    def _decode_jpeg(self, data: bytes, name: str, share: Share) -> np.ndarray | None:
+    def _decode_jpeg(self, data: bytes, name: str, share: Share, scans: int) -> np.ndarray | None:
         try:
             height, width, colours, _ = simplejpeg.decode_jpeg_header(data)
             if colours not in _TURBO_COLOURS:
                 return None
-            share.take(self.budget, self._checked((width, height), name))
+            pixels = self._checked((width, height), name)
+            share.take(self.budget, _counted(pixels, scans), image=pixels)
             return simplejpeg.decode_jpeg(data, "RGB")
         except BadImageError:
             raise
@@ -211,13 +213,20 @@ class Decoder:
             raise BadImageError(f"{name}: not a readable image ({reason})") from error
 
 
-def _check_scans(data: bytes, name: str) -> None:
+def _check_scans(data: bytes, name: str) -> int:
+    """How many there are."""
     scans = count_jpeg_scans(data)
     if scans > MOST_JPEG_SCANS:
         raise BadImageError(
             f"{name}: a JPEG of {scans} scans, more than the {MOST_JPEG_SCANS} allowed; save it "
             "anew"
         )
+    return scans
+
+
+def _counted(pixels: int, scans: int) -> int:
+    """What pixels of a JPEG take of the budget."""
+    return -(-pixels // JPEG_PIXELS) if scans == 1 else pixels
 
 
 def _turned(pixels: np.ndarray, orientation: Optional[int]) -> np.ndarray:

@@ -24,6 +24,9 @@ from typing import Callable, List, Optional, Type
 BUDGET_PIXELS = 89_478_485
 # Images up to this size take no share: 64 workers hold 3/4 of a budget with them.
 FREE_PIXELS = 1 << 20
+# Pixels of a JPEG in one scan that count as one: 3 bytes each, and 1 of the file. Of several scans
+# the coefficients are kept.
+JPEG_PIXELS = 3
 _SLOTS = 64
 # The byte whose owner takes slots; all others wait for it, so nobody waits for two at a time.
 _GATE = _SLOTS
@@ -58,8 +61,8 @@ class Share:
 
         Args:
             path: of the budget's file.
-            pixels: to be held at a time.
-            image: pixels of the image, of which a part is held.
+            pixels: to be held at a time, of 12 bytes.
+            image: pixels of the image, where those are fewer.
         """
         self.pixels = max(self.pixels, pixels, image)
         if pixels <= FREE_PIXELS:
@@ -102,7 +105,7 @@ class PixelsInFlight:
 
 
 def most_at_once(pixels: int) -> float:
-    """How many images of so many pixels are decoded beside each other."""
+    """How many images that count so many pixels are decoded beside each other."""
     return math.inf if pixels <= FREE_PIXELS else _SLOTS // _slots_of(pixels)
 
 

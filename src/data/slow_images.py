@@ -9,7 +9,7 @@ from typing import Callable, Dict, List, NamedTuple
 
 from ..args import Config, DataConfig
 from ..configs.parser import DEFAULT
-from .pixel_budget import FREE_PIXELS, most_at_once
+from .pixel_budget import FREE_PIXELS, JPEG_PIXELS, most_at_once
 from .sampler import PADDING
 
 _NAMED = 3
@@ -69,8 +69,8 @@ class SlowImages:
 
 
 def _more_workers(data: DataConfig, pixels: int) -> str:
-    """As many as there are cores, or as decode images of so many pixels beside each other."""
-    useful = min(len(os.sched_getaffinity(0)), most_at_once(pixels))
+    """As many as there are cores, or as decode JPEGs of so many pixels beside each other."""
+    useful = min(len(os.sched_getaffinity(0)), most_at_once(pixels // JPEG_PIXELS))
     if useful > MOST_THREADS and not data.python_multiprocessing:
         return f"--python_multiprocessing --num_parallel_workers {useful}"
     return f"--num_parallel_workers {useful}" if data.num_parallel_workers < useful else ""

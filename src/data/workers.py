@@ -12,8 +12,6 @@ from collections import deque
 from concurrent.futures import Future
 from typing import Any, Callable, Deque, Iterator, List, NamedTuple, Optional, Sequence, Tuple
 
-import numpy as np
-
 from ..args import Config
 from ..errors import StoppedReading
 from ..runtime.memory import check_room, remedies
