@@ -207,4 +207,7 @@ GRADIENT_CASES = (
     sized("deit_tiny_distilled_patch16_224", "deit_tiny_distilled_patch16_224", 64, depth=2),
     sized("pcpvt_small_v0", "twins_pcpvt_small", 64, depths=(2, 1, 1, 1)),
     sized("alt_gvt_small", "twins_svt_small", 96, depths=(2, 2, 1, 1)),
+    convnext("convnextv2_atto", "convnextv2_atto", 64, depths=(1, 1, 2, 1)),
+    convnext("convnext_zepto_rms_ols", "convnext_zepto_rms_ols", 64, depths=(1, 1, 1, 1)),
+    sized("deit3_small_patch16_224", "deit3_small_patch16_224", 64, depth=2),
 )

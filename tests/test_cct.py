@@ -12,7 +12,7 @@ from weight_rule import fill, images
 
 from src.errors import UserError
 from src.models.layers.positions import sinusoidal_embedding
-from src.models.registry import create_model, list_models
+from src.models.registry import create_model, list_models, resolve
 
 HERE = Path(__file__).resolve().parent
 COUNTS = json.loads((HERE / "fixtures" / "cct_params.json").read_text())
@@ -21,6 +21,9 @@ LOGITS = np.load(HERE / "fixtures" / "cct_logits.npz")
 
 def test_every_published_name_is_registered() -> None:
     assert sorted(COUNTS) == [n for n in list_models() if n.startswith(("cct", "cvt", "vit_lite"))]
+    # The authors' own name of what the paper calls ViT-Lite.
+    for name in (n for n in list_models() if n.startswith("vit_lite")):
+        assert resolve(name.replace("vit_lite", "vit")) == resolve(name)
 
 
 @pytest.mark.parametrize("name", sorted(COUNTS))

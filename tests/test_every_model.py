@@ -19,7 +19,10 @@ BATCH = 2
 # Start of the name -> the fewest blocks that have every kind of layer, and a side for them.
 SHALLOW: Dict[str, Dict[str, Any]] = {
     "convmixer": {"depth": 1, "img_size": 28},
+    "convnext_isotropic": {"depth": 1, "img_size": 32},
     "convnext": {"depths": (1, 1, 1, 1), "img_size": 64},
+    "test_convnext": {"depths": (1, 1, 1, 1), "img_size": 64},
+    "deit3_huge": {"depth": 1, "img_size": 28},
     "deit": {"depth": 1, "img_size": 32},
     "pcpvt": {"depths": (1, 1, 1, 1), "img_size": 64},
     "alt_gvt": {"depths": (2, 2, 2, 2), "img_size": 64},
@@ -27,13 +30,13 @@ SHALLOW: Dict[str, Dict[str, Any]] = {
     "twins_svt": {"depths": (2, 2, 2, 2), "img_size": 64},
     "cct": {"num_layers": 1, "img_size": 32},
     "cvt": {"num_layers": 1, "img_size": 32},
-    "vit_lite": {"num_layers": 1, "img_size": 32},
+    "vit": {"num_layers": 1, "img_size": 32},
 }
 
 
 @pytest.fixture(autouse=True)
 def pynative() -> Iterator[None]:
-    """Compiling 84 graphs takes minutes. This mode runs on the standard cells."""
+    """Compiling so many graphs takes minutes. This mode runs on the standard cells."""
     before = ms.get_context("mode")
     ms.set_context(mode=ms.PYNATIVE_MODE)
     with selection.using(selection.OFF):
@@ -77,5 +80,7 @@ def test_output_shape_and_gradients(name: str) -> None:
         weight.name
         for weight, gradient in zip(weights, gradients)
         if not (np.isfinite(gradient.asnumpy()).all() and np.abs(gradient.asnumpy()).max() > 0)
+        # What is added to all scores before a softmax changes nothing: its gradient is rounding.
+        and not weight.name.endswith("attention_pool.bias")
     ]
     assert not without

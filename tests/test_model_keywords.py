@@ -28,7 +28,8 @@ SMALL: Dict[str, Dict[str, Any]] = {
 # In the order of FAMILIES; the distilled class has all keywords of DeiT and one more.
 ARCHS = [name.replace("deit_tiny_", "deit_tiny_distilled_") for name in SMALL]
 KEYWORDS = [
-    (arch, key, keyword)
+    # ConvNeXt has a class with other keywords.
+    (next(name for name in (arch, *family.variants) if key in resolve(name)[1]), key, keyword)
     for arch, family in zip(ARCHS, FAMILIES.values())
     for key, keyword in {**family.keywords, **STANDARD}.items()
 ]

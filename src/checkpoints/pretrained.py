@@ -253,7 +253,7 @@ def _resize_positions(arrays: Arrays, network: Classifier, level: int) -> Arrays
     old, new = _grid(held, network), _grid(due, network)
     if old is None or new is None or old == new or held.shape[2] != due.shape[2]:
         return arrays
-    prefix = network.num_prefix_tokens
+    prefix = network.num_prefix_positions
     resized = resize_positions(held, new, num_prefix_tokens=prefix, mode=mode)
     kept = f", {prefix} further kept" if prefix else ""
     shown = (name, _shown(old), _shown(new), mode, kept)
@@ -265,7 +265,7 @@ def _grid(table: Union[np.ndarray, Parameter], network: Classifier) -> Optional[
     """(rows, columns) of the patches of a table (1, N, C); None: no square, or no such table."""
     if table.ndim != 3 or table.shape[0] != 1:
         return None
-    patches = table.shape[1] - network.num_prefix_tokens
+    patches = table.shape[1] - network.num_prefix_positions
     side = int(max(patches, 0) ** 0.5 + 0.5)
     return (side, side) if side * side == patches and side > 0 else None
 

@@ -10,6 +10,7 @@ import numpy as np
 from mindspore import nn
 
 from ..errors import UserError, some_of
+from ..models.classifier import Classifier
 from ..models.family import Family, Naming
 from ..models.registry import FAMILIES, family_of
 from ..models.weights import reference_names
@@ -105,12 +106,13 @@ def to_network_names(
     held = {n: value for n, value in arrays.items() if n.startswith(place.prefix)}
     _check_numbers(held, source)
     ours = {reference: name for name, reference in reference_names(network).items()}
+    shapes = {parameter.name: parameter.shape for parameter in network.get_parameters()}
     renamed: Arrays = {}
     for name, value in held.items():
         target = ours.get(place.naming.rename(name[len(place.prefix) :]), name)
         if target in renamed:
             raise UserError(f"weights hold {target} twice, once as {name}")
-        renamed[target] = value
+        renamed[target] = _shaped(value, shapes.get(target, value.shape))
     if 2 * len(set(ours.values()) & set(renamed)) < len(ours):
         raise UserError(
             f"weights named {some_of(list(held), 3)}: names of {place.family.title} by other code "
@@ -128,6 +130,16 @@ def _check_numbers(arrays: Arrays, source: Path) -> None:
     check_finite(arrays.items(), source, kind="input")
 
 
-def to_reference_names(arrays: Arrays, network: nn.Cell) -> Arrays:
-    """Weights of `network` under timm's names (CCT, CVT, ViT-Lite: the authors')."""
-    return {reference: arrays[name] for name, reference in reference_names(network).items()}
+def _shaped(value: np.ndarray, shape: Tuple[int, ...]) -> np.ndarray:
+    """In that shape where only axes of length 1 differ: a 1x1 convolution is a linear layer."""
+    lengths = ([n for n in axes if n > 1] for axes in (value.shape, shape))
+    return value.reshape(shape) if next(lengths) == next(lengths) else value
+
+
+def to_reference_names(arrays: Arrays, network: Classifier) -> Arrays:
+    """Weights of `network` under timm's names (CCT, CVT, ViT-Lite: the authors') in its shapes."""
+    convs = network.pointwise_convs()
+    return {
+        reference: arrays[name][..., None, None] if name in convs else arrays[name]
+        for name, reference in reference_names(network).items()
+    }

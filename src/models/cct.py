@@ -14,7 +14,7 @@ from mindspore.common.initializer import TruncatedNormal, initializer
 
 from ..overrides import Overridable
 from .classifier import Classifier, check_img_size, equal_shares
-from .family import Family, Naming
+from .family import Family, Naming, Variant
 from .keywords import MAX_BLOCKS, Keyword
 from .layers.activation import create_activation
 from .layers.attention import Attention
@@ -267,7 +267,7 @@ _SIZES: Dict[str, Dict[str, Any]] = {
     "14": {"num_layers": 14, "num_heads": 6, "mlp_ratio": 3, "embedding_dim": 384},
 }
 
-# cct: layers, kernel x convolutions, image side; cvt and vit_lite: layers, patch, image side.
+# cct: layers, kernel x convolutions, image side; cvt and vit: layers, patch, image side.
 # "_sine": fixed positions; "_c100", "_c102", "_fl": classes other than the name without it.
 _NAMES = """
     cct_2_3x2_32 cct_4_3x2_32 cct_6_3x1_32 cct_6_3x2_32 cct_7_3x1_32 cct_7_3x2_32 cct_2_3x2_32_sine
@@ -275,16 +275,15 @@ _NAMES = """
     cct_7_3x1_32_c100 cct_7_3x1_32_sine_c100 cct_7_7x2_224 cct_7_7x2_224_c102 cct_7_7x2_224_sine
     cct_7_7x2_224_sine_c102 cct_14_7x2_224 cct_14_7x2_384 cct_14_7x2_384_fl cvt_2_4_32 cvt_4_4_32
     cvt_6_4_32 cvt_7_4_32 cvt_2_4_32_sine cvt_4_4_32_sine cvt_6_4_32_sine cvt_7_4_32_sine
-    vit_lite_2_4_32 vit_lite_4_4_32 vit_lite_6_4_32 vit_lite_7_4_32 vit_lite_2_4_32_sine
-    vit_lite_4_4_32_sine vit_lite_6_4_32_sine vit_lite_7_4_32_sine
+    vit_2_4_32 vit_4_4_32 vit_6_4_32 vit_7_4_32 vit_2_4_32_sine vit_4_4_32_sine vit_6_4_32_sine
+    vit_7_4_32_sine
 """
 _CLASSES = {"c100": 100, "c102": 102, "fl": 102}
 
 
 def _keywords(name: str) -> Dict[str, Any]:
     """What a name of `_NAMES` says, as keywords of `CCT`."""
-    family, rest = name.replace("vit_lite", "vit").split("_", 1)
-    size, tokenizer, side, *suffixes = rest.split("_")
+    family, size, tokenizer, side, *suffixes = name.split("_")
     kernel_size, _, n_conv_layers = tokenizer.partition("x")
     classes = 10 if side == "32" else 1000
     return {
@@ -298,7 +297,13 @@ def _keywords(name: str) -> Dict[str, Any]:
     }
 
 
-VARIANTS = {name: (CCT, _keywords(name)) for name in _NAMES.split()}
+VARIANTS: Dict[str, Variant] = {name: (CCT, _keywords(name)) for name in _NAMES.split()}
+# What the paper calls the authors' vit_2_4_32.
+VARIANTS.update(
+    (name.replace("vit", "vit_lite"), variant)
+    for name, variant in list(VARIANTS.items())
+    if name.startswith("vit")
+)
 
 FAMILY = Family(
     title="CCT, CVT or ViT-Lite",

@@ -20,7 +20,8 @@ class Classifier(nn.Cell):
         num_features: C of the pooled features (B, C), which the classifier reads.
         num_classes: 0: the network has no classifier, and its output is the pooled features.
         classifier_layers: paths of the layers that know the number of classes.
-        num_prefix_tokens: tokens before the patches, each with a position of its own.
+        num_prefix_tokens: tokens before the patches.
+        num_prefix_positions: so many positions precede those of the patches.
         position_table: name of the parameter (1, N, C) with the tokens' positions; "": none.
         position_filter: how the authors resize it for another grid, `bicubic` or `bilinear`.
         has_attention_maps: `attention_maps` can be called.
@@ -33,6 +34,10 @@ class Classifier(nn.Cell):
     position_table: str = ""
     position_filter: str = ""
     has_attention_maps: bool = False
+
+    @property
+    def num_prefix_positions(self) -> int:
+        return self.num_prefix_tokens
 
     def forward_features(self, x: Tensor) -> Tensor:
         """Everything before pooling: images (B, in_chans, H, W) -> the family's feature map.
@@ -88,6 +93,10 @@ class Classifier(nn.Cell):
 
     def no_weight_decay(self) -> Set[str]:
         """Names of parameters that never decay, besides vectors, which never do anyway."""
+        return set()
+
+    def pointwise_convs(self) -> Set[str]:
+        """Names of weights (C', C) that the reference has as 1x1 convolutions, (C', C, 1, 1)."""
         return set()
 
     def layer_groups(self) -> List[List[str]]:

@@ -139,6 +139,14 @@ VARIANTS = {
         ConvMixer,
         {"dim": 768, "depth": 32, "kernel_size": 7, "patch_size": 7, "nonlinearity": "ReLU"},
     ),
+    # The authors' example for CIFAR-10.
+    "convmixer_256_8": (
+        ConvMixer,
+        {
+            **{"dim": 256, "depth": 8, "kernel_size": 5, "patch_size": 2},
+            **{"img_size": 32, "num_classes": 10},
+        },
+    ),
 }
 
 

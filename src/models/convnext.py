@@ -8,91 +8,32 @@ scale.
 from __future__ import annotations
 
 import re
+from functools import partial
 from types import SimpleNamespace
-from typing import Any, Dict, Optional, Sequence
+from typing import Any, Dict, Optional, Sequence, Set, Tuple
 
 import numpy as np
-from mindspore import Parameter, Tensor, nn
-from mindspore.common.initializer import Constant, Initializer, TruncatedNormal, Zero, initializer
+from mindspore import Tensor, nn
 
 from .classifier import Classifier, check_img_size
-from .family import Family, Naming
+from .convnext_isotropic import IsotropicConvNeXt
+from .convnext_parts import (
+    NORMS,
+    STEMS,
+    Head,
+    Parts,
+    Stage,
+    create_stem,
+    tiered_width,
+)
+from .family import Family, Naming, Variant
 from .keywords import MAX_BLOCKS, Keyword
-from .layers.depthwise_conv import DepthwiseConv
-from .layers.drop_path import DropPath
 from .layers.global_pool import GlobalAveragePool
 from .layers.layout import NCHW, NHWC, Relayout
 from .layers.linear import create_linear
-from .layers.mlp import Mlp
-from .layers.norm import LayerNorm
-from .layers.patch_embed import PatchConv
 from .macs import mlp_macs
 
 _TOTAL_STRIDE = 32
-
-
-def _conv_init() -> Dict[str, Initializer]:
-    return {"weight_init": TruncatedNormal(0.02), "bias_init": Zero()}
-
-
-class ConvNeXtBlock(nn.Cell):
-    """Depthwise convolution and inverted bottleneck, (B, H, W, C) -> the same (figure 4).
-
-    `gamma` (C,) scales the branch per channel.
-    """
-
-    def __init__(
-        self, dim: int, *, drop_path: float, layer_scale_init_value: float, nonlinearity: str
-    ) -> None:
-        super().__init__()
-        self.conv_dw = DepthwiseConv(dim, 7, layout=NHWC, **_conv_init())
-        self.norm = LayerNorm(dim, epsilon=1e-6)
-        self.mlp = Mlp(dim, 4 * dim, nonlinearity=nonlinearity)
-        self.gamma = Parameter(initializer(Constant(layer_scale_init_value), (dim,)), name="gamma")
-        self.drop_path = DropPath(drop_path)
-
-    def construct(self, x: Tensor) -> Tensor:
-        branch = self.mlp(self.norm(self.conv_dw(x)))
-        return self.drop_path.add_scaled(x, branch, self.gamma)
-
-
-class Stage(nn.Cell):
-    """Blocks of one resolution, after halving it unless this is the first stage.
-
-    Shapes: (B, 2H, 2W, C') -> (B, H, W, C), for the first stage (B, H, W, C) -> the same.
-
-    Args:
-        in_dim: C'; None: the first stage.
-    """
-
-    def __init__(
-        self, in_dim: Optional[int], dim: int, *, drop_path_rates: Sequence[float], **block: Any
-    ) -> None:
-        super().__init__()
-        self.downsample = nn.Identity()
-        if in_dim is not None:
-            self.downsample = nn.SequentialCell(
-                LayerNorm(in_dim, epsilon=1e-6),
-                PatchConv(in_dim, dim, 2, in_layout=NHWC, out_layout=NHWC, **_conv_init()),
-            )
-        self.blocks = nn.SequentialCell(
-            [ConvNeXtBlock(dim, drop_path=float(rate), **block) for rate in drop_path_rates]
-        )
-
-    def construct(self, x: Tensor) -> Tensor:
-        return self.blocks(self.downsample(x))
-
-
-class Head(nn.Cell):
-    """Norm and classifier of pooled features, (B, C) -> (B, num_classes)."""
-
-    def __init__(self, dim: int) -> None:
-        super().__init__()
-        self.norm = LayerNorm(dim, epsilon=1e-6)
-        self.fc = nn.Identity()  # until `reset_classifier`
-
-    def construct(self, x: Tensor) -> Tensor:
-        return self.fc(self.norm(x))
 
 
 class ConvNeXt(Classifier):
@@ -101,8 +42,16 @@ class ConvNeXt(Classifier):
     Args:
         depths: blocks of each stage.
         dims: channels of each stage.
+        kernel_sizes: of the depthwise convolutions of each stage.
         drop_path_rate: stochastic depth of the last block, growing linearly from 0 over all stages.
-        layer_scale_init_value: initial layer scale of every channel.
+        stem_type: patches, or two convolutions that overlap, as timm has them.
+        norm_layer, norm_eps: of all norms.
+        layer_scale_init_value: initial layer scale of every channel; None: there is none.
+        use_grn: global response norms in the perceptrons (ConvNeXt V2, Woo et al. 2023).
+        conv_mlp: convert_weights.py --to torch writes the perceptrons' weights as 1x1 convolutions,
+            which timm's smaller networks have.
+        head_norm_first: the last norm comes before the pooling.
+        head_hidden_size: of a layer before the classifier; None: there is none.
         head_init_scale: factor of the classifier's initial weights; the authors fine-tune with
             0.001.
         img_size: for the check only; every multiple of 32 gives the same parameters.
@@ -123,54 +72,74 @@ class ConvNeXt(Classifier):
         num_classes: int = 1000,
         drop_path_rate: float = 0.0,
         nonlinearity: str = "GELU",
-        layer_scale_init_value: float = 1e-6,
+        kernel_sizes: Sequence[int] = (7, 7, 7, 7),
+        stem_type: str = "patch",
+        norm_layer: str = "layernorm",
+        norm_eps: float = 1e-6,
+        layer_scale_init_value: Optional[float] = 1e-6,
+        use_grn: bool = False,
+        conv_mlp: bool = False,
+        head_norm_first: bool = False,
+        head_hidden_size: Optional[int] = None,
         head_init_scale: float = 1.0,
     ) -> None:
         super().__init__()
         check_img_size(img_size, _TOTAL_STRIDE)
-        self.num_features, self.depths = dims[-1], tuple(depths)
-        self.stem = nn.SequentialCell(
-            PatchConv(in_chans, dims[0], 4, in_layout=NCHW, out_layout=NHWC, **_conv_init()),
-            LayerNorm(dims[0], epsilon=1e-6),
+        self.num_features, self.depths = head_hidden_size or dims[-1], tuple(depths)
+        self.conv_mlp = conv_mlp
+        parts = Parts(
+            norm_layer=norm_layer,
+            norm_eps=norm_eps,
+            layer_scale_init_value=layer_scale_init_value,
+            use_grn=use_grn,
+            nonlinearity=nonlinearity,
         )
+        self.stem = create_stem(parts, stem_type, in_chans, dims[0])
         rates = np.split(np.linspace(0.0, drop_path_rate, sum(depths)), np.cumsum(self.depths)[:-1])
         self.stages = nn.SequentialCell(
             [
-                Stage(
-                    in_dim,
-                    dim,
-                    drop_path_rates=stage_rates,
-                    layer_scale_init_value=layer_scale_init_value,
-                    nonlinearity=nonlinearity,
-                )
-                for in_dim, dim, stage_rates in zip([None, *dims], dims, rates)
+                Stage(parts, in_dim, dim, kernel_size=size, drop_path_rates=stage_rates)
+                for in_dim, dim, size, stage_rates in zip([None, *dims], dims, kernel_sizes, rates)
             ]
         )
+        self.norm_pre = parts.norm(dims[-1]) if head_norm_first else nn.Identity()
         self.to_map = Relayout(NHWC, NCHW)
         self.pool = GlobalAveragePool()
-        self.head, self.head_init_scale = Head(dims[-1]), head_init_scale
+        self.head_init_scale = head_init_scale
+        self.head = Head(
+            parts, dims[-1], hidden_size=head_hidden_size, is_normed=not head_norm_first
+        )
         self.reset_classifier(num_classes)
 
     def forward_features(self, x: Tensor) -> Tensor:
         """(B, in_chans, H, W) -> (B, C, H/32, W/32)."""
-        return self.to_map(self.stages(self.stem(x)))
+        return self.to_map(self.norm_pre(self.stages(self.stem(x))))
 
     def forward_head(self, x: Tensor, pre_logits: bool = False) -> Tensor:
-        """(B, C, H/32, W/32) -> (B, num_classes); `pre_logits`: (B, C), normalised."""
+        """(B, C, H/32, W/32) -> (B, num_classes); `pre_logits`: (B, num_features), normalised."""
         x = self.pool(x)  # (B, C, H/32, W/32) -> (B, C)
-        return self.head.norm(x) if pre_logits else self.head(x)
+        return self.head.features(x) if pre_logits else self.head(x)
 
     @classmethod
     def count_macs(cls, model: SimpleNamespace) -> int:
         """See `Classifier.count_macs`."""
-        side = model.img_size // 4
-        total = side**2 * 16 * model.in_chans * model.dims[0]
-        for in_dim, dim, depth in zip([None, *model.dims], model.dims, model.depths):
+        side, dims, hidden = model.img_size // 4, model.dims, model.head_hidden_size
+        total = side**2 * 16 * model.in_chans * dims[0]
+        if model.stem_type != "patch":
+            width = tiered_width(dims[0]) if model.stem_type == "overlap_tiered" else dims[0]
+            total = side**2 * 9 * width * (4 * model.in_chans + dims[0])
+        for in_dim, dim, depth, size in zip([None, *dims], dims, model.depths, model.kernel_sizes):
             if in_dim is not None:
                 side //= 2
                 total += side**2 * 4 * in_dim * dim
-            total += side**2 * depth * (49 * dim + mlp_macs(dim, 4))
-        return total + model.dims[-1] * model.num_classes
+            total += side**2 * depth * (size**2 * dim + mlp_macs(dim, 4))
+        return total + (hidden or 0) * dims[-1] + (hidden or dims[-1]) * model.num_classes
+
+    def pointwise_convs(self) -> Set[str]:
+        """Those of the perceptrons, with `conv_mlp`."""
+        names = (parameter.name for parameter in self.get_parameters())
+        is_conv = re.compile(r"\.mlp\.fc[12]\.weight$").search
+        return set(filter(is_conv, names)) if self.conv_mlp else set()
 
     def _create_classifier(self, num_classes: int) -> nn.Cell:
         return create_linear(self.num_features, num_classes, sigma=0.02 * self.head_init_scale)
@@ -185,7 +154,7 @@ class ConvNeXt(Classifier):
         part, *rest = name.split(".")
         if part == "stem":
             return 0
-        if part == "head":
+        if part in ("norm_pre", "head"):
             return last_stage + 1
         stage = int(rest[0])
         if stage == 2 and rest[1] == "blocks":
@@ -193,40 +162,89 @@ class ConvNeXt(Classifier):
         return last_stage if stage == 3 else stage + 1
 
 
-_SIZES: Dict[str, Dict[str, Any]] = {
-    "tiny": {"depths": (3, 3, 9, 3), "dims": (96, 192, 384, 768)},
-    "small": {"depths": (3, 3, 27, 3), "dims": (96, 192, 384, 768)},
-    "base": {"depths": (3, 3, 27, 3), "dims": (128, 256, 512, 1024)},
-    "large": {"depths": (3, 3, 27, 3), "dims": (192, 384, 768, 1536)},
-    "xlarge": {"depths": (3, 3, 27, 3), "dims": (256, 512, 1024, 2048)},
+# Size -> blocks of each stage, and channels of the first, which double from stage to stage.
+_SIZES = {
+    "zepto": ((2, 2, 4, 2), 32),
+    "atto": ((2, 2, 6, 2), 40),
+    "femto": ((2, 2, 6, 2), 48),
+    "pico": ((2, 2, 6, 2), 64),
+    "nano": ((2, 2, 8, 2), 80),
+    "tiny": ((3, 3, 9, 3), 96),
+    "small": ((3, 3, 27, 3), 96),
+    "base": ((3, 3, 27, 3), 128),
+    "large": ((3, 3, 27, 3), 192),
+    "xlarge": ((3, 3, 27, 3), 256),
+    "huge": ((3, 3, 27, 3), 352),
+    "xxlarge": ((3, 4, 30, 3), 384),
 }
+_SMALL_OF_TIMM = ("zepto", "atto", "femto", "pico", "nano")
 
-# What a name says after the size, as keywords.
+# What a name says beside the size, as keywords.
 _SUFFIXES: Dict[str, Dict[str, Any]] = {
-    "": {},
-    "_384_in1k": {"img_size": 384},
-    "_in22k": {"num_classes": 21841},
-    "_in22k_ft_in1k": {},
-    "_in22k_ft_in1k_384": {"img_size": 384},
+    "384_in1k": {"img_size": 384},
+    "in22k": {"num_classes": 21841},
+    "in22k_ft_in1k": {},
+    "in22k_ft_in1k_384": {"img_size": 384},
+    "hnf": {"head_norm_first": True, "conv_mlp": True},
+    "mlp": {"head_hidden_size": 1536},
+    "ols": {"stem_type": "overlap_tiered"},
+    "rms": {"norm_layer": "simplenorm"},
+    "rms_ols": {"norm_layer": "simplenorm", "stem_type": "overlap_act"},
 }
 
 _NAMES = """
-    convnext_tiny convnext_small convnext_base convnext_large
+    convnext_tiny convnext_small convnext_base convnext_large convnext_xlarge convnext_xxlarge
     convnext_base_384_in1k convnext_large_384_in1k
     convnext_tiny_in22k convnext_tiny_in22k_ft_in1k convnext_tiny_in22k_ft_in1k_384
     convnext_small_in22k convnext_small_in22k_ft_in1k convnext_small_in22k_ft_in1k_384
     convnext_base_in22k convnext_base_in22k_ft_in1k convnext_base_in22k_ft_in1k_384
     convnext_large_in22k convnext_large_in22k_ft_in1k convnext_large_in22k_ft_in1k_384
     convnext_xlarge_in22k convnext_xlarge_in22k_ft_in1k convnext_xlarge_in22k_ft_in1k_384
+    convnext_atto convnext_femto convnext_pico convnext_nano convnext_zepto_rms
+    convnext_atto_ols convnext_femto_ols convnext_pico_ols convnext_nano_ols convnext_zepto_rms_ols
+    convnext_tiny_hnf convnext_large_mlp
+    convnextv2_atto convnextv2_femto convnextv2_pico convnextv2_nano convnextv2_tiny
+    convnextv2_small convnextv2_base convnextv2_large convnextv2_huge
 """
+_V2 = {"use_grn": True, "layer_scale_init_value": None}
+# timm's, for tests of programs.
+_TEST = {"norm_eps": 1e-5, "nonlinearity": "GELU_tanh", "img_size": 160}
 
 
 def _keywords(name: str) -> Dict[str, Any]:
-    size = name.split("_")[1]
-    return {**_SIZES[size], **_SUFFIXES[name[len(f"convnext_{size}") :]]}
+    version, size, *suffix = name.split("_", 2)
+    depths, dim = _SIZES[size]
+    keywords = {"depths": depths, "dims": (dim, 2 * dim, 4 * dim, 8 * dim)}
+    keywords.update(_SUFFIXES[suffix[0]] if suffix else {})
+    keywords.update(_V2 if version == "convnextv2" else {})
+    keywords.update({"conv_mlp": True} if size in _SMALL_OF_TIMM else {})
+    return keywords
 
 
-VARIANTS = {name: (ConvNeXt, _keywords(name)) for name in _NAMES.split()}
+_SPECIAL: Dict[str, Dict[str, Any]] = {
+    # Its stem is that of timm's first overlapping networks.
+    "convnext_nano_ols": {"stem_type": "overlap"},
+    "convnext_xxlarge": {"norm_eps": 1e-5},
+}
+
+VARIANTS: Dict[str, Variant] = {
+    name: (ConvNeXt, {**_keywords(name), **_SPECIAL.get(name, {})}) for name in _NAMES.split()
+}
+VARIANTS.update(
+    test_convnext=(ConvNeXt, {"depths": (1, 2, 4, 2), "dims": (24, 32, 48, 64), **_TEST}),
+    test_convnext2=(ConvNeXt, {"depths": (1, 1, 1, 1), "dims": (32, 64, 96, 128), **_TEST}),
+    test_convnext3=(
+        ConvNeXt,
+        {
+            **{"depths": (1, 1, 1, 1), "dims": (32, 64, 96, 128), "kernel_sizes": (7, 5, 5, 3)},
+            **_TEST,
+            "nonlinearity": "SiLU",
+        },
+    ),
+    convnext_isotropic_small=(IsotropicConvNeXt, {"depth": 18, "dim": 384}),
+    convnext_isotropic_base=(IsotropicConvNeXt, {"depth": 18, "dim": 768}),
+    convnext_isotropic_large=(IsotropicConvNeXt, {"depth": 36, "dim": 1024}),
+)
 
 _RULES_OF_THE_AUTHORS = (
     (r"^downsample_layers\.0\.", r"stem."),
@@ -234,13 +252,16 @@ _RULES_OF_THE_AUTHORS = (
     (r"^stages\.(\d+)\.(\d+)\.", r"stages.\1.blocks.\2."),
     (r"\.dwconv\.", r".conv_dw."),
     (r"\.pwconv([12])\.", r".mlp.fc\1."),
+    (r"\.grn\.gamma$", r".mlp.grn.weight"),
+    (r"\.grn\.beta$", r".mlp.grn.bias"),
     (r"^head\.(weight|bias)$", r"head.fc.\1"),
     (r"^norm\.", r"head.norm."),
 )
+_RULES_OF_BLOCKS = _RULES_OF_THE_AUTHORS[3:5]
 
 
-def _from_the_authors(name: str) -> str:
-    for pattern, replacement in _RULES_OF_THE_AUTHORS:
+def _renamed(rules: Sequence[Tuple[str, str]], name: str) -> str:
+    for pattern, replacement in rules:
         name = re.sub(pattern, replacement, name)
     return name
 
@@ -250,12 +271,28 @@ FAMILY = Family(
     variants=VARIANTS,
     namings=(
         Naming("timm", "stages.0.blocks.0.conv_dw.weight"),
-        Naming("the authors", "stages.0.0.dwconv.weight", _from_the_authors),
+        Naming("the authors", "stages.0.0.dwconv.weight", partial(_renamed, _RULES_OF_THE_AUTHORS)),
+        # Isotropic ones.
+        Naming("the authors", "blocks.0.dwconv.weight", partial(_renamed, _RULES_OF_BLOCKS)),
+        Naming("timm's blocks", "blocks.0.conv_dw.weight"),
     ),
     keywords={
         "depths": Keyword("blocks of each stage", high=MAX_BLOCKS, length=4),
         "dims": Keyword("channels of each stage", length=4),
-        "layer_scale_init_value": Keyword("initial layer scale of every channel", float, 0, 1e3),
+        "kernel_sizes": Keyword("of each stage's depthwise convolutions, odd", high=255, length=4),
+        "stem_type": Keyword("patches or overlapping convolutions", str, choices=STEMS),
+        "norm_layer": Keyword("of all norms", str, choices=tuple(NORMS)),
+        "norm_eps": Keyword("added to the variance in norms", float, 0, 1),
+        "layer_scale_init_value": Keyword(
+            "initial layer scale of every channel", float, 0, 1e3, optional=True
+        ),
+        "use_grn": Keyword("global response norms, as version 2", bool),
+        "conv_mlp": Keyword("weights for torch have 1x1 convolutions, as timm's small ones", bool),
+        "head_norm_first": Keyword("the last norm comes before the pooling", bool),
+        "head_hidden_size": Keyword("of a layer before the classifier", optional=True),
         "head_init_scale": Keyword("factor of the classifier's initial weights", float, 1e-6, 1e3),
+        "depth": Keyword("blocks of an isotropic network", high=MAX_BLOCKS),
+        "dim": Keyword("channels of an isotropic network"),
+        "patch_size": Keyword("side of an isotropic network's patch", high=4096),
     },
 )

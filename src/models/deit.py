@@ -1,13 +1,16 @@
 """DeiT: Training data-efficient image transformers & distillation through attention (Touvron 2021).
 
+And DeiT III: Revenge of the ViT (Touvron et al. 2022).
+
 Legend: B batch, H W image size, p patch size, N tokens (class, distillation, patches), C embed_dim.
 Parameter names are timm's, which are the authors', but for the norms' gamma and beta.
 """
 
 from __future__ import annotations
 
+import re
 from types import SimpleNamespace
-from typing import Any, Dict, Set, Tuple, Union
+from typing import Any, Dict, Optional, Set, Tuple, Union
 
 import numpy as np
 from mindspore import Parameter, Tensor, nn, ops
@@ -34,6 +37,8 @@ class DeiT(Classifier):
     Args:
         drop_path_rate: stochastic depth of the last block, growing linearly from 0.
         img_size: side of the images; decides the length of `pos_embed`.
+        init_values: initial layer scale of all blocks; None: there is none.
+        no_embed_class: the class token has no position.
 
     Raises:
         ValueError: `img_size` is not a multiple of `patch_size`, or `embed_dim` not of `num_heads`.
@@ -56,6 +61,8 @@ class DeiT(Classifier):
         num_classes: int = 1000,
         drop_path_rate: float = 0.0,
         nonlinearity: str = "GELU",
+        init_values: Optional[float] = None,
+        no_embed_class: bool = False,
     ) -> None:
         super().__init__()
         check_img_size(img_size, patch_size)
@@ -68,7 +75,8 @@ class DeiT(Classifier):
             weight_init=Uniform(bound),
             bias_init=Uniform(bound),
         )
-        length = (img_size // patch_size) ** 2 + self.num_prefix_tokens
+        self.no_embed_class = no_embed_class
+        length = (img_size // patch_size) ** 2 + self.num_prefix_positions
         self.cls_token = _token_table("cls_token", 1, embed_dim)
         self.pos_embed = _token_table("pos_embed", length, embed_dim)
         self.blocks = nn.SequentialCell(
@@ -79,12 +87,17 @@ class DeiT(Classifier):
                     mlp_ratio=mlp_ratio,
                     drop_path=float(rate),
                     nonlinearity=nonlinearity,
+                    init_values=init_values,
                 )
                 for rate in np.linspace(0.0, drop_path_rate, depth)
             ]
         )
         self.norm = LayerNorm(embed_dim, epsilon=1e-6)
         self.reset_classifier(num_classes)
+
+    @property
+    def num_prefix_positions(self) -> int:
+        return 0 if self.no_embed_class else self.num_prefix_tokens
 
     def prefix(self) -> Tensor:
         """(1, prefix tokens, C), what precedes the patches."""
@@ -94,10 +107,13 @@ class DeiT(Classifier):
         """(B, in_chans, H, W) -> (B, N, C), what the first block reads."""
         x = self.patch_embed(x)  # (B, H/p, W/p, C)
         x = x.reshape(x.shape[0], -1, self.num_features)  # -> (B, patches, C)
+        positions = self.pos_embed.astype(x.dtype)
+        if self.no_embed_class:
+            x = x + positions
         prefix = self.prefix().astype(x.dtype)
         prefix = ops.broadcast_to(prefix, (x.shape[0], self.num_prefix_tokens, self.num_features))
         x = ops.concat((prefix, x), axis=1)  # -> (B, N, C)
-        return x + self.pos_embed.astype(x.dtype)
+        return x if self.no_embed_class else x + positions
 
     def forward_features(self, x: Tensor) -> Tensor:
         """(B, in_chans, H, W) -> (B, N, C) normalised tokens."""
@@ -186,20 +202,28 @@ class DistilledDeiT(DeiT):
 _SIZES: Dict[str, Dict[str, Any]] = {
     "tiny": {"embed_dim": 192, "depth": 12, "num_heads": 3},
     "small": {"embed_dim": 384, "depth": 12, "num_heads": 6},
+    "medium": {"embed_dim": 512, "depth": 12, "num_heads": 8},
     "base": {"embed_dim": 768, "depth": 12, "num_heads": 12},
+    "large": {"embed_dim": 1024, "depth": 24, "num_heads": 16},
+    "huge": {"embed_dim": 1280, "depth": 32, "num_heads": 16},
 }
+_DEIT_3 = {"init_values": 1e-6, "no_embed_class": True}
 
 _NAMES = """
     deit_tiny_patch16_224 deit_small_patch16_224 deit_base_patch16_224
     deit_tiny_patch16_384 deit_small_patch16_384 deit_base_patch16_384
     deit_tiny_distilled_patch16_224 deit_small_distilled_patch16_224
     deit_base_distilled_patch16_224 deit_base_distilled_patch16_384
+    deit3_small_patch16_224 deit3_small_patch16_384 deit3_medium_patch16_224
+    deit3_base_patch16_224 deit3_base_patch16_384
+    deit3_large_patch16_224 deit3_large_patch16_384 deit3_huge_patch14_224
 """
 
 
 def _keywords(name: str) -> Dict[str, Any]:
-    parts = name.split("_")
-    return {**_SIZES[parts[1]], "img_size": int(parts[-1])}
+    family, size, *_, patch, side = name.split("_")
+    own = {"patch_size": int(patch[len("patch") :]), "img_size": int(side)}
+    return {**_SIZES[size], **own, **(_DEIT_3 if family == "deit3" else {})}
 
 
 VARIANTS = {
@@ -207,16 +231,26 @@ VARIANTS = {
     for name in _NAMES.split()
 }
 
+
+def _from_the_authors(name: str) -> str:
+    """Only the layer scales of DeiT III have other names than timm's."""
+    return re.sub(r"\.gamma_([12])$", r".ls\1.gamma", name)
+
+
 FAMILY = Family(
     title="DeiT",
     variants=VARIANTS,
-    namings=(Naming("timm and the authors", "cls_token"),),
+    namings=(Naming("timm and the authors", "cls_token", _from_the_authors),),
     keywords={
         "embed_dim": Keyword("channels of a token"),
         "depth": Keyword("blocks", high=MAX_BLOCKS),
         "num_heads": Keyword("attention heads of a block; divides embed_dim"),
         "patch_size": Keyword("side of a patch, pixels; divides image_size", high=4096),
         "mlp_ratio": Keyword("hidden width of a block's MLP, in embed_dim", float, 0.01, 64),
+        "init_values": Keyword(
+            "initial layer scale of every channel", float, 0, 1e3, optional=True
+        ),
+        "no_embed_class": Keyword("the class token has no position", bool),
         "distilled_training": Keyword(
             "logits of both heads in training; in recipes distillation_type says so", bool
         ),

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any, Dict, Mapping, Tuple, Type, Union
 
 from ..errors import UserError
+from .layers.activation import ACTIVATIONS
 
 # Of any list of channels and of blocks; a network beyond has billions of weights.
 MAX_CHANNELS, MAX_BLOCKS = 8192, 256
@@ -73,7 +74,7 @@ STANDARD: Dict[str, Keyword] = {
     "in_chans": Keyword("channels of the images"),
     "img_size": Keyword("side of the square images, pixels (image_size in recipes)", high=4096),
     "drop_path_rate": Keyword("stochastic depth of the last block", float, low=0, below=1),
-    "nonlinearity": Keyword("activation of the blocks", str, choices=("GELU", "ReLU")),
+    "nonlinearity": Keyword("activation of the blocks", str, choices=tuple(ACTIVATIONS)),
 }
 
 

@@ -121,10 +121,10 @@ def resolve(name: str, **keywords: Any) -> Variant:
 
 
 def own_values(family: str, keyword: str) -> str:
-    """In words: the value of a keyword without `model_args`, in all architectures of a family."""
+    """In words: the value of a keyword without `model_args`, in the architectures that have it."""
     values = []
-    for name in FAMILIES[family].variants:
-        value = resolve(name)[1].get(keyword, False)
+    held = (resolve(name)[1] for name in FAMILIES[family].variants)
+    for value in (keywords[keyword] for keywords in held if keyword in keywords):
         shown = "null" if value is None else str(value).lower() if value in (True, False) else value
         shown = str(list(shown) if isinstance(shown, tuple) else shown)
         values += [shown] if shown not in values else []

@@ -12,13 +12,14 @@ from ..args import Config
 from ..errors import UserError
 from ..models.layers.activation import Gelu
 from ..models.layers.attention import DotProductAttention, SplitHeads
+from ..models.layers.norm import GlobalResponseNorm, SimpleNorm
 from ..models.layers.random_draws import FrameworkUniform, SeededUniform
 from ..overrides import is_override
 from ..runtime.device import has_float32_convolutions, why_no_bfloat16
 
 Cells = Tuple[Type[nn.Cell], ...]
 
-_NORMS: Cells = (nn.LayerNorm, nn.GroupNorm)
+_NORMS: Cells = (nn.LayerNorm, nn.GroupNorm, SimpleNorm, GlobalResponseNorm)
 _BATCH_NORMS: Cells = (nn.BatchNorm1d, nn.BatchNorm2d)
 _SOFTMAX: Cells = (nn.Softmax,)
 _GELU: Cells = (Gelu,)

@@ -43,7 +43,7 @@ class ModelConfig(Section):
         None,
         "activation of the blocks",
         special="null: the architecture's own",
-        choices=("GELU", "ReLU"),
+        choices=("GELU", "ReLU", "GELU_tanh", "SiLU"),
         network=True,
     )
     model_args: Dict[str, Any] = key(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import Optional, Tuple, Union
+from typing import Callable, Dict, Optional, Tuple
 
 from mindspore import Tensor, nn, ops
 
@@ -44,10 +44,17 @@ def _normal_cdf(x: Tensor) -> Tensor:
     return 0.5 * (1.0 + ops.erf(x * _ROOT_OF_HALF))
 
 
-def create_activation(name: str) -> Union[Gelu, nn.ReLU]:
-    """`GELU` (exact, as in all five reference implementations) or `ReLU`."""
-    if name == "GELU":
-        return Gelu()
-    if name == "ReLU":
-        return nn.ReLU()
-    raise ValueError(f"nonlinearity {name!r}: expected 'GELU' or 'ReLU'")
+# By the names that `nonlinearity` takes.
+ACTIVATIONS: Dict[str, Callable[[], nn.Cell]] = {
+    "GELU": Gelu,
+    "ReLU": nn.ReLU,
+    "GELU_tanh": nn.GELU,  # MindSpore's default is the approximation
+    "SiLU": nn.SiLU,
+}
+
+
+def create_activation(name: str) -> nn.Cell:
+    """`GELU` (exact, as in all five reference implementations) or another of ACTIVATIONS."""
+    if name not in ACTIVATIONS:
+        raise ValueError(f"nonlinearity {name!r}: expected {' or '.join(ACTIVATIONS)}")
+    return ACTIVATIONS[name]()
