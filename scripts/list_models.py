@@ -1,4 +1,4 @@
-"""List the architectures: python scripts/list_models.py [--filter TEXT] [--model_args]"""
+"""List architectures, or published weights: python scripts/list_models.py [--pretrained]"""
 
 from __future__ import annotations
 
@@ -16,14 +16,20 @@ from src.runtime.entry import CommandParser, run_command
 
 if TYPE_CHECKING:
     from src.models.catalogue import CatalogueEntry
+    from src.models.published import PublishedWeights
 
 RECIPES = Path(__file__).resolve().parents[1] / "src" / "configs"
 DESCRIPTION = """\
 One line per architecture: name, family, parameters (millions), GMACs (1e9 multiply-accumulates of
 one image at the size beside it), classes, published top-1 (percent) and whose number that is, and
-the recipes in src/configs. No published number was measured here."""
+the recipes in src/configs. No published number was measured here.
+
+With --pretrained one line per file of weights that timm publishes: its name, licence, size of the
+images and classes (0: no classifier), top-1 on ImageNet's validation images (percent), the same at
+the larger size of images that timm tests with, and whose number both are."""
 HEADINGS = ("name", "family", "M params", "GMACs", "size", "classes", "top-1", "of", "recipes")
-NUMERIC = (2, 3, 4, 5, 6)
+PUBLISHED = ("name", "licence", "size", "classes", "top-1", "test size", "top-1 there", "of")
+NUMERIC = (2, 3, 4, 5, 6)  # of both
 WIDTHS = {"dim", "dims", "embed_dim", "embed_dims"}
 
 
@@ -38,10 +44,9 @@ def recipes_by_arch() -> Dict[str, List[str]]:
     return found
 
 
-def table(entries: Sequence[CatalogueEntry], recipes: Dict[str, List[str]]) -> str:
+def table(rows: Sequence[Sequence[str]]) -> str:
     """Columns of equal width, numbers to the right."""
-    rows = [HEADINGS, *(_row(entry, recipes.get(entry.arch, [])) for entry in entries)]
-    widths = [max(len(row[i]) for row in rows) for i in range(len(HEADINGS))]
+    widths = [max(map(len, column)) for column in zip(*rows)]
     return "\n".join(
         "  ".join(
             cell.rjust(width) if i in NUMERIC else cell.ljust(width)
@@ -65,21 +70,54 @@ def _row(entry: CatalogueEntry, recipes: List[str]) -> Sequence[str]:
     )
 
 
+def _pretrained_row(weights: PublishedWeights) -> Sequence[str]:
+    from src.models.published import OWNER
+
+    shown = (weights.top1, weights.test_image_size, weights.test_top1)
+    top1, test_size, test_top1 = ("-" if value is None else f"{value:g}" for value in shown)
+    return (
+        weights.id,
+        weights.licence,
+        str(weights.image_size),
+        str(weights.num_classes),
+        top1,
+        test_size,
+        test_top1,
+        "-" if weights.top1 is None else OWNER,
+    )
+
+
 def show(arguments: argparse.Namespace) -> None:
     """Prints what matches."""
+    show_pretrained(arguments.filter) if arguments.pretrained else show_architectures(arguments)
+
+
+def show_pretrained(wanted: str) -> None:
+    """Files of weights that have `wanted` in their names."""
+    from src.models.published import read_published
+
+    rows = [_pretrained_row(row) for row in read_published() if wanted.lower() in row.id]
+    _require(rows, wanted, "no published weights have it in their names")
+    print(table([PUBLISHED, *rows]))
+
+
+def show_architectures(arguments: argparse.Namespace) -> None:
+    """Those of a family, or with a part of their names; or the keywords of their families."""
     from src.models.catalogue import read_catalogue
 
     wanted = arguments.filter.lower()
     entries = [e for e in read_catalogue() if wanted == e.family or wanted in e.arch]
-    if not entries:
-        raise UserError(
-            f"filter {arguments.filter!r}: no architecture has it in its name; without --filter "
-            "all are listed"
-        )
+    _require(entries, arguments.filter, "no architecture has it in its name")
     if arguments.model_args:
         print("\n\n".join(keywords(family) for family in dict.fromkeys(e.family for e in entries)))
-    else:
-        print(table(entries, recipes_by_arch()))
+        return
+    recipes = recipes_by_arch()
+    print(table([HEADINGS, *(_row(e, recipes.get(e.arch, [])) for e in entries)]))
+
+
+def _require(found: Sequence[object], wanted: str, reason: str) -> None:
+    if not found:
+        raise UserError(f"filter {wanted!r}: {reason}; without --filter all are listed")
 
 
 def keywords(family: str) -> str:
@@ -96,10 +134,16 @@ def keywords(family: str) -> str:
 def main(argv: Optional[Sequence[str]] = None) -> int:
     parser = CommandParser("list_models.py", DESCRIPTION)
     parser.add_argument("--filter", default="", help="a family, or part of a name")
-    parser.add_argument(
+    instead = parser.add_mutually_exclusive_group()
+    instead.add_argument(
         "--model_args",
         action="store_true",
         help="list the keywords that model_args takes instead, by family",
+    )
+    instead.add_argument(
+        "--pretrained",
+        action="store_true",
+        help="list published weights instead, with licence and top-1",
     )
     return run_command(show, parser, argv)
 

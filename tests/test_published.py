@@ -1,13 +1,17 @@
-"""src/models/published.csv beside timm's configurations; names of weights."""
+"""src/models/published.csv beside timm's configurations; names of weights; their list."""
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 from typing import List, Optional
 
 import pytest
+from digits_run import failure
 from model_parity import HAS_TIMM
 from published_rows import present_scores, published_ids, table
+from test_scripts import script
 
 from src.errors import UserError
 from src.models import published
@@ -157,3 +161,36 @@ def test_a_table_of_anything_else_is_refused(
     published._FILE.write_text("\n".join(changed(lines, 0, "licence,url", "url,licence")))
     with pytest.raises(ValueError, match="expected the columns id, "):
         read_published()
+
+
+# --- list_models.py --pretrained ------------------------------------------------------------------
+
+
+def test_the_list_has_every_row(capsys: pytest.CaptureFixture[str]) -> None:
+    program = script("list_models")
+    assert program.main(["--pretrained"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split()[0] for line in lines[1:]] == [row.id for row in ROWS]
+    assert program.main(["--pretrained", "--filter", "ConvNeXtV2_atto"]) == 0
+    rows = [line.split() for line in capsys.readouterr().out.splitlines()[1:]]
+    assert rows == [
+        ["convnextv2_atto.fcmae", "cc-by-nc-4.0", "224", "0", "-", "-", "-", "-"],
+        ["convnextv2_atto.fcmae_ft_in1k", "cc-by-nc-4.0", "224", "1000"]
+        + ["76.644", "288", "77.794", "timm"],
+    ]
+
+
+def test_the_list_refuses(capsys: pytest.CaptureFixture[str]) -> None:
+    program = script("list_models")
+    assert "'resnet'" in failure(capsys, program, ["--pretrained", "--filter", "resnet"])
+    with pytest.raises(SystemExit, match="2"):
+        program.main(["--pretrained", "--model_args"])
+    assert "--model_args: not allowed with argument --pretrained" in capsys.readouterr().err
+
+
+def test_the_list_needs_no_mindspore() -> None:
+    command = [sys.executable, "-X", "importtime", "scripts/list_models.py", "--pretrained"]
+    ended = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
+    imported = [line.rpartition("|")[2].strip() for line in ended.stderr.splitlines()]
+    assert "src.models.published" in imported
+    assert "mindspore" not in imported
