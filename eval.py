@@ -17,13 +17,14 @@ from typing import Any, NamedTuple, Optional, Sequence
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 
 from src.args import EvalRun, replace
+from src.checkpoints.named_weights import stage_weights
 from src.configs.parser import COMMAND_LINE
 from src.data.classes import TrainedClasses
 from src.errors import UserError
 from src.runtime.device import setup_device
 from src.runtime.entry import run_entry_point
 from src.runtime.files import check_output_folder
-from src.storage.staging import localize_output, stage_inputs, uploads
+from src.storage.staging import localize_output, uploads
 
 _LOGGER = logging.getLogger(__name__)
 
@@ -35,7 +36,7 @@ def evaluate_network(config: EvalRun) -> None:
     if config.evaluation.report:
         check_output_folder("report", Path(config.evaluation.report))
     given = _with_own_folder(config)
-    config = localize_output(stage_inputs(given), continues=False)
+    config = localize_output(stage_weights(given), continues=False)
     world = setup_device(config.run, seed=config.train.seed)
     from src.data.imagenet import create_dataset
     from src.runtime.float_status import create_float_status
@@ -133,7 +134,7 @@ def _write_result(config: EvalRun, result: Any, *, is_local: bool) -> None:
         f"images {result.images}  {config.model.arch}  {source}"
     )
     if config.train.train_url is None and not is_local:
-        _LOGGER.info("the weights are at a URL: give --train_url for a file of the scores")
+        _LOGGER.info("the weights are no file here: give --train_url for a file of the scores")
     else:
         _write_file(config, result)
 

@@ -10,20 +10,21 @@ from typing import Optional, Sequence
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 
 from src.args import ExportRun
+from src.checkpoints.named_weights import is_name, stage_weights
 from src.errors import UserError
 from src.runtime.device import setup_device
 from src.runtime.entry import run_entry_point
 from src.storage.remote_files import is_url
-from src.storage.staging import stage_inputs
 
 
 def export(config: ExportRun) -> None:
     """Writes MINDIR, ONNX or AIR, and loads it back to compare it with the network."""
     if not config.model.pretrained:
         raise UserError("pretrained null: export.py needs --pretrained FILE.ckpt")
-    if is_url(config.model.pretrained) and not config.export.output:
-        raise UserError(f"output null: {config.model.pretrained} is a URL; give --output FILE")
-    config = stage_inputs(config)
+    given = config.model.pretrained
+    if (is_url(given) or is_name(given)) and not config.export.output:
+        raise UserError(f"output null: {given} is no file here; give --output FILE")
+    config = stage_weights(config)
     setup_device(config.run, seed=config.train.seed)
     from src.serving.export import check_export, export_checkpoint
 

@@ -14,13 +14,13 @@ from tqdm import tqdm
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 
 from src.args import PredictRun, help_of_keys
+from src.checkpoints.named_weights import stage_weights
 from src.errors import UserError
 from src.report.image_files import ImageStream, find_images
 from src.report.predictions import FORMATS, Prediction, check_format, top_k, write_predictions
 from src.runtime.device import setup_device
 from src.runtime.entry import CommandParser, parse_recipe, run_parsed, whole
 from src.runtime.files import check_output, check_output_folder
-from src.storage.staging import stage_inputs
 
 _LOGGER = logging.getLogger(__name__)
 
@@ -33,7 +33,7 @@ and names of classes come from the options and --config, else from the file."""
 def predict(arguments: argparse.Namespace, config: PredictRun) -> None:
     """Predicts all images, writes the result and maybe pictures."""
     _check(arguments)
-    config = stage_inputs(config)
+    config = stage_weights(config)
     root, files = find_images(arguments.input)
     setup_device(config.run, seed=config.train.seed)
     from src.report.class_names import class_names

@@ -10,10 +10,11 @@ from typing import Callable, Optional, Sequence
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 
 from src.args import Config
+from src.checkpoints.named_weights import stage_weights
 from src.runtime.device import setup_device
 from src.runtime.entry import run_entry_point
 from src.runtime.ranks import World
-from src.storage.staging import localize_output, stage_inputs, uploads
+from src.storage.staging import localize_output, uploads
 
 
 def train(config: Config) -> None:
@@ -21,7 +22,7 @@ def train(config: Config) -> None:
     from src.checkpoints.tensor_file import is_whole
 
     train_url = config.train.train_url
-    config = localize_output(stage_inputs(config), continues=True, is_whole=is_whole)
+    config = localize_output(stage_weights(config), continues=True, is_whole=is_whole)
     world = setup_device(
         config.run,
         seed=config.train.seed,

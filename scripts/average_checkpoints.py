@@ -26,7 +26,10 @@ averages and its counters are left out."""
 Arrays = Dict[str, np.ndarray]
 
 # What a checkpoint says of its network, as opposed to the state of a run.
-NETWORK_KEYS = ("arch", "num_classes", "img_size", "config", "naming", "class_names", "class_order")
+NETWORK_KEYS = (
+    *("arch", "num_classes", "img_size", "config", "naming", "class_names", "class_order"),
+    *("published", "licence"),
+)
 
 
 def average(arguments: argparse.Namespace) -> None:

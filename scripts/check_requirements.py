@@ -25,6 +25,7 @@ PYTHONS = {
     "requirements.txt": ("3.10", "3.11", "3.12"),
     "requirements-onnx.txt": ("3.9", "3.10", "3.11", "3.12"),
     "requirements-obs.txt": ("3.10", "3.11", "3.12"),
+    "requirements-hub.txt": ("3.9", "3.10", "3.11", "3.12"),
     "requirements-ms20.txt": ("3.9",),
 }
 UNSATISFIABLE = 1  # uv's exit code; others are of what it could not do

@@ -9,7 +9,7 @@ from __future__ import annotations
 import argparse
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Dict, Optional, Sequence, Tuple
+from typing import TYPE_CHECKING, Any, Dict, Optional, Sequence
 
 # A script's own folder is on the path, the repository is not.
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
@@ -28,18 +28,25 @@ writes a .ckpt that train.py and eval.py take as --pretrained. MindSpore -> PyTo
 reads a .ckpt and writes .safetensors with timm's names (CCT, CVT and ViT-Lite: the authors'). Every
 tensor of the network must have its place.
 
+How images are made for these weights is recorded too, and programs that read them do the same: by
+--name, else by the hub's config.json beside the file, else by the file's own name. Options go
+before that.
+
 Weights that learnt your own classes: --data_url or --class_names records what they are called,
 which eval.py and train.py compare with their data."""
 
-# Networks of one size that a file may hold, and what is always allowed, bytes.
-_NETWORKS, _LEAST_ROOM = 4, 2**28
-
+IMAGE_OPTIONS = ("crop_pct", "crop_mode", "interpolation", "mean", "std")
 SUFFIXES = {"mindspore": ".ckpt", "torch": ".safetensors"}
 
 
 def _parser() -> CommandParser:
     parser = CommandParser("convert_weights.py", DESCRIPTION)
-    parser.add_argument("--arch", required=True, help="architecture, as in recipes")
+    parser.add_argument(
+        "--arch", help="architecture, as in recipes (default: what --name or config.json says)"
+    )
+    parser.add_argument(
+        "--name", help="that the weights were published by (scripts/list_models.py --pretrained)"
+    )
     parser.add_argument("--input", required=True, type=Path, help="weights to read")
     parser.add_argument(
         "--output", required=True, type=Path, help=".ckpt; --to torch: .safetensors"
@@ -63,6 +70,10 @@ def _parser() -> CommandParser:
         type=whole,
         help="side of the images (default: that of the weights' positions)",
     )
+    for key in IMAGE_OPTIONS:
+        parser.add_argument(
+            f"--{key}", nargs="+", metavar="VALUE", help="how images are made, as in recipes"
+        )
     classes = parser.add_mutually_exclusive_group()
     classes.add_argument(
         "--class_names", type=Path, help="names of the classes by label: one a line, or JSON"
@@ -100,6 +111,8 @@ def convert(arguments: argparse.Namespace) -> None:
         raise UserError(
             "class_names, data_url: are recorded in a .ckpt; leave them out with --to torch"
         )
+    if arguments.to == "torch" and arguments.arch is None:
+        raise UserError("arch: not given; --to torch needs it")
     setup_device(RunConfig(), seed=1)
     if arguments.to == "torch":
         _to_torch(arguments)
@@ -108,62 +121,48 @@ def convert(arguments: argparse.Namespace) -> None:
 
 
 def _to_mindspore(arguments: argparse.Namespace) -> None:
-    from mindspore import Tensor
+    from dataclasses import replace
 
-    from src.checkpoints.checkpoint import Checkpoint, save_checkpoint
-    from src.checkpoints.pretrained import regenerate_sine_tables, reset_classifiers
-    from src.checkpoints.saved_record import SavedRecord
+    from src.checkpoints.conversion import Request, convert_file
     from src.models.registry import family_of
 
-    arch, path = arguments.arch, arguments.input
-    network, arrays, naming = _read(arguments)
-    arrays = regenerate_sine_tables(arrays, network)
-    if arguments.num_classes is not None:
-        arrays = reset_classifiers(arrays, network)
-    tensors = {name: Tensor(value) for name, value in arrays.items()}
-    _load(network, Checkpoint(path, tensors, SavedRecord()), arch)
-    record = SavedRecord(
-        arch=arch,
-        num_classes=network.num_classes,
-        img_size=arguments.image_size,
-        source=path.name,
-        naming=naming.source,
+    request = Request(
+        arguments.input,
+        arguments.arch,
+        arguments.name,
+        _given_keys(arguments),
         ema=arguments.ema,
-        **_classes_of(arguments, network.num_classes),
+        key=arguments.key,
+        prefix=arguments.prefix,
     )
-    save_checkpoint(arguments.output, network.get_parameters(), record.as_json())
-    _report(arguments, network, f"{family_of(arch).title}, named as by {naming.source}")
+    conversion = convert_file(request)
+    network, arch = conversion.network, str(conversion.record.arch)
+    classes = _classes_of(arguments, network.num_classes)
+    replace(conversion, record=replace(conversion.record, **classes)).save(arguments.output)
+    origin = f"{family_of(arch).title}, named as by {conversion.naming.source}"
+    _report(arguments, arch, network, origin)
+    print("\n".join(conversion.notes))
 
 
-def _read(arguments: argparse.Namespace) -> Tuple[Any, Dict[str, Any], Any]:
-    """A network as large as the weights say where the options do not, and the weights for it."""
-    from src.checkpoints.pretrained import find_sizes
-    from src.checkpoints.weight_conversion import to_network_names
-    from src.checkpoints.weight_files import read_weights
-    from src.models.registry import create_model, resolve
+def _given_keys(arguments: argparse.Namespace) -> Dict[str, Any]:
+    """Values of a recipe's keys that somebody gave, checked as there."""
+    import yaml
 
-    arch, path, ema = arguments.arch, arguments.input, arguments.ema
-    sizes = {"num_classes": arguments.num_classes, "img_size": arguments.image_size}
-    network = create_model(arch, **sizes)
-    arrays = read_weights(path, ema=ema, key=arguments.key, room=_room_for(network, arch))
-    arrays, naming = to_network_names(
-        arrays, network, arch=arch, source=path, ema=ema, prefix=arguments.prefix
-    )
-    side = resolve(arch, **sizes)[1]["img_size"]
-    own = [key for key, value in sizes.items() if value is not None]
-    free = find_sizes(arrays, network, img_size=side, given=own)
-    if free:
-        arguments.image_size = free.get("img_size", arguments.image_size)
-        network = create_model(arch, **{**sizes, **free})
-    return network, arrays, naming
+    from src.args import from_yaml_text
+    from src.configs.parser import command_line_entry
 
-
-def _room_for(network: Any, arch: str) -> Any:
-    """For the weights of a file: it may hold a teacher beside the network, or other classes."""
-    from src.runtime.memory import Allowance
-
-    own = 4 * sum(parameter.size for parameter in network.get_parameters())
-    return Allowance(max(_NETWORKS * own, _LEAST_ROOM), f"files of {arch} may take")
+    words = {key: getattr(arguments, key) for key in IMAGE_OPTIONS}
+    given = {
+        key: command_line_entry(key, value, is_flag=False).value
+        for key, value in words.items()
+        if value is not None
+    }
+    sizes = {key: getattr(arguments, key) for key in ("num_classes", "image_size")}
+    given.update({key: value for key, value in sizes.items() if value is not None})
+    if not given:
+        return {}
+    checked = from_yaml_text(yaml.safe_dump(given), "command line").flat()
+    return {key: checked[key] for key in given}
 
 
 def _classes_of(arguments: argparse.Namespace, num_classes: int) -> Dict[str, Any]:
@@ -196,6 +195,7 @@ def _classes_of(arguments: argparse.Namespace, num_classes: int) -> Dict[str, An
 
 def _to_torch(arguments: argparse.Namespace) -> None:
     from src.checkpoints.checkpoint import read_checkpoint
+    from src.checkpoints.conversion import load_all
     from src.checkpoints.weight_conversion import to_reference_names
     from src.checkpoints.weight_files import write_safetensors
     from src.runtime.files import write_whole
@@ -204,12 +204,12 @@ def _to_torch(arguments: argparse.Namespace) -> None:
     if arguments.ema:
         checkpoint = checkpoint.averaged()
     network = _network_of(checkpoint.record, arguments)
-    _load(network, checkpoint, arguments.arch)
+    load_all(network, checkpoint, arguments.arch)
     arrays = {parameter.name: parameter.asnumpy() for parameter in network.get_parameters()}
     write_safetensors(
         to_reference_names(arrays, network), arguments.output, {"arch": arguments.arch}
     )
-    _report(arguments, network, "a MindSpore checkpoint")
+    _report(arguments, arguments.arch, network, "a MindSpore checkpoint")
     names = checkpoint.record.class_names
     if names and names != sort_classes(names, "natural"):
         path = arguments.output.with_suffix(".classes.txt")
@@ -229,27 +229,17 @@ def _network_of(record: SavedRecord, arguments: argparse.Namespace) -> Any:
     model = recipe.model if recipe else ModelConfig()
     sizes = {"num_classes": record.num_classes, "img_size": record.img_size}
     if recipe:
-        sizes["img_size"] = model.image_size
+        sizes["img_size"] = model.image_size or None
     given = {"num_classes": arguments.num_classes, "img_size": arguments.image_size}
     sizes.update({key: value for key, value in given.items() if value is not None})
     return create_model(arch, **sizes, **model.model_args)
 
 
-def _load(network: Any, checkpoint: Any, arch: str) -> None:
-    """Sets every weight; lists every tensor that does not fit, when one does not."""
-    from src.checkpoints.checkpoint import find_mismatches, load_parameters
-
-    parameters = list(network.get_parameters())
-    for title, tensors in find_mismatches(parameters, checkpoint.tensors).items():
-        print("\n".join(f"{title}: {tensor}" for tensor in tensors), file=sys.stderr)
-    load_parameters(parameters, checkpoint, target=f"arch {arch}")
-
-
-def _report(arguments: argparse.Namespace, network: Any, origin: str) -> None:
+def _report(arguments: argparse.Namespace, arch: str, network: Any, origin: str) -> None:
     parameters = list(network.get_parameters())
     numbers = sum(parameter.size for parameter in parameters)
     print(
-        f"{arguments.output}: {arguments.arch}, {len(parameters)} tensors, {numbers:,} numbers, "
+        f"{arguments.output}: {arch}, {len(parameters)} tensors, {numbers:,} numbers, "
         f"from {arguments.input} ({origin})"
     )
 

@@ -51,6 +51,7 @@ def environment(tmp_path_factory: pytest.TempPathFactory) -> Path:
         "requirements.txt",
         "requirements-obs.txt",
         "requirements-onnx.txt",
+        "requirements-hub.txt",
         *(f"src/{name}" for name in product_files()),
     ]:
         (tree / name).parent.mkdir(parents=True, exist_ok=True)
@@ -98,8 +99,11 @@ def test_the_wheel_needs_what_requirements_txt_says(environment: Path) -> None:
     listed = (ROOT / "requirements.txt").read_text(encoding="utf-8").splitlines()
     wanted = [line for line in listed if not line.startswith("#")]
     assert [name for name in needed if name.startswith("mindspore")] == wanted[:1]
-    assert len([line for line in lines if line.startswith("Requires-Dist:")]) == len(wanted) + 3 + 4
-    assert {"Provides-Extra: obs", "Provides-Extra: onnx"} <= set(lines)
+    assert (
+        len([line for line in lines if line.startswith("Requires-Dist:")])
+        == len(wanted) + 3 + 4 + 1
+    )
+    assert {"Provides-Extra: obs", "Provides-Extra: onnx", "Provides-Extra: hub"} <= set(lines)
 
 
 USE = """

@@ -51,6 +51,7 @@ FOREIGN_VARIABLES = {
     "SSL_CERT_FILE": "OpenSSL",
     "UV_DEFAULT_INDEX": "uv",
     "HCCL_CONNECT_TIMEOUT": "HCCL",
+    **dict.fromkeys(("HF_ENDPOINT", "HF_HOME", "HF_HUB_OFFLINE", "HF_TOKEN"), "huggingface_hub"),
 }
 # Files of a run, of a data set or of another product, and examples.
 NOT_OURS = {"program.py", "config.yaml", "set_env.sh", "README.md"}

@@ -14,7 +14,7 @@ from mindspore import Parameter, Tensor
 import eval as eval_program
 from src.args import parse_args, replace, to_yaml
 from src.checkpoints.checkpoint import read_checkpoint, save_checkpoint
-from src.checkpoints.saved_record import MOST_CLASSES, SavedRecord, parse_record
+from src.checkpoints.saved_record import FORMAT, MOST_CLASSES, SavedRecord, parse_record
 from src.checkpoints.tensor_file import DamagedCheckpoint, write_tensors
 from src.errors import UserError
 from src.models.registry import list_models
@@ -38,9 +38,13 @@ WHOLE: Dict[str, Any] = {
     "class_order": "natural",
     "img_size": 32,
     "source": "x.pth",
+    "sha256": "0123456789abcdef" * 4,
+    "published": "timm/x.in1k",
+    "licence": "mit",
     "naming": "timm",
     "ema": True,
     "averaged": ["a.ckpt"],
+    "format": FORMAT,
 }
 # What the first version saved, and weights of scripts/convert_weights.py without positions.
 FIRST = {key: WHOLE[key] for key in "arch num_classes step best_top1 best_epoch config".split()}
@@ -90,6 +94,11 @@ WRONG = [
     ("naming", ["timm"], "got `array`"),
     ("ema", 1, "got `int`"),
     ("averaged", "a.ckpt", "got `str`"),
+    ("sha256", "0123", "matching regex"),
+    ("published", 7, "got `int`"),
+    ("licence", ["mit"], "got `array`"),
+    ("format", -1, ">= 0"),
+    ("format", FORMAT + 1, f"of a newer version than this, which reads up to {FORMAT}; update"),
 ]
 
 

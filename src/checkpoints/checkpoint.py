@@ -49,7 +49,7 @@ class Checkpoint:
     def trained_classes(self, key: str = "pretrained") -> TrainedClasses:
         """What the file says of its classes; `key` gave it, for messages."""
         return TrainedClasses(
-            f"{key} {str(self.path)!r}", self.record.class_names, self.record.naming is not None
+            f"{key} {str(self.path)!r}", self.record.class_names, self.record.is_converted
         )
 
     def averaged(self) -> Checkpoint:

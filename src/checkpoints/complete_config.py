@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import logging
 from pathlib import Path
 from typing import Any, Dict, Optional, Sequence
@@ -22,6 +23,8 @@ _NETWORK_KEYS = [*parser.keys_marked(Config, "network"), *parser.keys_marked(Con
 # What was validated on, and how it was read: the images that were set aside, no others, of folders
 # whose order numbers the classes.
 _DATA_KEYS = ["set", "data_url", "val_share", "class_order", "exif_orientation"]
+# Of these the weights know better than a recipe.
+_IMAGE_KEYS = ("image_size", *parser.keys_marked(Config, "transform"))
 _EVALUATION_KEYS = [*_NETWORK_KEYS, *_DATA_KEYS]
 # Key -> what converted weights, which have no recipe, call it.
 _OWN_KEYS = {"arch": "arch", "num_classes": "num_classes", "image_size": "img_size"}
@@ -73,6 +76,9 @@ def complete_by_checkpoint(
 ) -> AnyConfig:
     """`config` with what a checkpoint says of its network, where nobody else said something.
 
+    How images are made for evaluation it says before a recipe: the scores that were published, or
+    that training had, are of such images.
+
     Args:
         record: of the checkpoint.
         path: of the checkpoint, for messages.
@@ -81,11 +87,9 @@ def complete_by_checkpoint(
     Raises:
         UserError: unknown architecture.
     """
-    known: Dict[str, Any] = {}
-    recipe = record.recipe(path)
-    if recipe is not None:
-        trained = recipe.flat()
-        known = {key: trained[key] for key in keys}
+    known = record.values(path, keys)
+    if record.is_converted and record.config is None:
+        _say_unknown(path)
     if "class_order" in keys and record.class_order:
         known["class_order"] = record.class_order
     own = {key: getattr(record, name) for key, name in _OWN_KEYS.items()}
@@ -95,9 +99,49 @@ def complete_by_checkpoint(
     if config.origins["arch"] != parser.DEFAULT and config.model.arch != known.get("arch"):
         # The caller refuses weights of another architecture; nothing else of them counts.
         known = {"num_classes": known.get("num_classes", 0)}
-    free = {key: value for key, value in known.items() if config.origins[key] == parser.DEFAULT}
+    evaluates = keys is _EVALUATION_KEYS
+    free = {
+        key: value
+        for key, value in known.items()
+        if config.origins[key] == parser.DEFAULT
+        or (evaluates and key in _IMAGE_KEYS and config.origins[key] != parser.COMMAND_LINE)
+    }
+    if evaluates:
+        _say_images(config, free, path)
     config = with_values(config, free, origin=path)
     return complete_sizes(config, num_classes=config.model.num_classes)
+
+
+@functools.cache  # said once
+def _say_unknown(path: str) -> None:
+    _LOGGER.warning(
+        "%s: does not say how its images are made; those of the recipe or the defaults are used; "
+        "convert it again (scripts/convert_weights.py), which records that",
+        path,
+    )
+
+
+def _say_images(config: AnyConfig, free: Dict[str, Any], path: str) -> None:
+    """What images of these weights are like, where a recipe or the defaults have it otherwise."""
+    here = config.flat()
+    differing = [k for k in _IMAGE_KEYS if k in free and here[k] not in (0, free[k])]
+    own = [key for key in differing if config.origins[key] == parser.DEFAULT]
+    if own:
+        _LOGGER.info("images as %s has them: %s", path, _shown(free, own))
+    said = [key for key in differing if key not in own]
+    if said:
+        _LOGGER.warning(
+            "%s: %s; %s has %s, which is used; the command line overrules",
+            config.origins[said[0]],
+            _shown(here, said),
+            path,
+            _shown(free, said),
+        )
+
+
+def _shown(values: Dict[str, Any], keys: Sequence[str]) -> str:
+    shown = (list(values[key]) if isinstance(values[key], tuple) else values[key] for key in keys)
+    return ", ".join(f"{key} {value}" for key, value in zip(keys, shown))
 
 
 def _is_set_of(config: Config, name: Optional[str]) -> bool:

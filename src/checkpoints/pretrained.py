@@ -19,6 +19,7 @@ from ..models.classifier import Classifier
 from ..models.layers.positions import resize_positions, sinusoidal_embedding
 from ..models.registry import resolve
 from .checkpoint import STATE_PREFIX, Checkpoint, load_parameters, read_checkpoint
+from .named_weights import is_name, local_checkpoint
 
 _LOGGER = logging.getLogger(__name__)
 
@@ -42,7 +43,7 @@ def start_from_file(
 
 def build_from_file(
     build: Callable[..., Classifier],
-    path: Path,
+    pretrained: str,
     *,
     arch: str,
     given: Dict[str, Any],
@@ -54,12 +55,14 @@ def build_from_file(
 
     Args:
         build: makes the network from keywords.
+        pretrained: path of a checkpoint, or a name as of `local_checkpoint`.
         given: keywords of the caller; None: not given.
         class_names: as of `start_from_weights`.
 
     Raises:
         UserError: as of `start_from_file`.
     """
+    path = local_checkpoint(pretrained) if is_name(pretrained) else Path(pretrained)
     checkpoint = read_checkpoint(path)
     own = {key: value for key, value in given.items() if value is not None}
     keywords = {**_keywords_in(checkpoint, arch), **own}
@@ -81,7 +84,7 @@ def _keywords_in(checkpoint: Checkpoint, arch: str) -> Dict[str, Any]:
         recipe = record.recipe(str(checkpoint.path))
         if recipe is not None:
             trained = recipe.model
-            sizes = {"img_size": trained.image_size, "nonlinearity": trained.nonlinearity}
+            sizes = {"img_size": trained.image_size or None, "nonlinearity": trained.nonlinearity}
             found.update(**sizes, **trained.model_args)
     return {key: value for key, value in found.items() if value is not None}
 

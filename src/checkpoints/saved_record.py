@@ -1,14 +1,15 @@
 """The record that is saved with a checkpoint's tensors: its types and their ranges.
 
 Older versions left keys out, and their defaults say what was so then. Keys that a newer version
-added are passed by: what a network computes is said by its recipe, whose keys must all be known.
+added are passed by: what a network computes is said by its recipe, whose keys must all be known. A
+newer `format` is refused.
 """
 
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Annotated, Any, Dict, List, Literal, Optional
+from typing import Annotated, Any, Collection, Dict, List, Literal, Optional
 
 from msgspec import Meta
 
@@ -28,6 +29,9 @@ Side = Annotated[int, Meta(ge=1, le=MOST_SIDE)]
 Text = Annotated[str, Meta(max_length=4096)]
 ClassName = Annotated[str, Meta(min_length=1, max_length=1024, pattern=r"\A[^\x00]*\Z")]
 ClassNames = Annotated[List[ClassName], Meta(max_length=MOST_CLASSES)]
+_Sha256 = Annotated[str, Meta(pattern=r"\A[0-9a-f]{64}\Z")]
+# Of the records that this version writes. It grows when older ones would read them wrongly.
+FORMAT = 1
 # What a run calls its checkpoints beside last.ckpt: a path would be written to.
 _EarnedName = Annotated[str, Meta(pattern=r"\A(best|epoch_[0-9]{3,9})\.ckpt\Z")]
 
@@ -37,16 +41,19 @@ class SavedRecord:
     """What a checkpoint says of itself. An empty one is that of a file that says nothing.
 
     Attributes:
-        config: the recipe it was trained by, as YAML; see `recipe`.
+        config: the recipe it was trained by, as YAML; of converted weights just the keys of the
+            network and of how its images are made for evaluation. See `recipe`.
         step: optimizer steps done; None: weights without the state of a run.
         best_top1: percent; -1: none yet.
         overflows: steps in a row whose gradient was not finite.
         names: other names the file has earned; None: older versions did not say.
         class_names, images_per_class: of the training data, by label.
-        img_size: of converted weights, which have no recipe.
-        source, naming, ema: file that weights were converted from, whose names it had, and which
-            of its weights were taken.
+        img_size: of weights that older versions converted, which have no recipe.
+        source, sha256, naming, ema: file that weights were converted from, whose names it had, and
+            which of its weights were taken.
+        published, licence: name that the file was published by, and its terms.
         averaged: files this is the mean of.
+        format: 0: of a version before there were numbers.
     """
 
     arch: Optional[Annotated[str, Meta(min_length=1, max_length=200)]] = None
@@ -65,13 +72,18 @@ class SavedRecord:
     class_order: Optional[Literal["code_point", "natural"]] = None
     img_size: Optional[Side] = None
     source: Optional[Text] = None
+    sha256: Optional[_Sha256] = None
+    published: Optional[Text] = None
+    licence: Optional[Text] = None
     naming: Optional[Text] = None
     ema: bool = False
     averaged: Optional[Annotated[List[Text], Meta(max_length=10_000)]] = None
+    format: Annotated[int, Meta(ge=0, le=10**6)] = 0
 
     def as_json(self) -> Dict[str, Any]:
         """For `save_checkpoint`, without what is not said."""
-        return {key: value for key, value in asdict(self).items() if value is not None}
+        said = {key: value for key, value in asdict(self).items() if value is not None}
+        return {**said, "format": FORMAT}
 
     def recipe(self, name: str) -> Optional[Config]:
         """The recipe it was trained by; None: it says none.
@@ -84,6 +96,25 @@ class SavedRecord:
         """
         return None if self.config is None else from_saved_text(self.config, name)
 
+    @property
+    def is_converted(self) -> bool:
+        """Whether another library trained the weights."""
+        return self.naming is not None
+
+    def values(self, name: str, keys: Collection[str]) -> Dict[str, Any]:
+        """Those of the recipe's keys of which it says something.
+
+        Args:
+            name: of the file, for messages.
+        """
+        recipe = self.recipe(name)
+        if recipe is None:
+            return {}
+        found = {key: value for key, value in recipe.flat().items() if key in keys}
+        if self.is_converted:
+            found = {k: v for k, v in found.items() if recipe.origins[k].startswith(name)}
+        return found
+
     def check(self, path: Path) -> None:
         """What types do not say.
 
@@ -91,9 +122,15 @@ class SavedRecord:
             path: of the file, for messages.
 
         Raises:
-            UserError: an architecture that is not known here, or a recipe as of `recipe`.
+            UserError: a newer format, an architecture that is not known here, or a recipe as of
+                `recipe`.
             ValueError: lists that do not fit each other; a reason on one line.
         """
+        if self.format > FORMAT:
+            raise UserError(
+                f"checkpoint {str(path)!r}: format {self.format}, of a newer version than this, "
+                f"which reads up to {FORMAT}; update this one"
+            )
         lengths = {"num_classes": self.num_classes}
         for key in ("class_names", "images_per_class"):
             held: Optional[List[Any]] = getattr(self, key)

@@ -297,13 +297,12 @@ def _keywords(name: str) -> Dict[str, Any]:
     }
 
 
-VARIANTS: Dict[str, Variant] = {name: (CCT, _keywords(name)) for name in _NAMES.split()}
 # What the paper calls the authors' vit_2_4_32.
-VARIANTS.update(
-    (name.replace("vit", "vit_lite"), variant)
-    for name, variant in list(VARIANTS.items())
-    if name.startswith("vit")
-)
+_VIT_LITE = {name.replace("vit", "vit_lite"): name for name in _NAMES.split() if "vit" in name}
+VARIANTS: Dict[str, Variant] = {
+    name: (CCT, _keywords(authors))
+    for name, authors in {**{name: name for name in _NAMES.split()}, **_VIT_LITE}.items()
+}
 
 FAMILY = Family(
     title="CCT, CVT or ViT-Lite",

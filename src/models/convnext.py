@@ -227,24 +227,18 @@ _SPECIAL: Dict[str, Dict[str, Any]] = {
     "convnext_xxlarge": {"norm_eps": 1e-5},
 }
 
+_FOUR = {"depths": (1, 1, 1, 1), "dims": (32, 64, 96, 128), **_TEST}
+_SILU = {"kernel_sizes": (7, 5, 5, 3), "nonlinearity": "SiLU"}
+
 VARIANTS: Dict[str, Variant] = {
-    name: (ConvNeXt, {**_keywords(name), **_SPECIAL.get(name, {})}) for name in _NAMES.split()
+    **{name: (ConvNeXt, {**_keywords(name), **_SPECIAL.get(name, {})}) for name in _NAMES.split()},
+    "test_convnext": (ConvNeXt, {"depths": (1, 2, 4, 2), "dims": (24, 32, 48, 64), **_TEST}),
+    "test_convnext2": (ConvNeXt, _FOUR),
+    "test_convnext3": (ConvNeXt, {**_FOUR, **_SILU}),
+    "convnext_isotropic_small": (IsotropicConvNeXt, {"depth": 18, "dim": 384}),
+    "convnext_isotropic_base": (IsotropicConvNeXt, {"depth": 18, "dim": 768}),
+    "convnext_isotropic_large": (IsotropicConvNeXt, {"depth": 36, "dim": 1024}),
 }
-VARIANTS.update(
-    test_convnext=(ConvNeXt, {"depths": (1, 2, 4, 2), "dims": (24, 32, 48, 64), **_TEST}),
-    test_convnext2=(ConvNeXt, {"depths": (1, 1, 1, 1), "dims": (32, 64, 96, 128), **_TEST}),
-    test_convnext3=(
-        ConvNeXt,
-        {
-            **{"depths": (1, 1, 1, 1), "dims": (32, 64, 96, 128), "kernel_sizes": (7, 5, 5, 3)},
-            **_TEST,
-            "nonlinearity": "SiLU",
-        },
-    ),
-    convnext_isotropic_small=(IsotropicConvNeXt, {"depth": 18, "dim": 384}),
-    convnext_isotropic_base=(IsotropicConvNeXt, {"depth": 18, "dim": 768}),
-    convnext_isotropic_large=(IsotropicConvNeXt, {"depth": 36, "dim": 1024}),
-)
 
 _RULES_OF_THE_AUTHORS = (
     (r"^downsample_layers\.0\.", r"stem."),

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import inspect
 from functools import partial
-from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, Dict, List, Optional, Sequence, Type
 
@@ -64,9 +63,10 @@ def create_model(
     """Builds an architecture; `None` leaves the architecture's own value.
 
     Args:
-        pretrained: checkpoint (.ckpt) whose weights it gets, and whose sizes and keywords count
-            where none are given. Another number of classes resets the classifier, another image
-            size resizes the positions; both are logged as warnings.
+        pretrained: checkpoint (.ckpt) or name of published weights (scripts/list_models.py
+            --pretrained, `hf-hub:OWNER/NAME`) that it gets, whose sizes and keywords count where
+            none are given. Another number of classes resets the classifier, another image size
+            resizes the positions; both are logged as warnings.
         class_names: by label, of the data the network is for: a checkpoint of as many classes with
             other names resets the classifier too. None: they are not compared.
         num_classes: 0: no classifier; the network gives the pooled features (B, num_features).
@@ -89,8 +89,8 @@ def create_model(
     # Only here do models call tools, which know the models: at run time, and when asked.
     from ..checkpoints.pretrained import build_from_file
 
-    build, path = partial(_build, name), Path(pretrained)
-    return build_from_file(build, path, arch=name, given=given, class_names=class_names)
+    build = partial(_build, name)
+    return build_from_file(build, pretrained, arch=name, given=given, class_names=class_names)
 
 
 def _build(name: str, **keywords: Any) -> Classifier:

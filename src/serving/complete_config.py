@@ -7,10 +7,10 @@ from pathlib import Path
 from ..args import AnyConfig, replace
 from ..checkpoints.checkpoint import read_checkpoint
 from ..checkpoints.complete_config import complete_by_checkpoint
+from ..checkpoints.named_weights import stage_weights
 from ..runtime.files import write_whole
 from ..runtime.regular_files import RECORD_BYTES, read_regular
 from ..storage.remote_files import is_url
-from ..storage.staging import stage_inputs
 from .export_record import read_record, record_path
 from .exported_network import complete_by_record, is_exported
 
@@ -39,5 +39,5 @@ def complete_by_file(config: AnyConfig) -> AnyConfig:
 
 def _staged(config: AnyConfig, given: str) -> Path:
     """Where that file is on this host; nothing else of the recipe is brought here."""
-    staged = stage_inputs(replace(config, pretrained=given), keys=("pretrained",))
+    staged = stage_weights(replace(config, pretrained=given), keys=("pretrained",))
     return Path(str(staged.model.pretrained))

@@ -1,0 +1,125 @@
+"""Weights by their published names: the logits of timm with timm's own transform, from JPEGs."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any, Iterator, List
+
+import mindspore as ms
+import numpy as np
+import pytest
+from photographs import load_photographs
+from PIL import Image
+from torch_oracle import timm, torch
+
+pytest.importorskip("huggingface_hub")
+from hub_server import HubServer, hub
+from safetensors.torch import save_file
+
+from src.checkpoints.checkpoint import read_checkpoint
+from src.checkpoints.named_weights import local_checkpoint, stage_weights
+from src.kernels import selection
+from src.models.published import find_published
+
+SMALL = "test_convnext.r160_in1k"
+# All families, and every kind of transform; the ones that take longest are slow.
+NAMES = {
+    SMALL: False,
+    "test_convnext3.r160_in1k": False,
+    "convnext_atto_ols.a2_in1k": False,
+    "deit_tiny_patch16_224.fb_in1k": False,
+    "convnext_zepto_rms.ra4_e3600_r224_in1k": True,
+    "convnext_nano.r384_in12k_ft_in1k": True,
+    "convnext_tiny.fb_in22k_ft_in1k_384": True,
+    "convnext_base.clip_laion2b_augreg_ft_in1k": True,
+    "convnextv2_atto.fcmae_ft_in1k": True,
+    "deit3_small_patch16_384.fb_in22k_ft_in1k": True,
+    "deit_small_distilled_patch16_224.fb_in1k": True,
+    "twins_pcpvt_small.in1k": True,
+    "twins_svt_small.in1k": True,
+    "convmixer_1024_20_ks9_p14.in1k": True,
+}
+
+
+@pytest.fixture(autouse=True)
+def pynative(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """No compilation; converted weights go into a cache of the test."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    before = ms.get_context("mode")
+    ms.set_context(mode=ms.PYNATIVE_MODE)
+    with selection.using(selection.OFF):
+        yield
+    ms.set_context(mode=before)
+
+
+@pytest.fixture
+def server(tmp_path: Path) -> Iterator[HubServer]:
+    with hub(tmp_path / "hub") as found:
+        yield found
+
+
+def publish(server: HubServer, name: str, *, owner: str = "timm", **keywords: Any) -> Any:
+    """timm's network with random weights, put at the hub as timm does."""
+    torch.manual_seed(0)
+    network = timm.create_model(name, **keywords).eval()
+    with torch.no_grad():
+        for parameter in network.parameters():  # layer scales of 1e-6 would hide the blocks
+            parameter.add_(0.02 * torch.randn_like(parameter))
+    folder = server.folder / owner / name
+    folder.mkdir(parents=True)
+    save_file(network.state_dict(), folder / "model.safetensors")
+    config = {"architecture": name.partition(".")[0], "num_classes": network.num_classes}
+    config["pretrained_cfg"] = {
+        key: value for key, value in network.pretrained_cfg.items() if value is not None
+    }
+    (folder / "config.json").write_text(json.dumps(config))
+    return network
+
+
+@pytest.fixture
+def images(tmp_path: Path) -> List[Path]:
+    paths = []
+    for label in ("a", "b"):
+        (tmp_path / "data" / "val" / label).mkdir(parents=True)
+    for number, photograph in enumerate(load_photographs()[:2]):
+        path = tmp_path / "data" / "val" / "ab"[number] / f"{number}.jpg"
+        photograph.resize((500, 333 + 100 * number)).save(path, quality=95)
+        paths.append(path)
+    return paths
+
+
+def timms_logits(network: Any, paths: List[Path]) -> np.ndarray:
+    settings = timm.data.resolve_data_config({}, model=network)
+    transform = timm.data.create_transform(**settings, is_training=False)
+    batch = torch.stack([transform(Image.open(path).convert("RGB")) for path in paths])
+    with torch.no_grad():
+        return network(batch).numpy()
+
+
+def our_logits(name: str, paths: List[Path]) -> np.ndarray:
+    from src.args import PredictRun, parse_args
+    from src.report.image_files import ImageStream
+    from src.serving.complete_config import complete_by_file
+    from src.serving.predictor import open_predictor
+
+    config = stage_weights(complete_by_file(parse_args(["--pretrained", name], PredictRun)))
+    predictor = open_predictor(config)
+    stream = ImageStream.of_config(predictor.config, paths[0].parent, [str(p) for p in paths])
+    return np.concatenate([predictor(batch.image) for batch in stream])
+
+
+@pytest.mark.parametrize(
+    "name",
+    [pytest.param(n, marks=[pytest.mark.slow] if slow else []) for n, slow in NAMES.items()],
+)
+def test_logits_are_timms(server: HubServer, images: List[Path], name: str) -> None:
+    network = publish(server, name)
+    expected = timms_logits(network, images)
+    found = our_logits(name, images)
+    assert np.abs(found - expected).max() <= 1e-4 * np.abs(expected).max()
+    for ours, theirs in zip(found, expected):
+        assert np.argsort(-ours)[:5].tolist() == np.argsort(-theirs)[:5].tolist()
+    record = read_checkpoint(local_checkpoint(name)).record
+    row = find_published(name)
+    assert (record.published, record.licence) == (row.hub_name, row.licence)

@@ -1,0 +1,216 @@
+"""How images are made for weights of others: who says it, who overrules it, and who is told."""
+
+from __future__ import annotations
+
+import json
+import logging
+from pathlib import Path
+from typing import Any, Dict, List
+
+import mindspore as ms
+import numpy as np
+import pytest
+from hub_server import HubServer
+from safetensors.torch import save_file
+from test_named_weights import SMALL, images, publish, server, timms_logits
+from torch_oracle import timm, torch
+
+import eval as eval_program
+from scripts import convert_weights
+from src.args import EvalRun, PredictRun, parse_args
+from src.checkpoints.checkpoint import read_checkpoint, save_checkpoint
+from src.errors import UserError
+from src.models.registry import create_model
+from src.serving.complete_config import complete_by_file
+
+__all__ = ["images", "server"]  # fixtures
+ARCH = "test_convnext"
+
+
+@pytest.fixture
+def network() -> Any:
+    torch.manual_seed(0)
+    return timm.create_model(SMALL, num_classes=3).eval()
+
+
+def convert(network: Any, folder: Path, *options: str, name: str = "w.safetensors") -> Path:
+    save_file(network.state_dict(), folder / name)
+    output = folder / "w.ckpt"
+    arguments = ["--input", str(folder / name), "--output", str(output), *options]
+    assert convert_weights.main(arguments) == 0
+    return output
+
+
+def transform_in(path: Path) -> Dict[str, Any]:
+    keys = ("image_size", "crop_pct", "crop_mode", "interpolation", "mean", "std")
+    return read_checkpoint(path).record.values(str(path), keys)
+
+
+def write_config(folder: Path, network: Any, **changes: Any) -> None:
+    own = {key: value for key, value in network.pretrained_cfg.items() if value is not None}
+    config = {"architecture": ARCH, "num_classes": 3, "pretrained_cfg": {**own, **changes}}
+    (folder / "config.json").write_text(json.dumps(config))
+
+
+def test_the_table_says_it(
+    network: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = convert(network, tmp_path, "--name", SMALL)
+    settings = timm.data.resolve_data_config({}, model=network)
+    assert transform_in(path) == {
+        "image_size": settings["input_size"][1],
+        **{k: settings[k] for k in ("crop_pct", "crop_mode", "interpolation", "mean", "std")},
+    }
+    record = read_checkpoint(path).record
+    assert (record.arch, record.num_classes, record.published) == (ARCH, 3, f"timm/{SMALL}")
+    assert f"by published.csv, {SMALL}" in capsys.readouterr().out
+
+
+def test_the_hubs_config_says_it(network: Any, tmp_path: Path) -> None:
+    write_config(tmp_path, network, crop_pct=0.8, crop_mode="squash", mean=[0.5, 0.4, 0.3])
+    found = transform_in(convert(network, tmp_path))
+    assert (found["crop_pct"], found["crop_mode"]) == (0.8, "squash")
+    assert found["mean"] == (0.5, 0.4, 0.3)
+
+
+def test_the_files_name_says_it(network: Any, tmp_path: Path) -> None:
+    path = convert(network, tmp_path, name=f"{SMALL}.safetensors")
+    assert transform_in(path)["image_size"] == 160
+
+
+def test_options_go_before(network: Any, tmp_path: Path) -> None:
+    options = ("--crop_pct", "0.7", "--std", "0.3", "0.2", "0.1", "--image_size", "96")
+    found = transform_in(convert(network, tmp_path, "--name", SMALL, *options))
+    assert (found["crop_pct"], found["std"], found["image_size"]) == (0.7, (0.3, 0.2, 0.1), 96)
+
+
+def test_nothing_is_guessed_silently(
+    network: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = convert(network, tmp_path, "--arch", ARCH)
+    assert "the defaults, because nothing says" in capsys.readouterr().out
+    assert transform_in(path)["crop_pct"] == 0.875
+    save_file(network.state_dict(), tmp_path / "x.safetensors")
+    arguments = ["--input", str(tmp_path / "x.safetensors"), "--output", str(tmp_path / "x.ckpt")]
+    assert convert_weights.main(arguments) == 2
+    assert "arch: not given" in capsys.readouterr().err
+    assert not (tmp_path / "x.ckpt").exists()
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        ("{}", "architecture"),
+        ("[", "says nothing of them"),
+        (
+            '{"architecture": "x", "num_classes": 3, "pretrained_cfg": {"crop_pct": 2}}',
+            "crop_pct",
+        ),
+        (
+            '{"architecture": "test_convnext", "num_classes": 3, '
+            '"pretrained_cfg": {"input_size": [3, 224, 160]}}',
+            "expected a square",
+        ),
+        (
+            '{"architecture": "test_convnext", "num_classes": 3, '
+            '"pretrained_cfg": {"crop_mode": "border"}}',
+            "crop_mode border",
+        ),
+        (
+            '{"architecture": "test_convnext", "num_classes": 3, "label_names": ["a"], '
+            '"pretrained_cfg": {}}',
+            "1 label_names of 3 classes",
+        ),
+    ],
+)
+def test_a_config_that_cannot_be_true(
+    network: Any, tmp_path: Path, content: str, words: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "config.json").write_text(content)
+    save_file(network.state_dict(), tmp_path / "x.safetensors")
+    arguments = ["--input", str(tmp_path / "x.safetensors"), "--output", str(tmp_path / "x.ckpt")]
+    assert convert_weights.main(arguments) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert words in line
+    assert "config.json" in line
+
+
+def completed(path: Path, caplog: pytest.LogCaptureFixture, *arguments: str) -> Any:
+    caplog.clear()
+    caplog.set_level(logging.INFO)
+    config = complete_by_file(parse_args(["--pretrained", str(path), *arguments], EvalRun))
+    return config.data
+
+
+def test_the_weights_go_before_a_recipe_and_the_command_line_before_both(
+    network: Any, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = convert(network, tmp_path, "--name", SMALL)  # crop_pct 0.95
+    own = completed(path, caplog)
+    assert own.crop_pct == 0.95
+    assert f"images as {path} has them: crop_pct 0.95" in caplog.text
+    recipe = tmp_path / "r.yaml"
+    recipe.write_text(f"arch: {ARCH}\ncrop_pct: 0.5\n")
+    assert completed(path, caplog, "--config", str(recipe)).crop_pct == 0.95
+    (warning,) = [r.getMessage() for r in caplog.records if r.levelno == logging.WARNING]
+    expected = f"r.yaml:2: crop_pct 0.5; {path} has crop_pct 0.95, which is used; the command line"
+    assert expected in warning
+    found = completed(path, caplog, "--config", str(recipe), "--crop_pct", "0.6")
+    assert found.crop_pct == 0.6
+    assert not [r for r in caplog.records if r.levelno == logging.WARNING]
+
+
+def test_older_conversions_say_nothing_and_that_is_said_once(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    network = create_model(ARCH, num_classes=3)
+    path = tmp_path / "old.ckpt"
+    record = {"arch": ARCH, "num_classes": 3, "naming": "timm", "source": "w.pth"}
+    save_checkpoint(path, network.get_parameters(), record)
+    data = completed(path, caplog)
+    assert data.crop_pct == 0.875
+    assert caplog.text.count("does not say how its images are made") == 1
+    completed(path, caplog)
+    assert "does not say" not in caplog.text
+
+
+def test_eval_by_name_scores_as_timm(
+    server: HubServer, images: List[Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    torch.manual_seed(0)
+    two = timm.create_model(SMALL, num_classes=2).eval()
+    folder = server.folder / "me" / "two"
+    folder.mkdir(parents=True)
+    save_file(two.state_dict(), folder / "model.safetensors")
+    write_config(folder, two)
+    config = json.loads((folder / "config.json").read_text())
+    names = {"num_classes": 2, "label_names": ["a", "b"]}
+    (folder / "config.json").write_text(json.dumps({**config, **names}))
+    best = timms_logits(two, images).argmax(1)
+    arguments = ["--pretrained", "hf-hub:me/two", "--data_url", str(images[0].parents[2])]
+    assert eval_program.main([*arguments, "--batch_size", "2"]) == 0
+    top1 = 100 * float((best == np.arange(2)).mean())
+    assert f"top-1 {top1:.3f} %" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("timm/test_convnext.r160", "did you mean 'test_convnext.r160_in1k'"),
+        ("convnext_tiny", "give convnext_tiny.TAG with one of the tags"),
+        ("hf-hub:me", "expected hf-hub:OWNER/NAME"),
+        ("hf-hub:me/nobody", "there is no such repository"),
+    ],
+)
+def test_names_that_mean_nothing(server: HubServer, name: str, words: str) -> None:
+    with pytest.raises(UserError, match="pretrained") as refused:
+        complete_by_file(parse_args(["--pretrained", name], PredictRun))
+    assert words in str(refused.value)
+
+
+def test_create_model_takes_names(server: HubServer) -> None:
+    network = publish(server, SMALL)
+    model = create_model(ARCH, pretrained=SMALL)
+    ours = {p.name: p.asnumpy() for p in model.get_parameters()}
+    np.testing.assert_array_equal(ours["head.fc.weight"], network.head.fc.weight.detach().numpy())
+    assert ms.Tensor(ours["head.fc.weight"]).shape == (1000, 64)
