@@ -22,11 +22,12 @@ if TYPE_CHECKING:
     from src.checkpoints.saved_record import SavedRecord
 
 DESCRIPTION = """\
-PyTorch -> MindSpore: reads .pth, .pth.tar, .pt, .bin, lightning's .ckpt, .safetensors, .npz and the
-.index.json of weights in pieces, named as by timm or by the authors; runs no code in them; and
-writes a .ckpt that train.py and eval.py take as --pretrained. MindSpore -> PyTorch (--to torch):
-reads a .ckpt and writes .safetensors with timm's names (CCT, CVT and ViT-Lite: the authors'). Every
-tensor of the network must have its place.
+PyTorch -> MindSpore: reads .pth, .pth.tar, .pth.zip, .pt, .bin, lightning's and mindcv's .ckpt,
+.safetensors, .npz and the .index.json of weights in pieces, named as by timm, the authors,
+torchvision, transformers, mmpretrain, open_clip or mindcv; runs no code in them; and writes a .ckpt
+that train.py and eval.py take as --pretrained. MindSpore -> PyTorch (--to torch): reads a .ckpt and
+writes .safetensors with timm's names (CCT, CVT and ViT-Lite: the authors'). Every tensor of the
+network must have its place.
 
 How images are made for these weights is recorded too, and programs that read them do the same: by
 --name, else by the hub's config.json beside the file, else by the file's own name. Options go

@@ -388,11 +388,12 @@ def test_every_tensor_is_accounted_for(tmp_path: Path, capsys: pytest.CaptureFix
     for name in absent:
         del state[name]
     state["classifier.norm.bias"] = torch.zeros(3)
-    for number in range(6):
+    for number in range(12):
         state[f"neck.{number}.weight"] = torch.zeros(2)
     message = refusal(capsys, save(state, tmp_path / "x.pth"), ARCH)
     for line in (
-        *(f"unexpected: neck.{number}.weight" for number in range(6)),
+        *(f"unexpected: neck.{number}.weight" for number in range(10)),
+        "unexpected: 12 in all",
         "missing: classifier.blocks.1.norm1.gamma",
         "missing: classifier.blocks.1.norm1.beta",
         "missing: classifier.blocks.1.linear1.bias",
@@ -400,7 +401,8 @@ def test_every_tensor_is_accounted_for(tmp_path: Path, capsys: pytest.CaptureFix
     ):
         assert line in message.splitlines()
     assert "3 missing" in message.splitlines()[-1]
-    assert "6 unexpected" in message.splitlines()[-1]
+    assert "12 unexpected" in message.splitlines()[-1]
+    assert "unexpected: neck.10.weight" not in message
 
 
 def test_num_classes_explains_another_classifier(
@@ -539,7 +541,7 @@ def test_torch_is_needed_for_no_file(tmp_path: Path, monkeypatch: pytest.MonkeyP
         ({"--arch": "cct_2_3x2"}, "cct_2_3x2_32"),
         ({"--input": "absent.pth"}, "no such file"),
         ({"--input": "x.h5"}, ".safetensors"),
-        ({"--input": "x.ckpt"}, "--to torch"),
+        ({"--input": "x.ckpt"}, "damaged"),
         ({"--output": "y.pth"}, "expected a .ckpt file"),
         ({"--output": "nowhere/y.ckpt"}, "no such folder"),
         ({"--num_classes": "0"}, "num_classes 0"),
@@ -572,6 +574,13 @@ def test_options_are_refused_in_one_line(
     assert len(errors) == 1
     assert said in errors[0]
     assert not Path("y.ckpt").exists()
+
+
+def test_a_checkpoint_of_ours_goes_the_other_way(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert convert(save(tiny_state(), tmp_path / "x.npz"), tmp_path / "x.ckpt", ARCH) == 0
+    assert "--to torch" in refusal(capsys, tmp_path / "x.ckpt", ARCH)
 
 
 def test_to_torch_refuses_the_wrong_arch(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:

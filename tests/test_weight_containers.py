@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import logging
+import zipfile
 from collections import OrderedDict
 from functools import cache
 from pathlib import Path
@@ -193,6 +194,14 @@ def test_wrappers_are_looked_through(kind: str, tmp_path: Path) -> None:
     check(read(path), model().state_dict())
     torch.save(WRAPPED[kind](), path, _use_new_zipfile_serialization=False)
     check(read(path), model().state_dict())
+
+
+def test_attachments_have_zip_at_the_end(tmp_path: Path) -> None:
+    check(read(written(prefixed("module."), tmp_path, "x.pth.zip")), model().state_dict())
+    with zipfile.ZipFile(tmp_path / "y.pth.zip", "w") as archive:
+        archive.write(tmp_path / "x.pth.zip", "x.pth")
+    with pytest.raises(UserError, match="not a whole"):
+        read(tmp_path / "y.pth.zip")
 
 
 def pieces(folder: Path) -> Path:

@@ -19,7 +19,7 @@ from ..runtime.files import file_sha256
 from ..runtime.memory import Allowance
 from ..runtime.regular_files import WEIGHTS_BYTES
 from .checkpoint import Checkpoint, find_mismatches, load_parameters, save_checkpoint
-from .pretrained import find_sizes, regenerate_sine_tables, reset_classifiers
+from .pretrained import complete, find_sizes, regenerate_sine_tables, reset_classifiers
 from .saved_record import SavedRecord
 from .weight_conversion import to_network_names
 from .weight_files import Arrays, read_weights
@@ -27,6 +27,8 @@ from .weights_origin import WeightsOrigin, find_origin
 
 # Networks of one size that a file may hold, and what is always allowed, bytes.
 _NETWORKS, _LEAST_ROOM = 4, 2**28
+# Tensors of each kind that are listed when one does not fit.
+_SHOWN = 10
 # How images of converted weights are made; the rest of a transform is not the weights' to say.
 IMAGE_KEYS = ("interpolation", "crop_pct", "crop_mode", "mean", "std")
 
@@ -82,7 +84,7 @@ def convert_file(request: Request) -> Conversion:
         )
     said = {**(origin.keys if origin else {}), **request.keys}
     network, arrays, naming, sizes = _read(request, arch, said)
-    arrays = regenerate_sine_tables(arrays, network)
+    arrays = complete(regenerate_sine_tables(arrays, network), network)
     if "num_classes" in request.keys:
         arrays = reset_classifiers(arrays, network)
     tensors = {name: Tensor(value) for name, value in arrays.items()}
@@ -105,14 +107,16 @@ def convert_file(request: Request) -> Conversion:
 
 
 def load_all(network: Classifier, checkpoint: Checkpoint, arch: str) -> None:
-    """Sets every weight; lists every tensor that does not fit, when one does not.
+    """Sets every weight; lists tensors that do not fit, when one does not.
 
     Raises:
         UserError: one does not fit.
     """
     parameters = list(network.get_parameters())
     for title, tensors in find_mismatches(parameters, checkpoint.tensors).items():
-        print("\n".join(f"{title}: {tensor}" for tensor in tensors), file=sys.stderr)
+        lines = [f"{title}: {tensor}" for tensor in tensors[:_SHOWN]]
+        lines += [f"{title}: {len(tensors)} in all"] if len(tensors) > _SHOWN else []
+        print("\n".join(lines), file=sys.stderr)
     load_parameters(parameters, checkpoint, target=f"arch {arch}")
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import dataclasses
 import logging
 from pathlib import Path
-from typing import Any, Callable, Collection, Dict, Optional, Sequence, Tuple, Union
+from typing import Any, Callable, Collection, Dict, List, Optional, Sequence, Tuple, Union
 
 import numpy as np
 from mindspore import Parameter, Tensor
@@ -136,9 +136,13 @@ def find_sizes(
     """
     found: Dict[str, int] = {}
     weight = arrays.get(f"{network.classifier_layers[0]}.weight")
-    classes = [0] if weight is None else weight.shape[:1]
-    if weight is not None and weight.shape == (*classes, network.num_features):
-        found = {"num_classes": classes[0]} if classes[0] != network.num_classes else {}
+    classes = network.num_classes
+    if weight is None and _is_backbone(arrays, network):
+        classes = 0
+    elif weight is not None and weight.shape[1:] == (network.num_features,):
+        classes = weight.shape[0]
+    if classes != network.num_classes:
+        found = {"num_classes": classes}
     due, held = _parameters(network).get(network.position_table), arrays.get(network.position_table)
     if due is not None and held is not None:
         new, old = _grid(held, network), _grid(due, network)
@@ -148,6 +152,32 @@ def find_sizes(
     for key, value in free.items():
         _LOGGER.info("%s %d: as in the weights", key, value)
     return free
+
+
+def _is_backbone(arrays: Arrays, network: Classifier) -> bool:
+    """Whether everything in the weights is of `network`, and nothing of its classifiers."""
+    names = set(_parameters(network))
+    return set(arrays) <= names and not _held_classifiers(arrays, network)
+
+
+def _held_classifiers(arrays: Arrays, network: Classifier) -> List[str]:
+    layers = {name.rpartition(".")[0] for name in arrays}
+    return [layer for layer in network.classifier_layers if layer in layers]
+
+
+def complete(arrays: Arrays, network: Classifier) -> Arrays:
+    """With a last norm that is the identity, where weights without classifier have none.
+
+    Those of ConvNeXt V2 before fine-tuning (`fcmae`) are so, and timm does so.
+    """
+    layer = network.head_norm
+    lacks = layer and not any(name.startswith(f"{layer}.") for name in arrays)
+    if not lacks or _held_classifiers(arrays, network):
+        return arrays
+    initial = {n: p.asnumpy() for n, p in _parameters(network).items() if n.startswith(f"{layer}.")}
+    if initial:
+        _LOGGER.info("%s: not in the weights, freshly initialised", layer)
+    return {**arrays, **initial}
 
 
 def _learnt_others(checkpoint: Checkpoint, class_names: Optional[Sequence[str]]) -> bool:
@@ -169,9 +199,14 @@ def _learnt_others(checkpoint: Checkpoint, class_names: Optional[Sequence[str]])
 
 
 def _with_fresh_classifiers(arrays: Arrays, network: Classifier) -> Arrays:
+    fresh = _fresh_classifiers(network)
+    return {**arrays, **{name: value for name, value in fresh.items() if name in arrays}}
+
+
+def _fresh_classifiers(network: Classifier) -> Arrays:
     fresh = _parameters(network)
     ends = [f"{layer}.{part}" for layer in network.classifier_layers for part in ("weight", "bias")]
-    return {**arrays, **{name: fresh[name].asnumpy() for name in ends if name in arrays}}
+    return {name: fresh[name].asnumpy() for name in ends}
 
 
 def adapt_weights(arrays: Arrays, network: Classifier, *, level: int = logging.INFO) -> Arrays:
@@ -191,12 +226,16 @@ def adapt_weights(arrays: Arrays, network: Classifier, *, level: int = logging.I
 def reset_classifiers(arrays: Arrays, network: Classifier, *, level: int = logging.INFO) -> Arrays:
     """Gives classifiers for another number of classes the fresh weights of `network`.
 
-    A network without classes takes none.
+    Weights without any get it too. A network without classes takes none.
     """
     if network.num_classes == 0:
         return _without_classifiers(arrays, network)
     fresh = _parameters(network)
     adapted = dict(arrays)
+    if _is_backbone(arrays, network):
+        layers = ", ".join(network.classifier_layers)
+        _LOGGER.log(level, "%s: not in the weights, freshly initialised", layers)
+        return {**arrays, **_fresh_classifiers(network)}
     for layer in network.classifier_layers:
         weight, bias = f"{layer}.weight", f"{layer}.bias"
         if weight not in fresh or weight not in arrays or bias not in arrays:
@@ -211,11 +250,10 @@ def reset_classifiers(arrays: Arrays, network: Classifier, *, level: int = loggi
 
 
 def _without_classifiers(arrays: Arrays, network: Classifier) -> Arrays:
-    layers = {name: name.rpartition(".")[0] for name in arrays}
-    held = [layer for layer in network.classifier_layers if layer in layers.values()]
+    held = _held_classifiers(arrays, network)
     if held:
         _LOGGER.info("%s: left out, the network has no classifier", ", ".join(held))
-    return {name: value for name, value in arrays.items() if layers[name] not in held}
+    return {n: value for n, value in arrays.items() if n.rpartition(".")[0] not in held}
 
 
 def regenerate_sine_tables(arrays: Arrays, network: Classifier) -> Arrays:

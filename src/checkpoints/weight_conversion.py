@@ -11,7 +11,7 @@ from mindspore import nn
 
 from ..errors import UserError, some_of
 from ..models.classifier import Classifier
-from ..models.family import Family, Naming
+from ..models.family import PART, Family, Naming
 from ..models.registry import FAMILIES, family_of
 from ..models.weights import reference_names
 from .finite import check_finite
@@ -101,24 +101,60 @@ def to_network_names(
             f"{place.family.title} ({place.naming.mark}); give the --arch they belong to"
         )
     outside = [name for name in arrays if not name.startswith(place.prefix)]
+    held = {name: value for name, value in arrays.items() if name.startswith(place.prefix)}
+    references = {n: place.naming.rename(n[len(place.prefix) :]) for n in held}
+    outside += [name for name, reference in references.items() if reference is None]
     if outside:
-        _LOGGER.info("left out, not of %r: %s", place.prefix, some_of(outside))
-    held = {n: value for n, value in arrays.items() if n.startswith(place.prefix)}
-    _check_numbers(held, source)
-    ours = {reference: name for name, reference in reference_names(network).items()}
-    shapes = {parameter.name: parameter.shape for parameter in network.get_parameters()}
-    renamed: Arrays = {}
-    for name, value in held.items():
-        target = ours.get(place.naming.rename(name[len(place.prefix) :]), name)
-        if target in renamed:
-            raise UserError(f"weights hold {target} twice, once as {name}")
-        renamed[target] = _shaped(value, shapes.get(target, value.shape))
-    if 2 * len(set(ours.values()) & set(renamed)) < len(ours):
+        _LOGGER.info("left out, not of %r: %s", place.naming.mark, some_of(outside))
+    used = {n: (reference, held[n]) for n, reference in references.items() if reference is not None}
+    _check_numbers({name: value for name, (_, value) in used.items()}, source)
+    renamed = _by_parameter(used, network)
+    for layer in place.naming.without_bias:
+        weight = renamed.get(f"{layer}.weight")
+        if weight is not None and weight.ndim:
+            renamed.setdefault(f"{layer}.bias", np.zeros(weight.shape[0], np.float32))
+    known = {parameter.name for parameter in network.get_parameters()}
+    if 2 * len(known & set(renamed)) < len(known):
         raise UserError(
             f"weights named {some_of(list(held), 3)}: names of {place.family.title} by other code "
-            f"than {' or '.join(naming.source for naming in due.namings)}; convert them to those"
+            f"than {' or '.join(dict.fromkeys(n.source for n in due.namings))}; convert them to "
+            "those"
         )
     return renamed, place.naming
+
+
+def _by_parameter(named: Dict[str, Tuple[str, np.ndarray]], network: nn.Cell) -> Arrays:
+    """Weights by their parameters' names, in one piece and of their shapes.
+
+    Args:
+        named: name in the file -> the reference's name, and the values.
+
+    Raises:
+        UserError: two tensors for one parameter, or parts that do not fit each other.
+    """
+    shapes = {parameter.name: parameter.shape for parameter in network.get_parameters()}
+    # MindSpore's own files have its names of norms.
+    ours = {name: name for name in shapes}
+    ours.update({reference: name for name, reference in reference_names(network).items()})
+    pieces: Dict[str, Dict[str, np.ndarray]] = {}
+    for name, (reference, value) in named.items():
+        whole, _, part = reference.partition(PART)
+        target = ours.get(whole, name)
+        if part in pieces.setdefault(target, {}):
+            raise UserError(f"weights hold {target} twice, once as {name}")
+        pieces[target][part] = value
+    joined = {name: _joined(name, parts) for name, parts in pieces.items()}
+    return {n: _shaped(value, shapes.get(n, value.shape)) for n, value in joined.items()}
+
+
+def _joined(name: str, parts: Dict[str, np.ndarray]) -> np.ndarray:
+    """The parts one below the other, in the order of their numbers."""
+    if len(parts) == 1:
+        return next(iter(parts.values()))
+    shapes = {value.shape for value in parts.values()}
+    if len(shapes) > 1 or () in shapes:
+        raise UserError(f"weights hold {name} in parts of the shapes {sorted(shapes)}")
+    return np.concatenate([parts[part] for part in sorted(parts)])
 
 
 def _check_numbers(arrays: Arrays, source: Path) -> None:

@@ -21,6 +21,7 @@ from ..runtime.memory import Allowance, host_allowance
 from ..runtime.regular_files import RECORD_BYTES, WEIGHTS_BYTES, open_regular
 from ..runtime.zip_files import ArraysTooLarge, read_npz
 from .containers import select_weights
+from .tensor_file import META, TensorReader
 from .torch_files import is_torch_file, num_elements, open_torch_file
 
 _LOGGER = logging.getLogger(__name__)
@@ -61,8 +62,8 @@ def read_weights(
     What wrappers put into names and batch counters (which nothing here reads) go.
 
     Args:
-        path: `.pth`, `.pth.tar`, `.pt`, `.bin` or lightning's `.ckpt`, `.safetensors`, `.npz`, or
-            the `.index.json` of weights in several files.
+        path: `.pth`, `.pth.tar`, `.pth.zip`, `.pt`, `.bin` or lightning's `.ckpt`, `.safetensors`,
+            `.npz`, MindSpore's `.ckpt`, or the `.index.json` of weights in several files.
         ema: take the averaged weights instead of the raw ones.
         key: the entry with the weights, where a script saved several.
         room: most bytes that they may take as float32; None: what this process may have.
@@ -89,12 +90,12 @@ def _read(path: Path, room: Allowance, ema: bool, key: Optional[str]) -> _Stored
         raise UserError(f"input {str(path)!r}: no such file")
     if path.name.endswith(_INDEX):
         return _read_pieces(path, room, ema, key)
-    if path.suffix == ".ckpt" and is_torch_file(path):
-        return _read_torch(path, room, ema, key)
+    if path.suffix == ".ckpt":
+        read = _read_torch if is_torch_file(path) else _read_mindspore
+        return read(path, room, ema, key)
     if path.suffix not in _READERS:
-        known = ", ".join([*_READERS, _INDEX])
-        hint = "; a .ckpt goes the other way, with --to torch" if path.suffix == ".ckpt" else ""
-        raise UserError(f"input {str(path)!r}: unknown suffix; known: {known}{hint}")
+        known = ", ".join([*_READERS, ".ckpt", _INDEX])
+        raise UserError(f"input {str(path)!r}: unknown suffix; known: {known}")
     if _PIECE.search(path.name):
         index = _PIECE.sub(".", path.name) + _INDEX
         raise UserError(
@@ -295,6 +296,21 @@ def _read_npz(path: Path, room: Allowance, ema: bool, key: Optional[str]) -> _St
     return {name: (array.dtype.name, array) for name, array in arrays.items()}
 
 
+def _read_mindspore(path: Path, room: Allowance, ema: bool, key: Optional[str]) -> _Stored:
+    """A file by MindSpore's `save_checkpoint`, as mindcv has them."""
+    _refuse_choice(path, ema, key)
+    _check_room(path, path.stat().st_size, room)
+    with open_regular(path, WEIGHTS_BYTES) as file:
+        arrays = dict(TensorReader(file, path).tensors())
+    if META in arrays:
+        raise UserError(
+            f"input {str(path)!r}: is a checkpoint of these programs, which take it as it is; the "
+            "other way goes with --to torch"
+        )
+    _check_room(path, 4 * sum(array.size for array in arrays.values()), room)
+    return {name: (array.dtype.name, array) for name, array in arrays.items()}
+
+
 def _refuse_choice(path: Path, ema: bool, key: Optional[str]) -> None:
     for option, given in (("--ema", ema), ("--key", key)):
         if given:
@@ -305,7 +321,7 @@ def _refuse_choice(path: Path, ema: bool, key: Optional[str]) -> None:
 
 
 _READERS: Dict[str, Callable[[Path, Allowance, bool, Optional[str]], _Stored]] = {
-    **dict.fromkeys((".pth", ".tar", ".pt", ".bin"), _read_torch),
+    **dict.fromkeys((".pth", ".tar", ".zip", ".pt", ".bin"), _read_torch),
     ".safetensors": _read_safetensors,
     ".npz": _read_npz,
 }

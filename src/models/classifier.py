@@ -20,6 +20,7 @@ class Classifier(nn.Cell):
         num_features: C of the pooled features (B, C), which the classifier reads.
         num_classes: 0: the network has no classifier, and its output is the pooled features.
         classifier_layers: paths of the layers that know the number of classes.
+        head_norm: path of the last norm, where weights without classifier may lack it too; "": no.
         num_prefix_tokens: tokens before the patches.
         num_prefix_positions: so many positions precede those of the patches.
         position_table: name of the parameter (1, N, C) with the tokens' positions; "": none.
@@ -30,6 +31,7 @@ class Classifier(nn.Cell):
     num_features: int
     num_classes: int
     classifier_layers: Tuple[str, ...] = ("head",)
+    head_norm: str = ""
     num_prefix_tokens: int = 0
     position_table: str = ""
     position_filter: str = ""

@@ -15,6 +15,7 @@ from mindspore import Tensor, nn
 from mindspore.common.initializer import Initializer, Uniform
 
 from ..overrides import Overridable
+from . import foreign_names
 from .classifier import Classifier, check_img_size
 from .family import Family, Naming
 from .keywords import MAX_BLOCKS, Keyword
@@ -166,6 +167,7 @@ FAMILY = Family(
     namings=(
         Naming("timm", "blocks.0.0.fn.0.weight"),
         Naming("the authors", "3.0.fn.0.weight", _from_the_authors),
+        *foreign_names.CONVMIXER,
     ),
     keywords={
         "dim": Keyword("channels of all layers"),

@@ -8,13 +8,13 @@ scale.
 from __future__ import annotations
 
 import re
-from functools import partial
 from types import SimpleNamespace
-from typing import Any, Dict, Optional, Sequence, Set, Tuple
+from typing import Any, Dict, Optional, Sequence, Set
 
 import numpy as np
 from mindspore import Tensor, nn
 
+from . import foreign_names
 from .classifier import Classifier, check_img_size
 from .convnext_isotropic import IsotropicConvNeXt
 from .convnext_parts import (
@@ -61,6 +61,7 @@ class ConvNeXt(Classifier):
     """
 
     classifier_layers = ("head.fc",)
+    head_norm = "head.norm"
 
     def __init__(
         self,
@@ -240,35 +241,24 @@ VARIANTS: Dict[str, Variant] = {
     "convnext_isotropic_large": (IsotropicConvNeXt, {"depth": 36, "dim": 1024}),
 }
 
-_RULES_OF_THE_AUTHORS = (
-    (r"^downsample_layers\.0\.", r"stem."),
-    (r"^downsample_layers\.(\d+)\.", r"stages.\1.downsample."),
-    (r"^stages\.(\d+)\.(\d+)\.", r"stages.\1.blocks.\2."),
-    (r"\.dwconv\.", r".conv_dw."),
-    (r"\.pwconv([12])\.", r".mlp.fc\1."),
-    (r"\.grn\.gamma$", r".mlp.grn.weight"),
-    (r"\.grn\.beta$", r".mlp.grn.bias"),
-    (r"^head\.(weight|bias)$", r"head.fc.\1"),
-    (r"^norm\.", r"head.norm."),
-)
-_RULES_OF_BLOCKS = _RULES_OF_THE_AUTHORS[3:5]
-
-
-def _renamed(rules: Sequence[Tuple[str, str]], name: str) -> str:
-    for pattern, replacement in rules:
-        name = re.sub(pattern, replacement, name)
-    return name
-
-
 FAMILY = Family(
     title="ConvNeXt",
     variants=VARIANTS,
     namings=(
         Naming("timm", "stages.0.blocks.0.conv_dw.weight"),
-        Naming("the authors", "stages.0.0.dwconv.weight", partial(_renamed, _RULES_OF_THE_AUTHORS)),
+        Naming(
+            "the authors",
+            "stages.0.0.dwconv.weight",
+            foreign_names.rename(foreign_names.AUTHORS_CONVNEXT),
+        ),
         # Isotropic ones.
-        Naming("the authors", "blocks.0.dwconv.weight", partial(_renamed, _RULES_OF_BLOCKS)),
+        Naming(
+            "the authors",
+            "blocks.0.dwconv.weight",
+            foreign_names.rename(foreign_names.AUTHORS_CONVNEXT_BLOCK),
+        ),
         Naming("timm's blocks", "blocks.0.conv_dw.weight"),
+        *foreign_names.CONVNEXT,
     ),
     keywords={
         "depths": Keyword("blocks of each stage", high=MAX_BLOCKS, length=4),

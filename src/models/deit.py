@@ -16,6 +16,7 @@ import numpy as np
 from mindspore import Parameter, Tensor, nn, ops
 from mindspore.common.initializer import TruncatedNormal, Uniform, initializer
 
+from . import foreign_names
 from .classifier import Classifier, check_img_size, equal_shares
 from .family import Family, Naming
 from .keywords import MAX_BLOCKS, Keyword
@@ -240,7 +241,10 @@ def _from_the_authors(name: str) -> str:
 FAMILY = Family(
     title="DeiT",
     variants=VARIANTS,
-    namings=(Naming("timm and the authors", "cls_token", _from_the_authors),),
+    namings=(
+        Naming("timm and the authors", "cls_token", _from_the_authors),
+        *foreign_names.DEIT,
+    ),
     keywords={
         "embed_dim": Keyword("channels of a token"),
         "depth": Keyword("blocks", high=MAX_BLOCKS),

@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any, Callable, Dict, Tuple, Type
+from typing import Any, Callable, Dict, Optional, Tuple, Type
 
 from .classifier import Classifier
 from .keywords import Keyword
 
 # The class, and its keywords that differ from the defaults.
 Variant = Tuple[Type[Classifier], Dict[str, Any]]
+
+# A name -> the reference's (see `weights.reference_names`). `NAME#0`, `NAME#1`, ...: parts of that
+# tensor, one below the other. None: no weight of this network.
+Rename = Callable[[str], Optional[str]]
+PART = "#"
+LEFT_OUT = "-"  # what rules make of a name for that None
 
 
 def _as_it_is(name: str) -> str:
@@ -23,12 +29,14 @@ class Naming:
     Attributes:
         source: whose names they are.
         mark: a weight that is there under no other naming, of this family or another.
-        rename: name -> the reference's (see `weights.reference_names`).
+        rename: to the reference's names.
+        without_bias: layers that have no bias there, where the reference's has one.
     """
 
     source: str
     mark: str
-    rename: Callable[[str], str] = _as_it_is
+    rename: Rename = _as_it_is
+    without_bias: Tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

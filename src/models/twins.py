@@ -15,6 +15,7 @@ import numpy as np
 from mindspore import Tensor, nn, ops
 from mindspore.common.initializer import Initializer, Normal, Zero
 
+from . import foreign_names
 from .classifier import Classifier, check_img_size
 from .family import Family, Naming
 from .keywords import MAX_BLOCKS, Keyword
@@ -312,7 +313,10 @@ VARIANTS = {name: (Twins, keywords) for *names, keywords in _NAMES for name in n
 FAMILY = Family(
     title="Twins",
     variants=VARIANTS,
-    namings=(Naming("timm and the authors", "patch_embeds.0.proj.weight"),),
+    namings=(
+        Naming("timm and the authors", "patch_embeds.0.proj.weight"),
+        *foreign_names.TWINS,
+    ),
     keywords={
         "embed_dims": Keyword("channels of each stage", length=4),
         "depths": Keyword("blocks of each stage", high=MAX_BLOCKS, length=4),
