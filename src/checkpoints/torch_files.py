@@ -140,7 +140,7 @@ class _ZippedStorages:
         self._records = {member.filename: member for member in open_zip(file).infolist()}
         roots = [n[: -len("data.pkl")] for n in self._records if n.endswith("/data.pkl")]
         if len(roots) != 1:
-            raise ValueError("no data.pkl")
+            raise ValueError("no data.pkl; unpack an archive around weights first")
         self._root = roots[0]
         if f"{self._root}constants.pkl" in self._records:
             raise _TorchScriptFile("a network of TorchScript")
