@@ -90,7 +90,10 @@ FAST = (
     "name", [pytest.param(n, marks=[pytest.mark.slow] * (n not in FAST)) for n in CASES]
 )
 def test_converted_files_compute_their_publishers_logits(
-    name: str, small: Callable[[Foreign], None], tmp_path: Path
+    name: str,
+    small: Callable[[Foreign], None],
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     case = CASES[name]
     small(case)
@@ -100,6 +103,8 @@ def test_converted_files_compute_their_publishers_logits(
     check_near(features_of(tmp_path, case.arch, case.side, num_classes=case.num_classes), expected)
     record = read_checkpoint(tmp_path / "converted.ckpt").record
     assert (record.naming, record.num_classes) == (case.library, case.num_classes)
+    asks = "--nonlinearity GELU_tanh" in caplog.text
+    assert asks == (case.keywords.get("nonlinearity") == "GELU_tanh")
 
 
 @pytest.mark.slow

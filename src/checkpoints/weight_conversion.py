@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from pathlib import Path
-from typing import Dict, Iterable, List, NamedTuple, Optional, Tuple
+from typing import Collection, Dict, Iterable, List, NamedTuple, Optional, Tuple
 
 import numpy as np
 from mindspore import nn
@@ -100,15 +100,9 @@ def to_network_names(
             f"arch {arch!r} is of the family {due.title}, but the weights look like "
             f"{place.family.title} ({place.naming.mark}); give the --arch they belong to"
         )
-    outside = [name for name in arrays if not name.startswith(place.prefix)]
-    held = {name: value for name, value in arrays.items() if name.startswith(place.prefix)}
-    references = {n: place.naming.rename(n[len(place.prefix) :]) for n in held}
-    outside += [name for name, reference in references.items() if reference is None]
-    if outside:
-        _LOGGER.info("left out, not of %r: %s", place.naming.mark, some_of(outside))
-    used = {n: (reference, held[n]) for n, reference in references.items() if reference is not None}
-    _check_numbers({name: value for name, (_, value) in used.items()}, source)
-    renamed = _by_parameter(used, network)
+    references = _references(arrays, place)
+    _check_numbers({name: arrays[name] for name in references}, source)
+    renamed = _by_parameter({n: (name, arrays[n]) for n, name in references.items()}, network)
     for layer in place.naming.without_bias:
         weight = renamed.get(f"{layer}.weight")
         if weight is not None and weight.ndim:
@@ -116,11 +110,26 @@ def to_network_names(
     known = {parameter.name for parameter in network.get_parameters()}
     if 2 * len(known & set(renamed)) < len(known):
         raise UserError(
-            f"weights named {some_of(list(held), 3)}: names of {place.family.title} by other code "
-            f"than {' or '.join(dict.fromkeys(n.source for n in due.namings))}; convert them to "
-            "those"
+            f"weights named {some_of(list(references), 3)}: names of {place.family.title} by other "
+            f"code than {' or '.join(dict.fromkeys(n.source for n in due.namings))}; convert them "
+            "to those"
         )
+    if place.naming.remark:
+        _LOGGER.warning("weights of %s: %s", place.naming.source, place.naming.remark)
     return renamed, place.naming
+
+
+def _references(names: Collection[str], place: _Place) -> Dict[str, str]:
+    """Name in the file -> the reference's; names of anything else are left out, and said."""
+    found = {
+        name: place.naming.rename(name[len(place.prefix) :])
+        for name in names
+        if name.startswith(place.prefix)
+    }
+    outside = [name for name in names if found.get(name) is None]
+    if outside:
+        _LOGGER.info("left out, not of %r: %s", place.prefix + place.naming.mark, some_of(outside))
+    return {name: reference for name, reference in found.items() if reference is not None}
 
 
 def _by_parameter(named: Dict[str, Tuple[str, np.ndarray]], network: nn.Cell) -> Arrays:

@@ -31,12 +31,14 @@ class Naming:
         mark: a weight that is there under no other naming, of this family or another.
         rename: to the reference's names.
         without_bias: layers that have no bias there, where the reference's has one.
+        remark: what their weights ask for, to be said; "": nothing.
     """
 
     source: str
     mark: str
     rename: Rename = _as_it_is
     without_bias: Tuple[str, ...] = ()
+    remark: str = ""
 
 
 @dataclass(frozen=True)

@@ -107,7 +107,12 @@ CONVNEXT = (
         for model in ("convnext", "convnextv2")
     ),
     Naming("mmpretrain", "backbone.stages.0.0.depthwise_conv.weight", rename(_MMPRETRAIN_CONVNEXT)),
-    Naming("mindcv", "feature.1.0.dwconv.weight", rename(_MINDCV_CONVNEXT)),
+    Naming(
+        "mindcv",
+        "feature.1.0.dwconv.weight",
+        rename(_MINDCV_CONVNEXT),
+        remark="their GELU is the tanh approximation; give --nonlinearity GELU_tanh with them",
+    ),
     Naming(
         "open_clip",
         "visual.trunk.stages.0.blocks.0.conv_dw.weight",
