@@ -13,6 +13,7 @@ from typing import Optional, Sequence, Tuple
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 
 from src.args import PreprocessRun, replace
+from src.configs.parser import COMMAND_LINE
 from src.data.classes import TrainedClasses
 from src.runtime.entry import run_entry_point
 from src.runtime.files import check_output_folder
@@ -23,14 +24,18 @@ def inputs_recipe(
     config: PreprocessRun,
 ) -> Tuple[PreprocessRun, int, Optional[TrainedClasses]]:
     """The recipe of the inputs, how many images each file has, and the network's classes."""
-    from src.serving.export_record import read_record
+    from src.serving.export_record import TRANSFORM_KEYS, read_record
 
     batch_size = config.serving_batch()
     options = config.preprocess
     values, trained = {}, None
     if options.for_mindir:
         record = read_record(Path(options.for_mindir))
-        values = record.settings()
+        values = {
+            key: value
+            for key, value in record.settings().items()
+            if not (key in TRANSFORM_KEYS and config.origins[key] == COMMAND_LINE)
+        }
         trained = record.trained_classes(f"for_mindir {options.for_mindir!r}")
         batch_size = record.batch_size or batch_size
     if options.dataset_name:
@@ -48,6 +53,10 @@ def preprocess(config: PreprocessRun) -> None:
     check_output_folder("result_path", Path(config.preprocess.result_path))
     config, batch_size, trained = inputs_recipe(config)
     config = stage_inputs(config)
+    if config.model.pretrained and not config.preprocess.for_mindir:
+        from src.serving.complete_config import complete_by_file
+
+        config = complete_by_file(config)
     if not (config.model.num_classes and config.model.image_size):
         from src.checkpoints.complete_config import complete_by_data
 

@@ -41,6 +41,9 @@ _PROGRAM = "program"
 _RUN_MODELARTS = "run_modelarts"
 # Keys younger than files that hold a recipe -> what was done before.
 _BEFORE: Dict[str, Any] = {"background": None}
+# Keys of recipes inside files of earlier versions -> what they are called now; None: without
+# effect since. No key that a checkpoint may hold has gone yet (tests/fixtures/every_key.yaml).
+_FORMER: Dict[str, Optional[str]] = {}
 _HELP_HEAD = """\
 usage: PROGRAM [--config FILE] [--KEY VALUE ...]
 
@@ -213,15 +216,16 @@ def from_yaml_text(text: str, name: str) -> Config:
     Raises:
         UserError: invalid YAML, `base:`, an unknown key, a value that is not allowed.
     """
-    return parser.read_text(Config, text, name)
+    return parser.read_text(Config, text, name, {})
 
 
 def from_saved_text(text: str, name: str) -> Config:
     """As `from_yaml_text`, of a text that `to_yaml` wrote, such as the one inside a checkpoint.
 
-    Keys that are younger than the text say what was done before there was such a key.
+    Keys that are younger than the text say what was done before there was such a key; those that
+    were renamed or dropped since are read by _FORMER.
     """
-    config = from_yaml_text(text, name)
+    config = parser.read_text(Config, text, name, _FORMER)
     younger = {key for key in _BEFORE if config.origins[key] == parser.DEFAULT}
     return replace(config, **{key: _BEFORE[key] for key in younger}) if younger else config
 

@@ -26,8 +26,8 @@ SMALL = "test_convnext.r160_in1k"
 # All families, and every kind of transform; the ones that take longest are slow.
 NAMES = {
     SMALL: False,
-    "test_convnext3.r160_in1k": False,
-    "convnext_atto_ols.a2_in1k": False,
+    "test_convnext3.r160_in1k": True,
+    "convnext_atto_ols.a2_in1k": True,
     "deit_tiny_patch16_224.fb_in1k": False,
     "convnext_zepto_rms.ra4_e3600_r224_in1k": True,
     "convnext_nano.r384_in12k_ft_in1k": True,

@@ -12,7 +12,8 @@ import pytest
 from mindspore import Parameter, Tensor
 
 import eval as eval_program
-from src.args import parse_args, replace, to_yaml
+from src import args
+from src.args import Config, from_saved_text, parse_args, replace, to_yaml
 from src.checkpoints.checkpoint import read_checkpoint, save_checkpoint
 from src.checkpoints.saved_record import FORMAT, MOST_CLASSES, SavedRecord, parse_record
 from src.checkpoints.tensor_file import DamagedCheckpoint, write_tensors
@@ -102,6 +103,9 @@ WRONG = [
 ]
 
 
+EVERY_KEY = Path(__file__).resolve().parent / "fixtures" / "every_key.yaml"
+
+
 def content(record: Any) -> bytes:
     return json.dumps(record).encode()
 
@@ -164,3 +168,25 @@ def test_a_program_says_it_on_one_line(tmp_path: Path, capsys: pytest.CaptureFix
     error = capsys.readouterr().err
     assert error.startswith(f"error: checkpoint '{path}': damaged (its record: Expected `int` >= 0")
     assert error.count("\n") == 1
+
+
+def test_every_key_that_a_checkpoint_may_hold_is_known() -> None:
+    """Each stays in that file for ever; one that is renamed or dropped goes into args._FORMER."""
+    text = EVERY_KEY.read_text()
+    from_saved_text(text, "old.ckpt")
+    missing = set(Config().flat()) - {line.partition(":")[0] for line in text.splitlines()}
+    assert not missing, f"add them to {EVERY_KEY}"
+
+
+def test_keys_that_were_renamed_or_dropped(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(args, "_FORMER", {"learning_rate": "base_lr", "bells": None})
+    old = to_yaml(Config()).replace("base_lr:", "learning_rate:") + "bells: 3\n"
+    record = parse_record(content({"config": old}), Path("x.ckpt"))
+    assert record.recipe("x") == Config()
+    with pytest.raises(UserError, match="never_there"):
+        from_saved_text("never_there: 1\n", "x.ckpt")
+
+
+def test_a_newer_format_may_be_otherwise_in_all_else() -> None:
+    with pytest.raises(UserError, match=f"format {FORMAT + 1}, of a newer version"):
+        parse_record(content({"format": FORMAT + 1, "arch": 7}), Path("x.ckpt"))

@@ -29,7 +29,7 @@ Side = Annotated[int, Meta(ge=1, le=MOST_SIDE)]
 Text = Annotated[str, Meta(max_length=4096)]
 ClassName = Annotated[str, Meta(min_length=1, max_length=1024, pattern=r"\A[^\x00]*\Z")]
 ClassNames = Annotated[List[ClassName], Meta(max_length=MOST_CLASSES)]
-_Sha256 = Annotated[str, Meta(pattern=r"\A[0-9a-f]{64}\Z")]
+Sha256 = Annotated[str, Meta(pattern=r"\A[0-9a-f]{64}\Z")]
 # Of the records that this version writes. It grows when older ones would read them wrongly.
 FORMAT = 1
 # What a run calls its checkpoints beside last.ckpt: a path would be written to.
@@ -72,7 +72,7 @@ class SavedRecord:
     class_order: Optional[Literal["code_point", "natural"]] = None
     img_size: Optional[Side] = None
     source: Optional[Text] = None
-    sha256: Optional[_Sha256] = None
+    sha256: Optional[Sha256] = None
     published: Optional[Text] = None
     licence: Optional[Text] = None
     naming: Optional[Text] = None
@@ -122,15 +122,9 @@ class SavedRecord:
             path: of the file, for messages.
 
         Raises:
-            UserError: a newer format, an architecture that is not known here, or a recipe as of
-                `recipe`.
+            UserError: an architecture that is not known here, or a recipe as of `recipe`.
             ValueError: lists that do not fit each other; a reason on one line.
         """
-        if self.format > FORMAT:
-            raise UserError(
-                f"checkpoint {str(path)!r}: format {self.format}, of a newer version than this, "
-                f"which reads up to {FORMAT}; update this one"
-            )
         lengths = {"num_classes": self.num_classes}
         for key in ("class_names", "images_per_class"):
             held: Optional[List[Any]] = getattr(self, key)
@@ -147,14 +141,26 @@ class SavedRecord:
         self.recipe(str(path))
 
 
+@dataclass(frozen=True)
+class _Numbered:
+    format: Annotated[int, Meta(ge=0, le=10**6)] = 0
+
+
 def parse_record(content: bytes, path: Path) -> SavedRecord:
     """The record of the file at `path`, from its bytes.
 
     Raises:
         DamagedCheckpoint: not of this form.
-        UserError: as of `SavedRecord.check`.
+        UserError: a newer format, or as of `SavedRecord.check`.
     """
     try:
+        # First: nothing else of it needs to be as it is now.
+        number = parse_typed(content, _Numbered).format
+        if number > FORMAT:
+            raise UserError(
+                f"checkpoint {str(path)!r}: format {number}, of a newer version than this, which "
+                f"reads up to {FORMAT}; update this one"
+            )
         record = parse_typed(content, SavedRecord)
         record.check(path)
     except UserError:

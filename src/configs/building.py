@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import Any, Dict, List, Mapping, Type, TypeVar
+from typing import Any, Dict, List, Mapping, Optional, Type, TypeVar
 
 from .checks import type_hints
 from .keys import Key, section_keys
@@ -95,9 +95,14 @@ def _blame(origin: str) -> int:
     return {COMMAND_LINE: 0, DEFAULT: 2}.get(origin, 1)
 
 
-def read_text(config_type: Type[T], text: str, name: str) -> T:
-    """The configuration of a YAML text called `name` in messages and origins. Raises UserError."""
-    entries = read_entries(text, name)
+def read_text(config_type: Type[T], text: str, name: str, former: Mapping[str, Optional[str]]) -> T:
+    """The configuration of a YAML text called `name` in messages and origins. Raises UserError.
+
+    `former` says what keys of old are called now, and of which nothing is left (None).
+    """
+    written = read_entries(text, name)
+    current = {key: former.get(key, key) for key in written}
+    entries = {new: written[key] for key, new in current.items() if new is not None}
     if "base" in entries:
         raise user_error(at(entries["base"].origin, "base"), "allowed in files only")
     return build(config_type, entries)

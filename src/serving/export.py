@@ -16,7 +16,7 @@ from mindspore import Tensor, nn
 from PIL import Image
 
 from ..args import ExportRun, replace
-from ..data.classes import TrainedClasses
+from ..checkpoints.checkpoint import Checkpoint
 from ..data.digits import read_digits
 from ..errors import UserError, on_one_line
 from ..overrides import without_overrides
@@ -111,7 +111,7 @@ def export_checkpoint(config: ExportRun) -> None:
     try:
         with tempfile.TemporaryDirectory(prefix=".export-", dir=path.parent) as beside:
             draft = _write_draft(config, cell, path, Path(beside))
-            write_record(draft, _record_of(config, draft, checkpoint.trained_classes()))
+            write_record(draft, _record_of(config, draft, checkpoint))
             record_path(path).unlink(missing_ok=True)  # it may be of an older file
             for file in (draft, record_path(draft)):
                 os.replace(file, path.with_name(file.name))
@@ -221,7 +221,8 @@ def _export_air(config: ExportRun, cell: nn.Cell, images: np.ndarray, draft: Pat
 _EXPORTERS = {"MINDIR": _export_mindir, "ONNX": _export_onnx, "AIR": _export_air}
 
 
-def _record_of(config: ExportRun, path: Path, trained: TrainedClasses) -> ExportRecord:
+def _record_of(config: ExportRun, path: Path, checkpoint: Checkpoint) -> ExportRecord:
+    trained, said = checkpoint.trained_classes(), checkpoint.record
     return ExportRecord(
         arch=config.model.arch,
         num_classes=config.model.num_classes,
@@ -233,4 +234,8 @@ def _record_of(config: ExportRun, path: Path, trained: TrainedClasses) -> Export
         mindspore=compat.version(),
         class_names=trained.names,
         is_converted=trained.is_converted,
+        source=said.source,
+        source_sha256=said.sha256,
+        published=said.published,
+        licence=said.licence,
     )

@@ -11,7 +11,7 @@ from typing import Annotated, Any, Dict, Literal, Optional
 from msgspec import Meta
 
 from ..args import Config
-from ..checkpoints.saved_record import MOST_CLASSES, MOST_SIDE, ClassNames, Text
+from ..checkpoints.saved_record import MOST_CLASSES, MOST_SIDE, ClassNames, Sha256, Text
 from ..configs.parser import keys_marked
 from ..data.classes import TrainedClasses
 from ..errors import UserError
@@ -39,6 +39,7 @@ class ExportRecord:
         mindspore: version that wrote it.
         class_names: of the training data, when the checkpoint says them.
         is_converted: the weights were trained by another library.
+        source, source_sha256, published, licence: of converted weights, as in `SavedRecord`.
     """
 
     arch: Annotated[str, Meta(min_length=1, max_length=200)]
@@ -47,10 +48,14 @@ class ExportRecord:
     input: Input
     batch_size: Optional[Annotated[int, Meta(ge=1, le=65_536)]]
     transform: Dict[str, Any]
-    sha256: Annotated[str, Meta(pattern=r"\A[0-9a-f]{64}\Z")]
+    sha256: Sha256
     mindspore: Text
     class_names: Optional[ClassNames] = None
     is_converted: bool = False
+    source: Optional[Text] = None
+    source_sha256: Optional[Sha256] = None
+    published: Optional[Text] = None
+    licence: Optional[Text] = None
 
     def trained_classes(self, source: str) -> TrainedClasses:
         """What the file says of its classes; `source` names it in messages."""
