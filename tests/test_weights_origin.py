@@ -16,12 +16,17 @@ from test_named_weights import SMALL, images, publish, server, timms_logits
 from torch_oracle import timm, torch
 
 import eval as eval_program
+import preprocess as preprocess_program
 from scripts import convert_weights
-from src.args import EvalRun, PredictRun, parse_args
-from src.checkpoints.checkpoint import read_checkpoint, save_checkpoint
+from src.args import Config, EvalRun, ExportRun, PredictRun, PreprocessRun, parse_args
+from src.checkpoints.checkpoint import Checkpoint, read_checkpoint, save_checkpoint
+from src.checkpoints.saved_record import SavedRecord
 from src.errors import UserError
 from src.models.registry import create_model
 from src.serving.complete_config import complete_by_file
+from src.serving.export import _record_of as record_of_export
+from src.serving.export_record import write_record
+from src.trainer.run import tell_normalisation
 
 __all__ = ["images", "server"]  # fixtures
 ARCH = "test_convnext"
@@ -214,3 +219,53 @@ def test_create_model_takes_names(server: HubServer) -> None:
     ours = {p.name: p.asnumpy() for p in model.get_parameters()}
     np.testing.assert_array_equal(ours["head.fc.weight"], network.head.fc.weight.detach().numpy())
     assert ms.Tensor(ours["head.fc.weight"]).shape == (1000, 64)
+
+
+def test_exported_files_say_where_their_weights_are_from(tmp_path: Path) -> None:
+    said = {"source": "w.pth", "sha256": "0" * 64, "published": "timm/x.y", "licence": "mit"}
+    checkpoint = Checkpoint(tmp_path / "w.ckpt", {}, SavedRecord(naming="timm", **said))
+    (tmp_path / "w.mindir").write_bytes(b"")
+    config = parse_args(["--arch", ARCH, "--num_classes", "3", "--image_size", "32"], ExportRun)
+    record = record_of_export(config, tmp_path / "w.mindir", checkpoint)
+    assert (record.source, record.source_sha256) == (said["source"], said["sha256"])
+    assert (record.published, record.licence) == (said["published"], said["licence"])
+
+
+def test_training_says_that_it_normalises_otherwise(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO)
+    record = SavedRecord(arch=ARCH, naming="timm", config="mean: [0.5, 0.5, 0.5]\n")
+    checkpoint = Checkpoint(Path("w.ckpt"), {}, record)
+    tell_normalisation(parse_args(["--mean", "0.5", "0.5", "0.5"]), checkpoint)
+    assert caplog.messages == []
+    tell_normalisation(Config(), checkpoint)
+    assert caplog.messages == [
+        "w.ckpt learnt images with mean [0.5, 0.5, 0.5]; this training has mean [0.485, 0.456, "
+        "0.406]"
+    ]
+
+
+def test_inputs_of_the_cpp_program_are_as_the_weights_need_them(
+    network: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = convert(network, tmp_path, "--arch", ARCH, "--crop_pct", "0.8", "--crop_mode", "squash")
+    seen: List[Any] = []
+
+    def keep(config: Any, **_: Any) -> int:
+        seen.append(config)
+        return 0
+
+    monkeypatch.setattr("src.serving.input_files.write_inputs", keep)
+    words = ["--pretrained", str(path), "--result_path", str(tmp_path / "out")]
+    assert preprocess_program.main([*words, "--crop_mode", "center", "--arch", ARCH]) == 0
+    assert (seen[0].data.crop_pct, seen[0].data.crop_mode) == (0.8, "center")
+
+
+def test_the_command_line_goes_before_an_exported_file(tmp_path: Path) -> None:
+    checkpoint = Checkpoint(tmp_path / "w.ckpt", {}, SavedRecord())
+    (tmp_path / "w.mindir").write_bytes(b"")
+    sizes = ["--arch", ARCH, "--num_classes", "3", "--image_size", "32"]
+    config = parse_args([*sizes, "--crop_pct", "0.8", "--crop_mode", "squash"], ExportRun)
+    write_record(tmp_path / "w.mindir", record_of_export(config, tmp_path / "w.mindir", checkpoint))
+    words = ["--for_mindir", str(tmp_path / "w.mindir"), "--crop_mode", "center"]
+    found, *_ = preprocess_program.inputs_recipe(parse_args(words, PreprocessRun))
+    assert (found.data.crop_pct, found.data.crop_mode) == (0.8, "center")

@@ -90,6 +90,15 @@ def open_folder(config: Config, run: Run) -> Records:
         ) from error
 
 
+def tell_normalisation(config: Config, checkpoint: Checkpoint) -> None:
+    """Says that training normalises images otherwise than the weights learnt them, if it does."""
+    there = checkpoint.record.values(str(checkpoint.path), ("mean", "std"))
+    here = {key: getattr(config.data, key) for key in there}
+    if here != there:
+        shown = [", ".join(f"{key} {list(v)}" for key, v in side.items()) for side in (there, here)]
+        _LOGGER.info("%s learnt images with %s; this training has %s", checkpoint.path, *shown)
+
+
 def start_from_pretrained(config: Config, network: Classifier, class_names: List[str]) -> None:
     """Weights of `pretrained`; the classifier stays fresh where it learnt other classes.
 
@@ -101,6 +110,7 @@ def start_from_pretrained(config: Config, network: Classifier, class_names: List
     keeps_classifier = checkpoint.record.num_classes == len(class_names)
     if trained.names is None and keeps_classifier:
         check_classes(config, trained, class_names)
+    tell_normalisation(config, checkpoint)
     start_from_weights(
         network,
         checkpoint,
