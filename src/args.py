@@ -37,7 +37,7 @@ from .settings.train import RunConfig, TrainConfig
 _CONFIG, _PRINT_CONFIG, _HELP = "config", "print_config", "help"
 # Spellings of the model zoo and customary ones; those of a key stand where it is declared.
 _ALIASES = {"--cct_config": _CONFIG, "-h": _HELP}
-_PROGRAM = "program"
+PROGRAM = "program"
 _RUN_MODELARTS = "run_modelarts"
 # Keys younger than files that hold a recipe -> what was done before.
 _BEFORE: Dict[str, Any] = {"background": None}
@@ -188,7 +188,7 @@ def replace(config: AnyConfig, **values: Any) -> AnyConfig:
     Raises:
         UserError: an unknown key, or a value that is not allowed.
     """
-    return with_values(config, values, origin=_PROGRAM)
+    return with_values(config, values, origin=PROGRAM)
 
 
 def with_values(config: AnyConfig, values: Mapping[str, Any], *, origin: str) -> AnyConfig:

@@ -7,7 +7,7 @@ import logging
 from pathlib import Path
 from typing import Any, Dict, Optional, Sequence
 
-from ..args import AnyConfig, Config, replace, with_values
+from ..args import PROGRAM, AnyConfig, Config, replace, with_values
 from ..configs import parser
 from ..data.packed import MANIFEST
 from ..data.sources import count_classes
@@ -99,17 +99,32 @@ def complete_by_checkpoint(
     if config.origins["arch"] != parser.DEFAULT and config.model.arch != known.get("arch"):
         # The caller refuses weights of another architecture; nothing else of them counts.
         known = {"num_classes": known.get("num_classes", 0)}
-    evaluates = keys is _EVALUATION_KEYS
-    free = {
-        key: value
-        for key, value in known.items()
-        if config.origins[key] == parser.DEFAULT
-        or (evaluates and key in _IMAGE_KEYS and config.origins[key] != parser.COMMAND_LINE)
-    }
-    if evaluates:
-        _say_images(config, free, path)
+    if keys is _EVALUATION_KEYS:
+        free = taken_of(config, known, path)
+    else:
+        free = {key: value for key, value in known.items() if _is_open(config, key)}
     config = with_values(config, free, origin=path)
     return complete_sizes(config, num_classes=config.model.num_classes)
+
+
+def _is_open(config: Config, key: str) -> bool:
+    return config.origins[key] == parser.DEFAULT
+
+
+def taken_of(config: AnyConfig, known: Dict[str, Any], path: str) -> Dict[str, Any]:
+    """What of the values that a file of weights knows counts in evaluation.
+
+    How images are made counts before a recipe, not before the command line or the program; where
+    that differs it is said in a line.
+    """
+    firm = (parser.COMMAND_LINE, PROGRAM)
+    taken = {
+        key: value
+        for key, value in known.items()
+        if _is_open(config, key) or (key in _IMAGE_KEYS and config.origins[key] not in firm)
+    }
+    _say_images(config, taken, path)
+    return taken
 
 
 @functools.cache  # said once
@@ -125,7 +140,7 @@ def _say_images(config: AnyConfig, free: Dict[str, Any], path: str) -> None:
     """What images of these weights are like, where a recipe or the defaults have it otherwise."""
     here = config.flat()
     differing = [k for k in _IMAGE_KEYS if k in free and here[k] not in (0, free[k])]
-    own = [key for key in differing if config.origins[key] == parser.DEFAULT]
+    own = [key for key in differing if _is_open(config, key)]
     if own:
         _LOGGER.info("images as %s has them: %s", path, _shown(free, own))
     said = [key for key in differing if key not in own]

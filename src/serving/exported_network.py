@@ -10,7 +10,7 @@ import numpy as np
 from mindspore import Tensor, nn
 
 from ..args import AnyConfig, with_values
-from ..configs import parser
+from ..checkpoints.complete_config import taken_of
 from ..errors import UserError, on_one_line
 from ..runtime import compat
 from ..runtime.text import check_utf8
@@ -74,15 +74,14 @@ def load_mindir(path: Path) -> nn.Cell:
 
 
 def complete_by_record(config: AnyConfig, record: ExportRecord, path: Path) -> AnyConfig:
-    """The recipe with what the file says and nobody else; it must be for its images and classes.
+    """The recipe with what the file says, see `taken_of`; it must be for its images and classes.
 
     Raises:
         UserError: naming the key that differs.
     """
     sizes = {"image_size": record.image_size, "num_classes": record.num_classes}
     found = {**sizes, **record.transform}
-    free = {key: value for key, value in found.items() if config.origins[key] == parser.DEFAULT}
-    config = with_values(config, free, origin=str(path))
+    config = with_values(config, taken_of(config, found, str(path)), origin=str(path))
     for key, there in sizes.items():
         here = config.flat()[key]
         if here != there:
