@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 from pathlib import Path
 from typing import Any, Iterator, List
 
@@ -113,7 +114,10 @@ def our_logits(name: str, paths: List[Path]) -> np.ndarray:
     "name",
     [pytest.param(n, marks=[pytest.mark.slow] if slow else []) for n, slow in NAMES.items()],
 )
-def test_logits_are_timms(server: HubServer, images: List[Path], name: str) -> None:
+def test_logits_are_timms(
+    server: HubServer, images: List[Path], name: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
     network = publish(server, name)
     expected = timms_logits(network, images)
     found = our_logits(name, images)
@@ -122,4 +126,5 @@ def test_logits_are_timms(server: HubServer, images: List[Path], name: str) -> N
         assert np.argsort(-ours)[:5].tolist() == np.argsort(-theirs)[:5].tolist()
     record = read_checkpoint(local_checkpoint(name)).record
     row = find_published(name)
+    assert f"licence {row.licence}" in caplog.text
     assert (record.published, record.licence) == (row.hub_name, row.licence)

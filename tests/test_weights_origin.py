@@ -7,19 +7,22 @@ import logging
 from pathlib import Path
 from typing import Any, Dict, List
 
+import lite
 import mindspore as ms
 import numpy as np
 import pytest
 from hub_server import HubServer
 from safetensors.torch import save_file
-from test_named_weights import SMALL, images, publish, server, timms_logits
+from test_named_weights import SMALL, images, our_logits, publish, server, timms_logits
 from torch_oracle import timm, torch
 
 import eval as eval_program
+import export as export_program
 import preprocess as preprocess_program
 from scripts import convert_weights
 from src.args import Config, EvalRun, ExportRun, PredictRun, PreprocessRun, parse_args
 from src.checkpoints.checkpoint import Checkpoint, read_checkpoint, save_checkpoint
+from src.checkpoints.named_weights import local_checkpoint
 from src.checkpoints.saved_record import SavedRecord
 from src.errors import UserError
 from src.models.registry import create_model
@@ -179,9 +182,8 @@ def test_older_conversions_say_nothing_and_that_is_said_once(
     assert "does not say" not in caplog.text
 
 
-def test_eval_by_name_scores_as_timm(
-    server: HubServer, images: List[Path], capsys: pytest.CaptureFixture[str]
-) -> None:
+def publish_two(server: HubServer) -> Any:
+    """timm's network for the classes of `images`, in a repository of its own."""
     torch.manual_seed(0)
     two = timm.create_model(SMALL, num_classes=2).eval()
     folder = server.folder / "me" / "two"
@@ -191,11 +193,39 @@ def test_eval_by_name_scores_as_timm(
     config = json.loads((folder / "config.json").read_text())
     names = {"num_classes": 2, "label_names": ["a", "b"]}
     (folder / "config.json").write_text(json.dumps({**config, **names}))
-    best = timms_logits(two, images).argmax(1)
+    return two
+
+
+def test_eval_by_name_scores_as_timm(
+    server: HubServer, images: List[Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    best = timms_logits(publish_two(server), images).argmax(1)
     arguments = ["--pretrained", "hf-hub:me/two", "--data_url", str(images[0].parents[2])]
     assert eval_program.main([*arguments, "--batch_size", "2"]) == 0
     top1 = 100 * float((best == np.arange(2)).mean())
     assert f"top-1 {top1:.3f} %" in capsys.readouterr().out
+
+
+def test_exported_files_keep_timms_transform(
+    server: HubServer, images: List[Path], tmp_path: Path
+) -> None:
+    """Through MINDIR, the inputs of preprocess.py and the C++ program; and through ONNX."""
+    expected = timms_logits(publish_two(server), images)
+    checkpoint, mindir = local_checkpoint("hf-hub:me/two"), tmp_path / "x.mindir"
+    words = ["--pretrained", str(checkpoint), "--output"]
+    lite.export_with_ms20([*words, str(mindir), "--batch_size", "1"])
+    data = ["--dataset_name", "imagenet2012", "--data_path", str(images[0].parents[2])]
+    inputs, results = tmp_path / "inputs", tmp_path / "results"
+    paths = ["--result_path", str(inputs), "--for_mindir", str(mindir)]
+    assert preprocess_program.main([*data, *paths]) == 0
+    done = lite.infer(mindir, inputs, results)
+    assert done.returncode == 0, done.stderr
+    found = [np.fromfile(file, np.float32) for file in sorted(results.glob("*_0.bin"))]
+    assert np.abs(np.stack(found) - expected).max() <= 1e-4 * np.abs(expected).max()
+    onnx = tmp_path / "x.onnx"
+    assert export_program.main([*words, str(onnx), "--file_format", "ONNX"]) == 0
+    found = our_logits(str(onnx), images)
+    assert np.abs(found - expected).max() <= 1e-4 * np.abs(expected).max()
 
 
 @pytest.mark.parametrize(

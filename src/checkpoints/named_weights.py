@@ -57,6 +57,7 @@ def local_checkpoint(name: str) -> Path:
     """
     # MindSpore, now that it is needed.
     from .conversion import Request, convert_file
+    from .record import read_record
     from .saved_record import FORMAT
     from .weights_origin import CONFIG_FILE
 
@@ -71,14 +72,15 @@ def local_checkpoint(name: str) -> Path:
             f"{purpose}: no folder for the converted weights can be written; set XDG_CACHE_HOME"
         )
     target = folder / f"{re.sub('[^0-9A-Za-z._-]', '_', repository)}-{digest[:16]}-{FORMAT}.ckpt"
-    if target.is_file():
-        return target
-    conversion = convert_file(Request(path, arch, published))
-    try:
-        conversion.save(target)
-    except OSError as error:
-        raise UserError(f"{purpose}: {target} cannot be written ({error.strerror})") from error
-    _LOGGER.info("%s: converted into %s; %s", purpose, target, "; ".join(conversion.notes))
+    if not target.is_file():
+        conversion = convert_file(Request(path, arch, published))
+        try:
+            conversion.save(target)
+        except OSError as error:
+            raise UserError(f"{purpose}: {target} cannot be written ({error.strerror})") from error
+    record = read_record(target)
+    licence = (record and record.licence) or "not said; ask its owner"
+    _LOGGER.info("%s: %s, licence %s", purpose, target, licence)
     return target
 
 
