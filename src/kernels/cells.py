@@ -11,7 +11,7 @@ import mindspore as ms
 import numpy as np
 from mindspore import Tensor, ops
 
-from ..models import cct
+from ..models import cct_parts
 from ..models.layers import (
     activation,
     attention,
@@ -88,8 +88,8 @@ class NativeMlp(mlp.Mlp):
         return self.mlp(x, self.fc1.weight, self.fc1.bias, self.fc2.weight, self.fc2.bias)[0]
 
 
-@overrides(cct.EncoderLayer, mlp=operators.mlp)
-class NativeEncoderLayer(cct.EncoderLayer):
+@overrides(cct_parts.EncoderLayer, mlp=operators.mlp)
+class NativeEncoderLayer(cct_parts.EncoderLayer):
     def perceptron(self, x: Tensor) -> Tensor:
         if not isinstance(self.activation, activation.Gelu) or self.dropout1.p > 0.0:
             return super().perceptron(x)
