@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import errno
 import os
-from dataclasses import replace
 from pathlib import Path
 from typing import BinaryIO, List
 from unittest import mock
@@ -21,7 +20,7 @@ from src.checkpoints.checkpoint import (
     save_checkpoint,
 )
 from src.checkpoints.record import read_record
-from src.checkpoints.saved_record import FORMAT, SavedRecord
+from src.checkpoints.saved_record import SavedRecord
 from src.errors import UserError
 from src.runs import folder as run_folder
 from src.runs.folder import CheckpointFolder
@@ -39,7 +38,7 @@ def test_round_trip_keeps_values_types_and_record(tmp_path: Path) -> None:
     record = SavedRecord(step=3, best_top1=0.1, class_names=["中文 # : 1e-4", "\udcff"])
     save_checkpoint(tmp_path / "a.ckpt", parameters(0.1), record.as_json())
     found = read_checkpoint(tmp_path / "a.ckpt")
-    assert found.record == replace(record, format=FORMAT)
+    assert found.record == record
     target = parameters(5.0)
     load_parameters(target, found, target="test")
     for ours, saved in zip(target, parameters(0.1)):
@@ -133,7 +132,7 @@ def test_the_record_is_read_past_the_tensors(tmp_path: Path) -> None:
     record = SavedRecord(source="中文", names=["best.ckpt"], class_names=["x" * 1000] * 100)
     large = Parameter(Tensor(np.zeros((3000, 70), np.float32)), name="x" * 300)
     save_checkpoint(path, [*parameters(0.1), large], record.as_json())
-    assert read_record(path) == replace(record, format=FORMAT)
+    assert read_record(path) == record
     data = path.read_bytes()
     for size in (0, 1, 20, len(data) - 1):
         path.write_bytes(data[:size])

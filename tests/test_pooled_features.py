@@ -186,13 +186,17 @@ def test_weights_with_a_classifier_start_a_network_without(
     assert caplog.messages == [said, f"started from the weights of {path}"]
 
 
-def test_weights_without_a_classifier_start_no_network_with_one(tmp_path: Path) -> None:
+def test_weights_without_a_classifier_start_one_with_a_fresh_one(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     path = tmp_path / "weights.ckpt"
     save_checkpoint(path, CCT.build(num_classes=0).get_parameters(), {})
     same: Any = CCT.build(num_classes=0, pretrained=str(path))
     assert same.num_classes == 0
-    with pytest.raises(UserError, match=r"2 missing: classifier\.fc\.weight"):
-        CCT.build(num_classes=CLASSES, pretrained=str(path))
+    assert "freshly" not in caplog.text
+    other: Any = CCT.build(num_classes=CLASSES, pretrained=str(path))
+    assert other.num_classes == CLASSES
+    assert "classifier.fc: not in the weights, freshly initialised" in caplog.text
 
 
 def test_fewer_than_no_classes_are_refused() -> None:

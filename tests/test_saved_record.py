@@ -98,7 +98,7 @@ WRONG = [
     ("sha256", "0123", "matching regex"),
     ("published", 7, "got `int`"),
     ("licence", ["mit"], "got `array`"),
-    ("format", -1, ">= 0"),
+    ("format", 0, ">= 1"),
     ("format", FORMAT + 1, f"of a newer version than this, which reads up to {FORMAT}; update"),
 ]
 

@@ -288,7 +288,9 @@ def test_the_converter_takes_sizes_from_the_weights(
     words = ["--arch", ARCH, "--input", str(path), "--output", str(tmp_path / "y.ckpt")]
     assert convert_weights.main(words) == 0
     checkpoint = read_checkpoint(tmp_path / "y.ckpt")
-    assert (checkpoint.record.num_classes, checkpoint.record.img_size) == (5, 32)
+    recipe = checkpoint.record.recipe("y.ckpt")
+    assert recipe is not None
+    assert (checkpoint.record.num_classes, recipe.model.image_size) == (5, 32)
     assert checkpoint.tensors["pos_embed"].shape == (1, 17, 48)
 
 

@@ -32,6 +32,7 @@ ClassNames = Annotated[List[ClassName], Meta(max_length=MOST_CLASSES)]
 Sha256 = Annotated[str, Meta(pattern=r"\A[0-9a-f]{64}\Z")]
 # Of the records that this version writes. It grows when older ones would read them wrongly.
 FORMAT = 1
+_Format = Annotated[int, Meta(ge=1, le=10**6)]
 # What a run calls its checkpoints beside last.ckpt: a path would be written to.
 _EarnedName = Annotated[str, Meta(pattern=r"\A(best|epoch_[0-9]{3,9})\.ckpt\Z")]
 
@@ -53,7 +54,7 @@ class SavedRecord:
             which of its weights were taken.
         published, licence: name that the file was published by, and its terms.
         averaged: files this is the mean of.
-        format: 0: of a version before there were numbers.
+        format: versions before there were numbers wrote the first.
     """
 
     arch: Optional[Annotated[str, Meta(min_length=1, max_length=200)]] = None
@@ -78,12 +79,11 @@ class SavedRecord:
     naming: Optional[Text] = None
     ema: bool = False
     averaged: Optional[Annotated[List[Text], Meta(max_length=10_000)]] = None
-    format: Annotated[int, Meta(ge=0, le=10**6)] = 0
+    format: _Format = FORMAT
 
     def as_json(self) -> Dict[str, Any]:
         """For `save_checkpoint`, without what is not said."""
-        said = {key: value for key, value in asdict(self).items() if value is not None}
-        return {**said, "format": FORMAT}
+        return {key: value for key, value in asdict(self).items() if value is not None}
 
     def recipe(self, name: str) -> Optional[Config]:
         """The recipe it was trained by; None: it says none.
@@ -143,7 +143,7 @@ class SavedRecord:
 
 @dataclass(frozen=True)
 class _Numbered:
-    format: Annotated[int, Meta(ge=0, le=10**6)] = 0
+    format: _Format = FORMAT
 
 
 def parse_record(content: bytes, path: Path) -> SavedRecord:

@@ -177,8 +177,8 @@ def _check_numbers(arrays: Arrays, source: Path) -> None:
 
 def _shaped(value: np.ndarray, shape: Tuple[int, ...]) -> np.ndarray:
     """In that shape where only axes of length 1 differ: a 1x1 convolution is a linear layer."""
-    lengths = ([n for n in axes if n > 1] for axes in (value.shape, shape))
-    return value.reshape(shape) if next(lengths) == next(lengths) else value
+    held, due = ([n for n in axes if n > 1] for axes in (value.shape, shape))
+    return value.reshape(shape) if held == due else value
 
 
 def to_reference_names(arrays: Arrays, network: Classifier) -> Arrays:

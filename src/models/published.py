@@ -96,7 +96,7 @@ def read_published() -> List[PublishedWeights]:
     found: Dict[str, PublishedWeights] = {}
     with _FILE.open(newline="", encoding="utf-8") as file:
         lines = csv.reader(file)
-        if tuple(next(lines)) != PublishedWeights._fields:
+        if tuple(next(lines, ())) != PublishedWeights._fields:
             raise ValueError(f"{_FILE}: expected the columns {', '.join(PublishedWeights._fields)}")
         for texts in lines:
             try:
