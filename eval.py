@@ -1,6 +1,7 @@
 """Evaluate weights: `python eval.py --pretrained FILE [--KEY VALUE ...]`.
 
-FILE is a checkpoint, or with `--data_url DIR` a .mindir or .onnx of export.py.
+FILE is a checkpoint, or with `--data_url DIR` a .mindir or .onnx of export.py, or the name of
+published weights.
 """
 
 from __future__ import annotations

@@ -26,8 +26,9 @@ _LOGGER = logging.getLogger(__name__)
 
 DESCRIPTION = """\
 Besides these options every key of a recipe is one (listed below), and --pretrained FILE is needed:
-a checkpoint, or a .mindir or .onnx of export.py. Architecture, classes, image size, normalisation
-and names of classes come from the options and --config, else from the file."""
+a checkpoint, a .mindir or .onnx of export.py, or the name of published weights. Architecture,
+classes, normalisation and names of classes come from the options and --config, else from the file;
+how images are made from the options, else from the file, else from --config."""
 
 
 def predict(arguments: argparse.Namespace, config: PredictRun) -> None:

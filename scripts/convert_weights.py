@@ -16,6 +16,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from src.data.classes import CLASS_ORDERS, sort_classes
 from src.errors import UserError
+from src.models.published import TRANSFORM
 from src.runtime.entry import CommandParser, run_command, whole
 
 if TYPE_CHECKING:
@@ -36,7 +37,6 @@ before that.
 Weights that learnt your own classes: --data_url or --class_names records what they are called,
 which eval.py and train.py compare with their data."""
 
-IMAGE_OPTIONS = ("crop_pct", "crop_mode", "interpolation", "mean", "std")
 SUFFIXES = {"mindspore": ".ckpt", "torch": ".safetensors"}
 
 
@@ -71,7 +71,7 @@ def _parser() -> CommandParser:
         type=whole,
         help="side of the images (default: that of the weights' positions)",
     )
-    for key in IMAGE_OPTIONS:
+    for key in TRANSFORM:
         parser.add_argument(
             f"--{key}", nargs="+", metavar="VALUE", help="how images are made, as in recipes"
         )
@@ -152,7 +152,7 @@ def _given_keys(arguments: argparse.Namespace) -> Dict[str, Any]:
     from src.args import from_yaml_text
     from src.configs.parser import command_line_entry
 
-    words = {key: getattr(arguments, key) for key in IMAGE_OPTIONS}
+    words = {key: getattr(arguments, key) for key in TRANSFORM}
     given = {
         key: command_line_entry(key, value, is_flag=False).value
         for key, value in words.items()

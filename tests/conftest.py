@@ -52,6 +52,18 @@ hypothesis.settings.load_profile("suite")
 _TORCHVISION_OPERATORS = declare_torchvision_operators()
 
 
+@pytest.fixture
+def pynative() -> Iterator[None]:
+    """No compilation, where the graph is not what is tested. It runs on the standard cells."""
+    import mindspore as ms
+
+    before = ms.get_context("mode")
+    ms.set_context(mode=ms.PYNATIVE_MODE)
+    with selection.using(selection.OFF):
+        yield
+    ms.set_context(mode=before)
+
+
 @pytest.fixture(params=["graph", "graph, standard form", "pynative"])
 def mode(request: pytest.FixtureRequest) -> Iterator[str]:
     """Execution modes, with the fastest form of the cells where there is a choice."""

@@ -267,6 +267,12 @@ def test_a_jpeg_of_one_scan_counts_a_third(monkeypatch, options, counts):
     data = encoded(Image.new("RGB", (300, 200)), "JPEG", **options)
     Decoder().decode(data, "x")
     assert taken == [(60_000 * counts, 60_000)]
+    taken.clear()
+    Decoder().decode_part(data, "x", lambda height, width: (20, 30, 90, 120))
+    if options or Decoder().parts is None:  # of several scans no part is decoded
+        assert (60_000 * counts, 60_000) in taken
+    else:
+        assert taken == [(3_600, 60_000)]
 
 
 def test_an_image_larger_than_the_budget_goes_alone():

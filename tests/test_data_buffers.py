@@ -10,7 +10,8 @@ import pytest
 from mindspore import Tensor, ops
 from test_worker_processes import BATCHES, SHAPE, fill, keys
 
-from src.data.rows import Rows, Shape
+from src.data import worker_processes, workers
+from src.data.rows import Buffers, Rows, Shape
 from src.data.sampler import Key
 from src.data.workers import batches_of
 
@@ -28,8 +29,35 @@ def first_byte(batch: Rows) -> int:
 
 
 @pytest.mark.parametrize("in_processes", [False, True])
-def test_memory_that_nobody_reads_is_used_again(in_processes: bool) -> None:
-    assert len({first_byte(batch) for batch in stream(in_processes)}) <= MOST_BUFFERS
+def test_memory_that_nobody_reads_is_used_again(
+    in_processes: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fresh: List[bool] = []
+
+    class Counted(Buffers):
+        def take(self) -> np.ndarray:
+            fresh.append(not self._free)
+            return super().take()
+
+    for module in (workers, worker_processes):
+        monkeypatch.setattr(module, "Buffers", Counted)
+    for batch in stream(in_processes):
+        del batch
+    assert len(fresh) == BATCHES
+    assert sum(fresh) <= MOST_BUFFERS
+
+
+def test_large_memory_comes_back_as_it_was() -> None:
+    """New pages, which malloc takes from the system for each such block, would be 0."""
+    buffers = Buffers(40 << 20)
+    batch = buffers.take()
+    batch[:] = 7
+    kept = batch[5:9]
+    del batch
+    other = buffers.take()
+    assert not other.any()
+    del kept
+    assert (buffers.take() == 7).all()
 
 
 @pytest.mark.parametrize("in_processes", [False, True])

@@ -12,8 +12,10 @@ from model_parity import load_rule_weights
 from test_models import ALIASES, PUBLISHED, uninitialised
 from weight_rule import images
 
-from src.kernels import selection
 from src.models.registry import create_model, list_models
+
+# Compiling so many graphs takes minutes.
+pytestmark = pytest.mark.usefixtures("pynative")
 
 BATCH = 2
 # Start of the name -> the fewest blocks that have every kind of layer, and a side for them.
@@ -32,16 +34,6 @@ SHALLOW: Dict[str, Dict[str, Any]] = {
     "cvt": {"num_layers": 1, "img_size": 32},
     "vit": {"num_layers": 1, "img_size": 32},
 }
-
-
-@pytest.fixture(autouse=True)
-def pynative() -> Iterator[None]:
-    """Compiling so many graphs takes minutes. This mode runs on the standard cells."""
-    before = ms.get_context("mode")
-    ms.set_context(mode=ms.PYNATIVE_MODE)
-    with selection.using(selection.OFF):
-        yield
-    ms.set_context(mode=before)
 
 
 def published(name: str) -> Dict[str, int]:

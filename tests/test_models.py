@@ -32,7 +32,6 @@ from model_parity import (
 from weight_rule import images
 
 from src.errors import UserError
-from src.kernels import selection
 from src.models.layers.activation import Gelu
 from src.models.layers.drop_path import DropPath
 from src.models.layers.norm import GlobalResponseNorm, SimpleNorm
@@ -301,16 +300,6 @@ def active_rates(model: nn.Cell) -> List[float]:
 
 def create_small(name: str, **keywords: Any) -> nn.Cell:
     return create_model(name, **{**SMALL[name], "num_classes": CLASSES, **keywords})
-
-
-@pytest.fixture
-def pynative() -> Iterator[None]:
-    """No compilation, where the graph is not what is tested. It runs on the standard cells."""
-    before = ms.get_context("mode")
-    ms.set_context(mode=ms.PYNATIVE_MODE)
-    with selection.using(selection.OFF):
-        yield
-    ms.set_context(mode=before)
 
 
 @pytest.mark.usefixtures("pynative")

@@ -7,7 +7,6 @@ import logging
 from pathlib import Path
 from typing import Any, Iterator, List
 
-import mindspore as ms
 import numpy as np
 import pytest
 from photographs import load_photographs
@@ -19,9 +18,11 @@ from hub_server import HubServer, hub
 from safetensors.torch import save_file
 
 from src.checkpoints.checkpoint import read_checkpoint
-from src.checkpoints.named_weights import local_checkpoint, stage_weights
-from src.kernels import selection
+from src.checkpoints.named_weights import is_name, local_checkpoint, stage_weights
 from src.models.published import find_published
+
+# Compiling so many graphs takes minutes.
+pytestmark = pytest.mark.usefixtures("pynative")
 
 SMALL = "test_convnext.r160_in1k"
 # All families, and every kind of transform; the ones that take longest are slow.
@@ -43,19 +44,11 @@ NAMES = {
 }
 
 
-@pytest.fixture(autouse=True)
-def pynative(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """No compilation; converted weights go into a cache of the test."""
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    before = ms.get_context("mode")
-    ms.set_context(mode=ms.PYNATIVE_MODE)
-    with selection.using(selection.OFF):
-        yield
-    ms.set_context(mode=before)
-
-
 @pytest.fixture
-def server(tmp_path: Path) -> Iterator[HubServer]:
+def server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[HubServer]:
+    """A hub, and caches of the test alone: a conversion of an earlier one would hide a fault."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    local_checkpoint.cache_clear()
     with hub(tmp_path / "hub") as found:
         yield found
 
@@ -128,3 +121,32 @@ def test_logits_are_timms(
     row = find_published(name)
     assert f"licence {row.licence}" in caplog.text
     assert (record.published, record.licence) == (row.hub_name, row.licence)
+
+
+def test_a_damaged_conversion_is_made_anew(server: HubServer) -> None:
+    publish(server, SMALL)
+    path = local_checkpoint(SMALL)
+    whole = path.read_bytes()
+    downloads = list(server.requests)
+    path.write_bytes(whole[: len(whole) // 2])
+    local_checkpoint.cache_clear()
+    assert local_checkpoint(SMALL) == path
+    assert path.read_bytes() == whole
+    assert [r for r in server.requests[len(downloads) :] if r.startswith("GET")] == []
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        (SMALL, True),
+        (f"timm/{SMALL}", True),
+        ("hf-hub:anybody/anything", True),
+        ("convnext_tiny", True),
+        ("convnext_tiny.ckpt", False),
+        ("convnext_tiny.pth", False),
+        ("weights/convnext_tiny.fb_in1k", False),
+        ("best.ckpt", False),
+    ],
+)
+def test_what_is_a_name(text: str, expected: bool) -> None:
+    assert is_name(text) == expected

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from pathlib import Path
-from typing import Any, Iterator, List, Set
+from typing import Any, List, Set
 
 import mindspore as ms
 import numpy as np
@@ -24,7 +24,6 @@ from weight_rule import images
 
 from src.checkpoints.checkpoint import save_checkpoint
 from src.errors import UserError
-from src.kernels import selection
 from src.models.classifier import Classifier
 from src.models.registry import create_model
 from src.models.weights import reference_names
@@ -38,16 +37,6 @@ HEADS = ("head.weight", "head_dist.weight", "head.fc.weight", "classifier.fc.wei
 
 def case_id(case: Case) -> str:
     return f"{case.name}-{case.side}"
-
-
-@pytest.fixture
-def pynative() -> Iterator[None]:
-    """No compilation. It runs on the standard cells."""
-    before = ms.get_context("mode")
-    ms.set_context(mode=ms.PYNATIVE_MODE)
-    with selection.using(selection.OFF):
-        yield
-    ms.set_context(mode=before)
 
 
 def names(model: nn.Cell) -> List[str]:

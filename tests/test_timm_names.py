@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Dict, Iterator
+from typing import Any, Dict
 
 import mindspore as ms
 import numpy as np
@@ -12,8 +12,10 @@ from torch_oracle import timm, torch
 from weight_rule import images
 
 from src.checkpoints.weight_conversion import to_network_names, to_reference_names
-from src.kernels import selection
 from src.models.registry import create_model, list_models
+
+# Compiling so many graphs takes minutes.
+pytestmark = pytest.mark.usefixtures("pynative")
 
 SHALLOW: Dict[str, Dict[str, Any]] = {"convnext": {"depths": (1, 1, 1, 1)}, "deit": {"depth": 2}}
 NARROW: Dict[str, Dict[str, Any]] = {
@@ -29,16 +31,6 @@ STRUCTURES = (
     *("deit3_small_patch16_224", "deit3_huge_patch14_224"),
 )
 SHARED = [name for name in list_models() if name in set(timm.list_models())]
-
-
-@pytest.fixture(autouse=True)
-def pynative() -> Iterator[None]:
-    """No compilation. This mode runs on the standard cells."""
-    before = ms.get_context("mode")
-    ms.set_context(mode=ms.PYNATIVE_MODE)
-    with selection.using(selection.OFF):
-        yield
-    ms.set_context(mode=before)
 
 
 def test_timm_publishes_weights_of_no_other() -> None:

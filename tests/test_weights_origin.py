@@ -204,6 +204,7 @@ def test_eval_by_name_scores_as_timm(
     assert eval_program.main([*arguments, "--batch_size", "2"]) == 0
     top1 = 100 * float((best == np.arange(2)).mean())
     assert f"top-1 {top1:.3f} %" in capsys.readouterr().out
+    assert read_checkpoint(local_checkpoint("hf-hub:me/two")).record.published == "me/two"
 
 
 def test_exported_files_keep_timms_transform(

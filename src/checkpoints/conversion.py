@@ -14,6 +14,7 @@ from ..args import Config
 from ..errors import UserError
 from ..models.classifier import Classifier
 from ..models.family import Naming
+from ..models.published import TRANSFORM
 from ..models.registry import create_model, resolve
 from ..runtime.files import file_sha256
 from ..runtime.memory import Allowance
@@ -29,8 +30,6 @@ from .weights_origin import WeightsOrigin, find_origin
 _NETWORKS, _LEAST_ROOM = 4, 2**28
 # Tensors of each kind that are listed when one does not fit.
 _SHOWN = 10
-# How images of converted weights are made; the rest of a transform is not the weights' to say.
-IMAGE_KEYS = ("interpolation", "crop_pct", "crop_mode", "mean", "std")
 
 
 @dataclass(frozen=True)
@@ -41,9 +40,10 @@ class Request:
         path: of the weights.
         arch: None: what `name` or what lies beside the file says.
         name: that they were published by.
-        keys: values of IMAGE_KEYS, `num_classes` and `image_size` that go before what is known.
+        keys: values of TRANSFORM, `num_classes` and `image_size` that go before what is known.
         ema, key, prefix: which of a file's weights, as `read_weights` and `to_network_names` have
             it.
+        repository: `OWNER/NAME` of the hub that the file is from.
     """
 
     path: Path
@@ -53,6 +53,7 @@ class Request:
     ema: bool = False
     key: Optional[str] = None
     prefix: Optional[str] = None
+    repository: Optional[str] = None
 
 
 @dataclass(frozen=True)
@@ -90,7 +91,7 @@ def convert_file(request: Request) -> Conversion:
     tensors = {name: Tensor(value) for name, value in arrays.items()}
     load_all(network, Checkpoint(request.path, tensors, SavedRecord()), arch)
     own = Config().data
-    images = {key: said.get(key, getattr(own, key)) for key in IMAGE_KEYS}
+    images = {key: said.get(key, getattr(own, key)) for key in TRANSFORM}
     record = SavedRecord(
         arch=arch,
         num_classes=network.num_classes,
@@ -99,7 +100,7 @@ def convert_file(request: Request) -> Conversion:
         sha256=file_sha256(request.path, WEIGHTS_BYTES),
         naming=naming.source,
         ema=request.ema,
-        published=origin.published if origin else None,
+        published=request.repository or (origin.published if origin else None),
         licence=origin.licence if origin else None,
         class_names=_class_names(origin, network),
     )
@@ -136,7 +137,7 @@ def _notes(images: Dict[str, Any], origin: Optional[WeightsOrigin], request: Req
     if origin:
         notes = [f"images: {shown} (by {origin.said_by})"]
         return [*notes, f"licence: {origin.licence}"] if origin.licence else notes
-    if set(IMAGE_KEYS) <= set(request.keys):
+    if set(TRANSFORM) <= set(request.keys):
         return [f"images: {shown}"]
     return [
         f"images: {shown}: the defaults, because nothing says how these weights' are made; give "

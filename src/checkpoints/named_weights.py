@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import logging
 import re
 from pathlib import Path
@@ -16,7 +17,10 @@ from ..storage.staging import stage_inputs
 
 _LOGGER = logging.getLogger(__name__)
 
-_FILES = (".ckpt", ".mindir", ".onnx", ".air")
+_FILES = (
+    *(".ckpt", ".mindir", ".onnx", ".air"),
+    *(".safetensors", ".pth", ".pt", ".bin", ".npz", ".zip"),
+)
 
 
 def is_name(text: str) -> bool:
@@ -45,6 +49,7 @@ def stage_weights(config: AnyConfig, keys: Optional[Sequence[str]] = None) -> An
     return config
 
 
+@functools.cache  # asked for by each step of a program
 def local_checkpoint(name: str) -> Path:
     """The checkpoint of published weights, from the cache where it is there.
 
@@ -59,6 +64,7 @@ def local_checkpoint(name: str) -> Path:
     from .conversion import Request, convert_file
     from .record import read_record
     from .saved_record import FORMAT
+    from .tensor_file import is_whole
     from .weights_origin import CONFIG_FILE
 
     purpose = f"pretrained {name!r}"
@@ -72,8 +78,8 @@ def local_checkpoint(name: str) -> Path:
             f"{purpose}: no folder for the converted weights can be written; set XDG_CACHE_HOME"
         )
     target = folder / f"{re.sub('[^0-9A-Za-z._-]', '_', repository)}-{digest[:16]}-{FORMAT}.ckpt"
-    if not target.is_file():
-        conversion = convert_file(Request(path, arch, published))
+    if not is_whole(target):
+        conversion = convert_file(Request(path, arch, published, repository=repository))
         try:
             conversion.save(target)
         except OSError as error:

@@ -9,7 +9,7 @@ from typing import Annotated, Any, Dict, List, Literal, Optional, Tuple
 from msgspec import Meta
 
 from ..errors import UserError
-from ..models.published import PublishedWeights, find_published, read_published
+from ..models.published import TRANSFORM, PublishedWeights, find_published, read_published
 from ..runtime.json_files import read_typed
 from ..runtime.regular_files import RECORD_BYTES
 from .saved_record import MOST_SIDE, ClassNames, Text
@@ -119,8 +119,7 @@ def read_config(path: Path) -> WeightsOrigin:
             f"{path}: lies beside the weights, but says nothing of them ({error}); move it away, "
             "and give --arch and how their images are made (--crop_pct, ...)"
         ) from error
-    keys = {"num_classes": config.num_classes, "image_size": height}
-    for key in ("crop_pct", "crop_mode", "interpolation", "mean", "std"):
-        keys[key] = getattr(own, key)
-    name = f"{config.architecture}.{own.tag}" if own.tag else config.architecture
+    keys: Dict[str, Any] = {"num_classes": config.num_classes, "image_size": height}
+    keys.update({key: getattr(own, key) for key in TRANSFORM})
+    name = f"{config.architecture}.{own.tag}" if own.tag else None
     return WeightsOrigin(str(path), config.architecture, keys, name, own.license, names)

@@ -70,7 +70,7 @@ class Shape(NamedTuple):
 
 
 class Buffers:
-    """Memory for batches, used again once nothing reads it: fresh pages cost as much as a copy.
+    """Memory for batches, used again once nothing reads it: fresh pages have to be cleared.
 
     An array of a batch, and a Tensor that shares its memory, keep it from that as long as they
     live.

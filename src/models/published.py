@@ -20,6 +20,9 @@ OWNER = "timm"
 # The name of the file there: what timm asks for, and what it takes where that is missing.
 HUB_FILES = ("model.safetensors", "pytorch_model.bin")
 
+# Keys of a recipe that weights are published with, beside their image size.
+TRANSFORM = ("crop_pct", "crop_mode", "interpolation", "mean", "std")
+
 _Rgb = Tuple[float, float, float]
 # Mean and standard deviation of images scaled to [0, 1].
 NORMALISATIONS: Dict[str, Tuple[_Rgb, _Rgb]] = {

@@ -51,8 +51,9 @@ class ModelConfig(Section):
     )
     pretrained: Optional[str] = key(
         None,
-        "checkpoint whose weights are loaded before training; for eval.py and predict.py also a "
-        "network of export.py",
+        "checkpoint whose weights are loaded before training, or the name of published ones "
+        "(scripts/list_models.py --pretrained); for eval.py and predict.py also a network of "
+        "export.py",
         free=True,
         input_url=True,
     )
