@@ -96,7 +96,11 @@ def test_nothing_is_guessed_silently(
     network: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     path = convert(network, tmp_path, "--arch", ARCH)
-    assert "the defaults, because nothing says" in capsys.readouterr().out
+    every = "crop_pct, crop_mode, interpolation, mean, std by default, because nothing says"
+    assert every in capsys.readouterr().out
+    convert(network, tmp_path, "--arch", ARCH, "--crop_pct", "0.9", "--mean", "[0.5, 0.5, 0.5]")
+    assert "; crop_mode, interpolation, std by default" in capsys.readouterr().out
+    path = convert(network, tmp_path, "--arch", ARCH)
     assert transform_in(path)["crop_pct"] == 0.875
     save_file(network.state_dict(), tmp_path / "x.safetensors")
     arguments = ["--input", str(tmp_path / "x.safetensors"), "--output", str(tmp_path / "x.ckpt")]

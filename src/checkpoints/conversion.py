@@ -137,12 +137,13 @@ def _notes(images: Dict[str, Any], origin: Optional[WeightsOrigin], request: Req
     if origin:
         notes = [f"images: {shown} (by {origin.said_by})"]
         return [*notes, f"licence: {origin.licence}"] if origin.licence else notes
-    if set(TRANSFORM) <= set(request.keys):
+    left = [key for key in TRANSFORM if key not in request.keys]
+    if not left:
         return [f"images: {shown}"]
     return [
-        f"images: {shown}: the defaults, because nothing says how these weights' are made; give "
-        "--name NAME (scripts/list_models.py --pretrained), the hub's config.json beside the file, "
-        "or --crop_pct, --crop_mode, --interpolation, --mean, --std"
+        f"images: {shown}; {', '.join(left)} by default, because nothing says how these weights' "
+        "are made; give --name NAME (scripts/list_models.py --pretrained), the hub's config.json "
+        f"beside the file, or {', '.join(f'--{key}' for key in left)}"
     ]
 
 

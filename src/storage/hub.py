@@ -41,11 +41,13 @@ def fetch_file(repository: str, names: Sequence[str], *, purpose: str) -> Tuple[
     try:
         from huggingface_hub import hf_hub_download
         from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError
+        from huggingface_hub.utils.logging import disable_propagation
     except ImportError as error:
         raise UserError(
             f"{purpose}: needs huggingface_hub; pip install -r requirements-hub.txt, or download "
             f"{place_of(repository, names[0])} by hand and convert it (scripts/convert_weights.py)"
         ) from error
+    disable_propagation()  # it has a handler of its own, and each line would be there twice
     for name in names:
         with _one_line(purpose, repository, name):
             try:
