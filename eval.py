@@ -167,7 +167,7 @@ def _write_file(config: EvalRun, result: Any) -> None:
 def _write_report(config: EvalRun, checkpoint: Any, eval_net: Any, dataset: Any) -> Any:
     """Evaluates `eval_net`, and after it the averaged weights where the checkpoint has both."""
     from src.checkpoints.checkpoint import STATE_PREFIX
-    from src.report.class_names import imagenet_names
+    from src.data.imagenet_names import imagenet_names
     from src.report.outcomes import Collector, read_real_labels
     from src.report.page import MISTAKES, create_folder, write_report
     from src.runtime.float_status import create_float_status

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, List
 
@@ -72,6 +72,13 @@ def exported(folder: Path, location: str = "") -> Path:
 def words(path: Path) -> List[str]:
     Image.new("RGB", (SIDE, SIDE)).save(path.with_name("image.png"))
     return ["--pretrained", str(path), "--input", str(path.with_name("image.png"))]
+
+
+def test_one_of_a_newer_version_is_refused(tmp_path: Path) -> None:
+    path = exported(tmp_path)
+    write_record(path, replace(record_of(path), format=2))
+    with pytest.raises(UserError, match="format 2, of a newer version than this, which reads up"):
+        read_record(path)
 
 
 def test_a_whole_one_predicts(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -249,7 +249,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def weights(tmp_path: Path) -> Path:
     """Of a small CCT for 16x16 images of ten classes."""
     model = rule_filled(create_model("cct_2_3x2_32", img_size=16, num_classes=10, **CCT_TINY))
-    meta = {"arch": "cct_2_3x2_32", "num_classes": 10}
+    meta = {"arch": "cct_2_3x2_32", "num_classes": 10, "licence": "cc-by-nc-4.0"}
     save_checkpoint(tmp_path / "pretrained.ckpt", model.get_parameters(), meta)
     return tmp_path / "pretrained.ckpt"
 
@@ -268,7 +268,9 @@ def test_train_starts_from_adapted_weights(
     assert "classifier.fc: 10 -> 2 classes, freshly initialised" in notes.messages
     assert "classifier.positional_emb: 8x8 -> 16x16 positions, bilinear" in notes.messages
     held = read_checkpoint(weights).tensors
-    trained = read_checkpoint(weights.parent / "run" / "last.ckpt").tensors
+    checkpoint = read_checkpoint(weights.parent / "run" / "last.ckpt")
+    record, trained = checkpoint.record, checkpoint.tensors
+    assert (record.started_from, record.licence) == ("pretrained.ckpt", "cc-by-nc-4.0")
     for name in set(held) - {"classifier.fc.weight", "classifier.fc.bias"}:
         if name != "classifier.positional_emb":
             np.testing.assert_array_equal(trained[name].asnumpy(), held[name].asnumpy())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import logging
 from pathlib import Path
@@ -15,10 +16,15 @@ from torch_oracle import timm, torch
 
 pytest.importorskip("huggingface_hub")
 from hub_server import HubServer, hub
+from huggingface_hub import constants
 from safetensors.torch import save_file
+from timm.data import ImageNetInfo
 
+from src.args import Config, parse_args
+from src.checkpoints import named_weights
 from src.checkpoints.checkpoint import read_checkpoint
 from src.checkpoints.named_weights import is_name, local_checkpoint, stage_weights
+from src.errors import UserError
 from src.models.published import find_published
 
 # Compiling so many graphs takes minutes.
@@ -121,6 +127,75 @@ def test_logits_are_timms(
     row = find_published(name)
     assert f"licence {row.licence}" in caplog.text
     assert (record.published, record.licence) == (row.hub_name, row.licence)
+    imagenet = ImageNetInfo("imagenet-1k").label_names()
+    assert record.class_names == (imagenet if network.num_classes == 1000 else None)
+
+
+def test_a_teacher_has_a_name_too(server: HubServer) -> None:
+    publish(server, SMALL)
+    config = stage_weights(parse_args(["--teacher_pretrained", SMALL], Config))
+    assert config.optim.teacher_pretrained == str(local_checkpoint(SMALL))
+
+
+@pytest.fixture
+def authors(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[HubServer]:
+    """Another server, which has the file that the table names for SMALL; the hub has none."""
+    monkeypatch.setattr("huggingface_hub.utils._http.time.sleep", lambda _: None)
+    theirs = HubServer(tmp_path / "authors")
+    network = publish(theirs, SMALL)
+    folder = theirs.folder / "timm" / SMALL
+    torch.save({"model": network.state_dict()}, folder / "w.pth")
+    digest = hashlib.sha256((folder / "w.pth").read_bytes()).hexdigest()
+    (folder / "w.pth").rename(folder / f"w-{digest[:8]}.pth")
+    (folder / "model.safetensors").unlink()
+    url = f"{theirs.url}/timm/{SMALL}/resolve/main/w-{digest[:8]}.pth"
+    row = find_published(SMALL)._replace(url=url)
+    monkeypatch.setattr(named_weights, "find_published", lambda _: row)
+    yield theirs
+    theirs.close()
+
+
+def test_the_authors_file_where_the_hub_has_none(
+    server: HubServer, authors: HubServer, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+    path = local_checkpoint(SMALL)
+    checkpoint = read_checkpoint(path)
+    expected = timm.create_model(SMALL).state_dict().keys()
+    assert len(checkpoint.tensors) == len(expected)
+    assert checkpoint.record.published == f"timm/{SMALL}"
+    assert "taking the authors' file" in caplog.text
+    asked = list(server.requests), list(authors.requests)
+    assert all(asked)
+    local_checkpoint.cache_clear()
+    assert local_checkpoint(SMALL) == path
+    assert (server.requests, authors.requests) == asked
+
+
+def test_authors_files_of_another_content_are_refused(
+    server: HubServer, authors: HubServer
+) -> None:
+    (file,) = (authors.folder / "timm" / SMALL).glob("*.pth")
+    file.write_bytes(file.read_bytes()[:-1] + b"?")
+    for _ in range(2):
+        with pytest.raises(UserError, match=r"has the SHA-256 .* it was deleted; run it again"):
+            local_checkpoint(SMALL)
+
+
+def test_neither_has_it(server: HubServer, authors: HubServer) -> None:
+    authors.status = 404
+    with pytest.raises(UserError, match=f"pretrained '{SMALL}': nor its authors' file"):
+        local_checkpoint(SMALL)
+
+
+def test_offline_nobody_is_asked(
+    server: HubServer, authors: HubServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    with pytest.raises(UserError, match="HF_HUB_OFFLINE is set"):
+        local_checkpoint(SMALL)
+    assert not server.requests
+    assert not authors.requests
 
 
 def test_a_damaged_conversion_is_made_anew(server: HubServer) -> None:

@@ -116,7 +116,7 @@ from mindspore_classifiers import create_model, list_models, list_recipes, parse
 from mindspore_classifiers.data.digits import prepare_digits
 from mindspore_classifiers.kernels.build import SOURCES
 from mindspore_classifiers.models.catalogue import read_catalogue
-from mindspore_classifiers.report.class_names import imagenet_names
+from mindspore_classifiers.data.imagenet_names import imagenet_names
 
 network = create_model("deit_tiny_patch16_224", pretrained="deit_tiny.ckpt").set_train(False)
 logits = network(Tensor(np.load("images.npy"))).asnumpy()

@@ -24,8 +24,9 @@ import predict as program
 from src.args import parse_args, to_yaml
 from src.checkpoints.checkpoint import save_checkpoint
 from src.data.augment.batch_transform import ImageNormalize
+from src.data.imagenet_names import imagenet_names
 from src.models.registry import create_model
-from src.report.class_names import class_names, imagenet_names
+from src.report.class_names import class_names
 from src.report.heat_maps import create_heat_maps
 from src.report.pictures import Tile, contact_sheet, overlay
 from src.report.predictions import top_k
@@ -199,7 +200,7 @@ def test_an_unreadable_image_is_left_out_and_named(
         (["--num_classes", "4"], "num_classes is 3 in the file and 4 here"),
         (["--labels", "nowhere.txt"], "nowhere.txt"),
         (["--labels", __file__], "class 1 is called '', which is no name"),
-        (["--labels", "src/report/imagenet_classes.txt"], "one name for each"),
+        (["--labels", "src/data/imagenet_classes.txt"], "one name for each"),
         (["--output_file", "nowhere/x.csv"], "nowhere"),
         (["--save_pictures", __file__], "save_pictures"),
     ],

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import logging
+import subprocess
 import zipfile
 from collections import OrderedDict
 from functools import cache
@@ -20,7 +21,7 @@ from torch_oracle import timm, torch
 from scripts import convert_weights
 from src.checkpoints.checkpoint import read_checkpoint
 from src.checkpoints.weight_conversion import to_network_names, to_reference_names
-from src.checkpoints.weight_files import read_weights
+from src.checkpoints.weight_files import read_weights, weights_sha256
 from src.errors import UserError
 from src.models import deit
 from src.models.registry import create_model
@@ -219,6 +220,10 @@ def pieces(folder: Path) -> Path:
 def test_pieces_are_put_together(tmp_path: Path) -> None:
     path = pieces(tmp_path)
     check(read(path), model().state_dict())
+    files = sorted(piece.name for piece in tmp_path.glob("*.safetensors"))
+    lines = subprocess.check_output(["sha256sum", path.name, *files], cwd=tmp_path)
+    expected = subprocess.check_output(["sha256sum"], input=lines).split()[0].decode()
+    assert weights_sha256(path) == expected
     one = tmp_path / "model-00001-of-00002.safetensors"
     for wrong in (one, tmp_path):
         with pytest.raises(UserError, match=r"give .*model\.safetensors\.index\.json"):

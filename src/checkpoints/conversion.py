@@ -16,14 +16,12 @@ from ..models.classifier import Classifier
 from ..models.family import Naming
 from ..models.published import TRANSFORM
 from ..models.registry import create_model, resolve
-from ..runtime.files import file_sha256
 from ..runtime.memory import Allowance
-from ..runtime.regular_files import WEIGHTS_BYTES
 from .checkpoint import Checkpoint, find_mismatches, load_parameters, save_checkpoint
 from .pretrained import complete, find_sizes, regenerate_sine_tables, reset_classifiers
 from .saved_record import SavedRecord
 from .weight_conversion import to_network_names
-from .weight_files import Arrays, read_weights
+from .weight_files import Arrays, read_weights, weights_sha256
 from .weights_origin import WeightsOrigin, find_origin
 
 # Networks of one size that a file may hold, and what is always allowed, bytes.
@@ -97,7 +95,7 @@ def convert_file(request: Request) -> Conversion:
         num_classes=network.num_classes,
         config=_recipe({"arch": arch, "num_classes": network.num_classes, **sizes, **images}),
         source=request.path.name,
-        sha256=file_sha256(request.path, WEIGHTS_BYTES),
+        sha256=weights_sha256(request.path),
         naming=naming.source,
         ema=request.ema,
         published=request.repository or (origin.published if origin else None),

@@ -32,7 +32,7 @@ ClassNames = Annotated[List[ClassName], Meta(max_length=MOST_CLASSES)]
 Sha256 = Annotated[str, Meta(pattern=r"\A[0-9a-f]{64}\Z")]
 # Of the records that this version writes. It grows when older ones would read them wrongly.
 FORMAT = 1
-_Format = Annotated[int, Meta(ge=1, le=10**6)]
+Format = Annotated[int, Meta(ge=1, le=10**6)]
 # What a run calls its checkpoints beside last.ckpt: a path would be written to.
 _EarnedName = Annotated[str, Meta(pattern=r"\A(best|epoch_[0-9]{3,9})\.ckpt\Z")]
 
@@ -53,6 +53,8 @@ class SavedRecord:
         source, sha256, naming, ema: file that weights were converted from, whose names it had, and
             which of its weights were taken.
         published, licence: name that the file was published by, and its terms.
+        started_from: of trained weights: those that training began with, by the name they were
+            published by, else their file's; `licence` is theirs.
         averaged: files this is the mean of.
         format: versions before there were numbers wrote the first.
     """
@@ -76,10 +78,11 @@ class SavedRecord:
     sha256: Optional[Sha256] = None
     published: Optional[Text] = None
     licence: Optional[Text] = None
+    started_from: Optional[Text] = None
     naming: Optional[Text] = None
     ema: bool = False
     averaged: Optional[Annotated[List[Text], Meta(max_length=10_000)]] = None
-    format: _Format = FORMAT
+    format: Format = FORMAT
 
     def as_json(self) -> Dict[str, Any]:
         """For `save_checkpoint`, without what is not said."""
@@ -143,7 +146,26 @@ class SavedRecord:
 
 @dataclass(frozen=True)
 class _Numbered:
-    format: _Format = FORMAT
+    format: Format = 1
+
+
+def refuse_newer(content: bytes, newest: int, what: str) -> None:
+    """First of all: nothing else of a newer record needs to be as it is now.
+
+    Args:
+        newest: number that this version reads.
+        what: the record is of, for the message.
+
+    Raises:
+        ValueError: no JSON, or its format is no number; on one line.
+        UserError: a newer format.
+    """
+    number = parse_typed(content, _Numbered).format
+    if number > newest:
+        raise UserError(
+            f"{what}: format {number}, of a newer version than this, which reads up to {newest}; "
+            "update this one"
+        )
 
 
 def parse_record(content: bytes, path: Path) -> SavedRecord:
@@ -154,13 +176,7 @@ def parse_record(content: bytes, path: Path) -> SavedRecord:
         UserError: a newer format, or as of `SavedRecord.check`.
     """
     try:
-        # First: nothing else of it needs to be as it is now.
-        number = parse_typed(content, _Numbered).format
-        if number > FORMAT:
-            raise UserError(
-                f"checkpoint {str(path)!r}: format {number}, of a newer version than this, which "
-                f"reads up to {FORMAT}; update this one"
-            )
+        refuse_newer(content, FORMAT, f"checkpoint {str(path)!r}")
         record = parse_typed(content, SavedRecord)
         record.check(path)
     except UserError:

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import logging
 import math
 import re
@@ -15,7 +16,7 @@ from typing import BinaryIO, Callable, Dict, List, Optional, Tuple
 import numpy as np
 
 from ..errors import UserError, on_one_line, some_of
-from ..runtime.files import write_whole
+from ..runtime.files import file_sha256, write_whole
 from ..runtime.json_files import parse_json, read_typed
 from ..runtime.memory import Allowance, host_allowance
 from ..runtime.regular_files import RECORD_BYTES, WEIGHTS_BYTES, open_regular
@@ -149,6 +150,20 @@ def _read_pieces(path: Path, room: Allowance, ema: bool, key: Optional[str]) -> 
         held = sum(4 * value.size for _, value in found.values())
         room = room._replace(num_bytes=room.num_bytes - held)
     return stored
+
+
+def weights_sha256(path: Path) -> str:
+    """SHA-256 of a file that `read_weights` has read.
+
+    Of weights in several files it is what `sha256sum LIST FILES | sha256sum` gives, with the files
+    in the order of their names.
+    """
+    if not path.name.endswith(_INDEX):
+        return file_sha256(path, WEIGHTS_BYTES)
+    names = [path.name, *sorted(set(_places_in(path).values()))]
+    digests = [file_sha256(path.with_name(name), WEIGHTS_BYTES) for name in names]
+    lines = "".join(f"{digest}  {name}\n" for digest, name in zip(digests, names))
+    return hashlib.sha256(lines.encode()).hexdigest()
 
 
 def _places_in(index: Path) -> Dict[str, str]:

@@ -8,6 +8,7 @@ from typing import Annotated, Any, Dict, List, Literal, Optional, Tuple
 
 from msgspec import Meta
 
+from ..data.imagenet_names import imagenet_names
 from ..errors import UserError
 from ..models.published import TRANSFORM, PublishedWeights, find_published, read_published
 from ..runtime.json_files import read_typed
@@ -64,12 +65,15 @@ def find_origin(path: Path, name: Optional[str]) -> Optional[WeightsOrigin]:
 
 
 def _of_row(row: PublishedWeights, said_by: str) -> WeightsOrigin:
+    # All of the table's weights with so many classes are ImageNet-1k's, whose folders are synsets.
+    synsets = list(imagenet_names()) if row.num_classes == 1000 else None
     return WeightsOrigin(
         said_by,
         row.arch,
         {"num_classes": row.num_classes, **row.transform},
         row.hub_name,
         row.licence,
+        synsets,
     )
 
 

@@ -4,26 +4,18 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import Any, Dict, List, Optional
+from typing import Any, List, Optional
 
+from ..data.imagenet_names import imagenet_names
 from ..errors import UserError
 from ..runtime.json_files import parse_json
 from ..runtime.regular_files import NAMES_BYTES, read_text
 from ..runtime.text import printable
 
-_IMAGENET = Path(__file__).with_name("imagenet_classes.txt")
-
 _WITH_SYNSET = re.compile(r"n[0-9]{8}\s+(.+)")
 _SHOWN = 40
 # What a checkpoint records of a class.
 _LONGEST = 1024
-
-
-def imagenet_names() -> Dict[str, str]:
-    """WordNet id -> name of the 1,000 classes of ImageNet-1k, in label order."""
-    lines = _IMAGENET.read_text(encoding="utf-8").splitlines()
-    pairs = [line.split(" ", 1) for line in lines if not line.startswith("#")]
-    return {pair[0]: pair[1] for pair in pairs}
 
 
 def read_labels(path: Path, key: str = "labels") -> List[str]:

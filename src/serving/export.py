@@ -237,5 +237,6 @@ def _record_of(config: ExportRun, path: Path, checkpoint: Checkpoint) -> ExportR
         source=said.source,
         source_sha256=said.sha256,
         published=said.published,
+        started_from=said.started_from,
         licence=said.licence,
     )

@@ -11,7 +11,15 @@ from typing import Annotated, Any, Dict, Literal, Optional
 from msgspec import Meta
 
 from ..args import Config
-from ..checkpoints.saved_record import MOST_CLASSES, MOST_SIDE, ClassNames, Sha256, Text
+from ..checkpoints.saved_record import (
+    MOST_CLASSES,
+    MOST_SIDE,
+    ClassNames,
+    Format,
+    Sha256,
+    Text,
+    refuse_newer,
+)
 from ..configs.parser import keys_marked
 from ..data.classes import TrainedClasses
 from ..errors import UserError
@@ -23,6 +31,8 @@ from ..runtime.regular_files import EXPORT_BYTES, RECORD_BYTES, read_regular, re
 Input = Literal["float32_nchw", "uint8_nhwc"]
 # Of the images of one call, as float32.
 _MOST_INPUT_BYTES = 2**32
+# Of the records that this version writes. It grows when older ones would read them wrongly.
+_FORMAT = 1
 # In the record: SHA-256 of all else that is in it. Older ones have none.
 _DIGEST = "digest"
 
@@ -39,7 +49,8 @@ class ExportRecord:
         mindspore: version that wrote it.
         class_names: of the training data, when the checkpoint says them.
         is_converted: the weights were trained by another library.
-        source, source_sha256, published, licence: of converted weights, as in `SavedRecord`.
+        source, source_sha256, published, started_from, licence: as in `SavedRecord`.
+        format: versions before there were numbers wrote the first.
     """
 
     arch: Annotated[str, Meta(min_length=1, max_length=200)]
@@ -55,7 +66,9 @@ class ExportRecord:
     source: Optional[Text] = None
     source_sha256: Optional[Sha256] = None
     published: Optional[Text] = None
+    started_from: Optional[Text] = None
     licence: Optional[Text] = None
+    format: Format = _FORMAT
 
     def trained_classes(self, source: str) -> TrainedClasses:
         """What the file says of its classes; `source` names it in messages."""
@@ -126,7 +139,9 @@ def read_record(path: Path) -> ExportRecord:
         raise UserError(f"{kind} {str(path)!r}: {error.strerror}; export.py writes one") from error
     beside = record_path(path)
     try:
-        record = _parse(read_regular(beside, RECORD_BYTES))
+        content = read_regular(beside, RECORD_BYTES)
+        refuse_newer(content, _FORMAT, f"{kind} {str(path)!r}: {beside.name} beside it")
+        record = _parse(content)
     except (OSError, ValueError) as error:
         reason = error.strerror if isinstance(error, OSError) else error
         raise UserError(

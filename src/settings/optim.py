@@ -140,7 +140,9 @@ class OptimConfig(Section):
     distillation_tau: float = key(1.0, "soft distillation: temperature", range="> 0")
     teacher_arch: Optional[str] = key(None, "distillation: architecture of the teacher")
     teacher_pretrained: Optional[str] = key(
-        None, "distillation: checkpoint of the teacher", input_url=True
+        None,
+        "distillation: checkpoint of the teacher, or a name of published weights as for pretrained",
+        input_url=True,
     )
 
     def check_training(self) -> None:

@@ -27,6 +27,10 @@ _STATUS = {
 }
 
 
+class Unreachable(UserError):
+    """The hub gives no answer, or not this file: another place may have it."""
+
+
 def fetch_file(repository: str, names: Sequence[str], *, purpose: str) -> Tuple[Path, str]:
     """The first of `names` that the repository has, on this disk, and its SHA-256.
 
@@ -35,8 +39,9 @@ def fetch_file(repository: str, names: Sequence[str], *, purpose: str) -> Tuple[
         purpose: what it is for, which begins messages: `pretrained 'timm/...'`.
 
     Raises:
-        UserError: no package huggingface_hub; no such file; neither in the cache nor to be had; a
-            damaged file, which is deleted.
+        Unreachable: neither in the cache nor to be had, though a network was asked for it.
+        UserError: no package huggingface_hub; no such file; not in the cache and HF_HUB_OFFLINE is
+            set; a damaged file, which is deleted; no room.
     """
     try:
         from huggingface_hub import hf_hub_download
@@ -99,11 +104,12 @@ def _one_line(purpose: str, repository: str, name: str) -> Iterator[None]:
     except (errors.LocalEntryNotFoundError, errors.OfflineModeIsEnabled) as error:
         status = _status_of(error)
         reason = _STATUS.get(status or 0) or _reason_of(error, status)
-        raise UserError(f"{purpose}: {place}: {reason}; {by_hand}") from error
+        kind = UserError if constants.HF_HUB_OFFLINE else Unreachable
+        raise kind(f"{purpose}: {place}: {reason}; {by_hand}") from error
     except errors.HfHubHTTPError as error:
         status = _status_of(error)
         reason = _STATUS.get(status or 0) or f"answered with status {status}"
-        raise UserError(f"{purpose}: {place}: {reason}; {by_hand}") from error
+        raise Unreachable(f"{purpose}: {place}: {reason}; {by_hand}") from error
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
             cache = constants.HF_HUB_CACHE
@@ -113,7 +119,7 @@ def _one_line(purpose: str, repository: str, name: str) -> Iterator[None]:
     except Exception as error:  # of the HTTP library, which differs between versions
         if type(error).__module__.partition(".")[0] not in ("httpx", "requests", "httpcore"):
             raise
-        raise UserError(f"{purpose}: {place}: {on_one_line(error)}; {by_hand}") from error
+        raise Unreachable(f"{purpose}: {place}: {on_one_line(error)}; {by_hand}") from error
 
 
 def _status_of(error: Optional[BaseException]) -> Optional[int]:

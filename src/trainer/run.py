@@ -10,6 +10,7 @@ from typing import List, Optional
 from ..args import Config, to_yaml
 from ..checkpoints.checkpoint import Checkpoint, load_parameters, read_checkpoint
 from ..checkpoints.pretrained import start_from_weights
+from ..checkpoints.saved_record import SavedRecord
 from ..data.dataset import ImageDataset
 from ..data.sources import check_classes
 from ..errors import UserError
@@ -99,8 +100,13 @@ def tell_normalisation(config: Config, checkpoint: Checkpoint) -> None:
         _LOGGER.info("%s learnt images with %s; this training has %s", checkpoint.path, *shown)
 
 
-def start_from_pretrained(config: Config, network: Classifier, class_names: List[str]) -> None:
+def start_from_pretrained(
+    config: Config, network: Classifier, class_names: List[str]
+) -> SavedRecord:
     """Weights of `pretrained`; the classifier stays fresh where it learnt other classes.
+
+    Returns:
+        What the weights say of themselves.
 
     Raises:
         UserError: weights that do not fit, or do not say which order of the classes they learnt.
@@ -117,6 +123,7 @@ def start_from_pretrained(config: Config, network: Classifier, class_names: List
         target=f"arch {config.model.arch} with image_size {config.model.image_size}",
         class_names=None if config.train.allow_other_classes else class_names,
     )
+    return checkpoint.record
 
 
 def build_trainer(
@@ -129,7 +136,8 @@ def build_trainer(
     """
     network = build_network(config)
     if config.model.pretrained and not run.resumed:
-        start_from_pretrained(config, network, train_set.class_names)
+        weights = start_from_pretrained(config, network, train_set.class_names)
+        run.state.start_from(weights, Path(config.model.pretrained).name)
     train_step = build_train_step(config, network, run.world, class_names=train_set.class_names)
     if run.resumed:
         load_parameters(train_step.saved_parameters(), run.resumed, target="this recipe")

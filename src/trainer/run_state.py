@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import platform
 from dataclasses import asdict, dataclass
+from typing import Optional
 
 import mindspore as ms
 import numpy as np
@@ -21,6 +22,18 @@ class RunState:
     best_top1: float = -1.0
     best_epoch: int = 0
     overflows: int = 0  # steps in a row whose gradient was not finite
+    # Of the weights that training started from, as they say it.
+    started_from: Optional[str] = None
+    licence: Optional[str] = None
+
+    def start_from(self, weights: SavedRecord, name: str) -> None:
+        """Notes what training starts from, whose licence goes on with it.
+
+        Args:
+            name: of the file, which is noted where the weights were published by no name.
+        """
+        self.started_from = weights.published or weights.started_from or name
+        self.licence = weights.licence
 
     def as_record(self, config: Config, world: World = ALONE) -> SavedRecord:
         """What a checkpoint says of itself: this state, the resolved config and the versions."""
