@@ -154,7 +154,7 @@ def test_every_recipe_is_known_to_these_tests() -> None:
     assert set(RECIPES) >= {*SEEDS, *AUTHORS, "convnext_tiny_gpu.yaml"} | digits
 
 
-@pytest.mark.parametrize("readme", ["README.md", "README_CN.md"])
-def test_the_readmes_list_every_recipe(readme: str) -> None:
-    text = (ROOT / readme).read_text(encoding="utf-8")
+@pytest.mark.parametrize("page", ["docs/recipes.md", "docs/zh/recipes.md"])
+def test_the_pages_list_every_recipe(page: str) -> None:
+    text = (ROOT / page).read_text(encoding="utf-8")
     assert [name for name in RECIPES if f"| `{name}` |" not in text] == []
