@@ -11,8 +11,8 @@ source "$(dirname "${BASH_SOURCE[0]}")/common.sh"
 cd "$REPO"
 # tests/README.md says what the others prove.
 FAST=(
-    code_size contributing cited_numbers documentation remedies layering overrides config recipes scripts checkpoint
-    criterion schedulers optimizers clipping ema metrics data_sampler data_find_images data_imagenet
+    code_size contributing cited_numbers documentation languages remedies layering overrides config recipes scripts
+    checkpoint criterion schedulers optimizers clipping ema metrics data_sampler data_find_images data_imagenet
     data_sources data_transforms data_transposing
 )
 FAST_PARTS=(

@@ -7,10 +7,8 @@ from pathlib import Path
 from typing import Iterator, List, NamedTuple
 
 import pytest
+from markdown_pages import PAGES, ROOT
 from test_scaling_model import load
-
-ROOT = Path(__file__).resolve().parent.parent
-PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md"), ROOT / "tests" / "README.md"])
 
 _LINK = re.compile(r"\[[^\]]*\]\((?!http)([^)#\s]*\.md)(?:#([\w-]+))?\)")
 # With a unit a number is a measurement; alone it may be a version, a size or a count.
@@ -23,6 +21,7 @@ _NUMBER = re.compile(
 )
 # Not the names of chips.
 _LARGE = re.compile(r"(?<![\w.,-])(?!310|910)(\d{3}|\d{1,3}(?:,\d{3})+)(?![\d.,]*\d|x\d|-)")
+_SENTENCES = re.compile(r"(?<=[.;:]) (?=[A-Z`\[(*])|(?<=[。；：])")
 _SCALES = (1.0, 1024.0, 1 / 1024, 1000.0, 1e-3)  # of MiB and GiB, ms and s
 
 
@@ -52,7 +51,7 @@ def statements(text: str) -> List[str]:
     rows = [line for line in text.splitlines() if line.startswith("|")]
     prose = "\n".join(line for line in text.splitlines() if not line.startswith("|"))
     blocks = [" ".join(b.split()) for b in re.split(r"\n\s*\n|\n(?=- |#|\d+\. )", prose)]
-    return rows + [said for b in blocks for said in re.split(r"(?<=[.;:]) (?=[A-Z`\[(*])", b)]
+    return rows + [said for b in blocks for said in _SENTENCES.split(b)]
 
 
 def missing(citation: Citation) -> List[str]:
@@ -80,7 +79,7 @@ def is_among(number: str, there: List[float]) -> bool:
     return any(abs(found * scale - value) <= 0.501 * step for found in there for scale in _SCALES)
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
 def test_a_cited_number_is_on_the_page_it_is_cited_from(page: Path) -> None:
     found = citations(page, page.read_text(encoding="utf-8"))
     wrong = {citation.said: missing(citation) for citation in found}

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Dict, FrozenSet, Iterator, List, Set
 
 import pytest
+from markdown_pages import PAGES
 from packaging.specifiers import SpecifierSet
 from program_options import Program, key_allows, option_tables, options_in_text
 from remedies import (
@@ -267,10 +268,7 @@ def test_an_untrue_remedy_of_the_shell_and_of_cpp_is_found() -> None:
     assert [len(faults_of(message)) for message in said] == [1, 1]
 
 
-PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md"), ROOT / "tests" / "README.md"])
-
-
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
 def test_every_command_of_the_documentation_is_possible(page: Path) -> None:
     name = str(page.relative_to(ROOT))
     said = page_messages(page.read_text("utf-8"), name)
