@@ -14,6 +14,7 @@ from packaging.specifiers import SpecifierSet
 from program_options import Program, key_allows, option_tables, options_in_text
 from remedies import (
     CPP_PROGRAM,
+    HOLE,
     ROOT,
     Message,
     all_messages,
@@ -274,6 +275,40 @@ def test_every_command_of_the_documentation_is_possible(page: Path) -> None:
     said = page_messages(page.read_text("utf-8"), name)
     ours = [m for m in said if any(named_program(file) for file in _FILE.findall(m.text))]
     assert [f"{m.place}: {fault}" for m in ours for fault in wrong_options(m)] == []
+
+
+# What other programs say, in docs/troubleshooting.md.
+_THEIRS = {"numpy.core.multiarray failed to import", "set: pipefail: invalid option name"}
+_THEIRS |= {"$'\\r': command not found"}
+
+
+def quoted_messages(page: str) -> List[str]:
+    """`code` of several words in the first column of the tables."""
+    cells = re.findall(r"^\| (.*?) \|", page, re.MULTILINE)
+    found = [code for cell in cells for code in re.findall(r"`([^`]+)`", cell)]
+    return [code for code in found if "..." in code or code.count(" ") > 1]
+
+
+def unsaid(quoted: str, said: str) -> List[str]:
+    """Parts of a message, between its values, that no message has."""
+    parts = re.split(r"\.\.\.|[;,]|'[^']*'|\b\d+\b", quoted)
+    return [part for part in (part.strip(" :()") for part in parts) if not _is_in(part, said)]
+
+
+def _is_in(part: str, said: str) -> bool:
+    """Half of the words may be values."""
+    words = part.split()
+    pattern = " ".join(rf"(?:{re.escape(word)}|\(?{re.escape(HOLE)})" for word in words)
+    return any(2 * found.count(HOLE) <= len(words) for found in re.findall(pattern, said))
+
+
+def test_the_page_of_troubles_has_the_words_of_the_messages(messages: List[Message]) -> None:
+    page = (ROOT / "docs" / "troubleshooting.md").read_text("utf-8")
+    quoted = [text for text in quoted_messages(page) if text not in _THEIRS]
+    assert len(quoted) > 25
+    said = "\n".join(message.text for message in messages)
+    assert {text: unsaid(text, said) for text in quoted if unsaid(text, said)} == {}
+    assert unsaid("train_url ...: holds a runn already", said) == ["holds a runn already"]
 
 
 @pytest.mark.parametrize("name", [n for n in shell_scripts() if not n.endswith("common.sh")])
