@@ -102,10 +102,12 @@ def create_parser() -> CommandParser:
     parser = CommandParser("predict.py", DESCRIPTION)
     parser.epilog = f"Keys of a recipe, which --config FILE gives too:\n\n{help_of_keys()}"
     parser.add_argument(
-        "--input", required=True, help="an image, a folder (to any depth), or file:///PATH"
+        "--input", required=True, help="an image, a folder (searched to any depth) or file:///PATH"
     )
-    parser.add_argument("--top_k", type=whole, default=5, help="classes per image (default 5)")
-    parser.add_argument("--labels", type=Path, help="names of the classes: one a line, or JSON")
+    parser.add_argument(
+        "--top_k", type=whole, default=5, help="how many classes are shown per image (default 5)"
+    )
+    parser.add_argument("--labels", type=Path, help="file of class names: one per line, or JSON")
     parser.add_argument(
         "--output",
         choices=FORMATS,
@@ -113,15 +115,18 @@ def create_parser() -> CommandParser:
         help="format of the predictions (default: table)",
     )
     parser.add_argument(
-        "--output_file", type=Path, help="file to write; default: the screen (parquet: needed)"
+        "--output_file", type=Path, help="file to write (default: the screen); parquet needs it"
     )
     parser.add_argument(
-        "--save_pictures", type=Path, metavar="DIR", help="sheets of the images with predictions"
+        "--save_pictures",
+        type=Path,
+        metavar="DIR",
+        help="folder for pictures of the images with their predictions",
     )
     parser.add_argument(
         "--heat_maps",
         action="store_true",
-        help="show beside each image where the network looks: Grad-CAM of the likeliest class "
+        help="show beside each image where the network looks: by Grad-CAM of the likeliest class "
         "(ConvMixer, ConvNeXt, Twins) or attention rollout (DeiT, CCT, CVT, ViT-Lite)",
     )
     return parser

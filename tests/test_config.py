@@ -781,7 +781,7 @@ def test_help_lists_every_key_with_its_comment(capsys: pytest.CaptureFixture[str
         assert entry, key
         assert len(entry[2]) > 5
         assert entry[3] == parser.to_flow(value)
-    assert "clamped to the number of cores" in text
+    assert "at most one per core" in text
     for option in ["--cct_config", "--print_config", "--lr", "--wd", "-a", "-b", "--output_dir"]:
         assert option in text
 

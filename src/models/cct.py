@@ -191,16 +191,20 @@ FAMILY = Family(
     namings=(Naming("the authors", "tokenizer.conv_layers.0.0.weight"),),
     keywords={
         "num_layers": Keyword("encoder layers", high=MAX_BLOCKS),
-        "num_heads": Keyword("attention heads of a layer; divides embedding_dim"),
-        "mlp_ratio": Keyword("hidden width of a layer's MLP, in embedding_dim", float, 0.01, 64),
+        "num_heads": Keyword("attention heads of a layer; a divisor of embedding_dim"),
+        "mlp_ratio": Keyword("hidden width of a layer's MLP / embedding_dim", float, 0.01, 64),
         "embedding_dim": Keyword("channels of a token"),
-        "kernel_size": Keyword("of the tokenizer's convolutions, or side of a patch", high=255),
-        "n_conv_layers": Keyword("convolutions of the tokenizer; 0: patches", low=0, high=8),
-        "seq_pool": Keyword("pool by learnt weights; false: a class token", bool),
-        "positional_embedding": Keyword(
-            "positions of the tokens", str, choices=("learnable", "sine", "none")
+        "kernel_size": Keyword("kernel of the tokenizer's convolutions, or patch side", high=255),
+        "n_conv_layers": Keyword(
+            "convolutions of the tokenizer; 0: patches instead", low=0, high=8
         ),
-        "dropout": Keyword("share of activations dropped", float, 0, below=1),
-        "attention_dropout": Keyword("share of attention weights dropped", float, 0, below=1),
+        "seq_pool": Keyword("pool tokens by learnt weights; false: a class token", bool),
+        "positional_embedding": Keyword(
+            "kind of position embedding", str, choices=("learnable", "sine", "none")
+        ),
+        "dropout": Keyword("share of activations that is dropped", float, 0, below=1),
+        "attention_dropout": Keyword(
+            "share of attention weights that is dropped", float, 0, below=1
+        ),
     },
 )

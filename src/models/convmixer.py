@@ -171,8 +171,8 @@ FAMILY = Family(
     ),
     keywords={
         "dim": Keyword("channels of all layers"),
-        "depth": Keyword("blocks", high=MAX_BLOCKS),
-        "kernel_size": Keyword("of the depthwise convolutions, odd", high=255),
-        "patch_size": Keyword("side of a patch, pixels; divides image_size", high=4096),
+        "depth": Keyword("number of blocks", high=MAX_BLOCKS),
+        "kernel_size": Keyword("kernel of the depthwise convolutions, odd", high=255),
+        "patch_size": Keyword("side of a patch, pixels; a divisor of image_size", high=4096),
     },
 )

@@ -263,20 +263,26 @@ FAMILY = Family(
     keywords={
         "depths": Keyword("blocks of each stage", high=MAX_BLOCKS, length=4),
         "dims": Keyword("channels of each stage", length=4),
-        "kernel_sizes": Keyword("of each stage's depthwise convolutions, odd", high=255, length=4),
-        "stem_type": Keyword("patches or overlapping convolutions", str, choices=STEMS),
-        "norm_layer": Keyword("of all norms", str, choices=tuple(NORMS)),
-        "norm_eps": Keyword("added to the variance in norms", float, 0, 1),
+        "kernel_sizes": Keyword(
+            "kernel of each stage's depthwise convolutions, odd", high=255, length=4
+        ),
+        "stem_type": Keyword("stem: patches or overlapping convolutions", str, choices=STEMS),
+        "norm_layer": Keyword("kind of all norms", str, choices=tuple(NORMS)),
+        "norm_eps": Keyword("epsilon that norms add to the variance", float, 0, 1),
         "layer_scale_init_value": Keyword(
             "initial layer scale of every channel", float, 0, 1e3, optional=True
         ),
-        "use_grn": Keyword("global response norms, as version 2", bool),
-        "conv_mlp": Keyword("weights for torch have 1x1 convolutions, as timm's small ones", bool),
-        "head_norm_first": Keyword("the last norm comes before the pooling", bool),
-        "head_hidden_size": Keyword("of a layer before the classifier", optional=True),
+        "use_grn": Keyword("global response norms, as in ConvNeXt V2", bool),
+        "conv_mlp": Keyword(
+            "exported to torch, MLPs are 1x1 convolutions, as in timm's small networks", bool
+        ),
+        "head_norm_first": Keyword("put the last norm before the pooling", bool),
+        "head_hidden_size": Keyword(
+            "width of a further layer before the classifier", optional=True
+        ),
         "head_init_scale": Keyword("factor of the classifier's initial weights", float, 1e-6, 1e3),
-        "depth": Keyword("blocks of an isotropic network", high=MAX_BLOCKS),
-        "dim": Keyword("channels of an isotropic network"),
-        "patch_size": Keyword("side of an isotropic network's patch", high=4096),
+        "depth": Keyword("number of blocks of an isotropic network", high=MAX_BLOCKS),
+        "dim": Keyword("channels of all layers of an isotropic network"),
+        "patch_size": Keyword("side of a patch of an isotropic network, pixels", high=4096),
     },
 )

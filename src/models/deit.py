@@ -247,16 +247,16 @@ FAMILY = Family(
     ),
     keywords={
         "embed_dim": Keyword("channels of a token"),
-        "depth": Keyword("blocks", high=MAX_BLOCKS),
-        "num_heads": Keyword("attention heads of a block; divides embed_dim"),
-        "patch_size": Keyword("side of a patch, pixels; divides image_size", high=4096),
-        "mlp_ratio": Keyword("hidden width of a block's MLP, in embed_dim", float, 0.01, 64),
+        "depth": Keyword("number of blocks", high=MAX_BLOCKS),
+        "num_heads": Keyword("attention heads of a block; a divisor of embed_dim"),
+        "patch_size": Keyword("side of a patch, pixels; a divisor of image_size", high=4096),
+        "mlp_ratio": Keyword("hidden width of a block's MLP / embed_dim", float, 0.01, 64),
         "init_values": Keyword(
             "initial layer scale of every channel", float, 0, 1e3, optional=True
         ),
-        "no_embed_class": Keyword("the class token has no position", bool),
+        "no_embed_class": Keyword("the class token has no position embedding", bool),
         "distilled_training": Keyword(
-            "logits of both heads in training; in recipes distillation_type says so", bool
+            "training gives the logits of both heads; recipes set distillation_type instead", bool
         ),
     },
 )

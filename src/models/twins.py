@@ -238,11 +238,13 @@ FAMILY = Family(
     keywords={
         "embed_dims": Keyword("channels of each stage", length=4),
         "depths": Keyword("blocks of each stage", high=MAX_BLOCKS, length=4),
-        "num_heads": Keyword("attention heads of each stage; divide its embed_dims", length=4),
-        "mlp_ratios": Keyword("hidden width of the MLPs, in embed_dims", float, 0.01, 64, length=4),
-        "sr_ratios": Keyword("side of the squares that keys and values summarise", length=4),
+        "num_heads": Keyword("attention heads of each stage; divisors of embed_dims", length=4),
+        "mlp_ratios": Keyword(
+            "hidden width of each stage's MLPs / embed_dims", float, 0.01, 64, length=4
+        ),
+        "sr_ratios": Keyword("side of the squares that become one key and value each", length=4),
         "window_size": Keyword(
-            "side of the windows of every other block; null: none", high=1024, optional=True
+            "side of the windows of every other block; null: no windows", high=1024, optional=True
         ),
     },
 )

@@ -37,39 +37,39 @@ def _check_scale(mean: Sequence[float], std: Sequence[float]) -> None:
 
 @dataclass(frozen=True)
 class DataConfig(Section):
-    """What the network sees."""
+    """Where images come from, and what the network sees of them."""
 
     set: str = key(
         "ImageNet",
-        "dataset",
+        "kind of dataset",
         choices={**UNPACKED_SETS, "MindRecord": "written by scripts/pack_dataset.py"},
     )
     data_url: str = key(
         "./data/imagenet",
-        "dataset folder; without it eval.py takes that of the checkpoint, and `set` with it",
+        "dataset folder; without it, eval.py takes data_url and `set` of the checkpoint",
         free=True,
         input_url=True,
     )
     val_share: float = key(
         0.0,
-        "share of each class that is set aside for validation where data_url has class folders "
+        "share of each class that is held out for validation when data_url has class folders "
         "but neither train/ nor val/",
-        special="0: refuse such a folder",
+        special="0: such a folder is refused",
         range="[0, 1)",
     )
     class_order: str = key(
         "code_point",
-        "how class folders are sorted, which numbers the classes",
+        "order of the class folders, which numbers the classes",
         choices={
-            "code_point": "10 before 2, as torchvision",
-            "natural": "2 before 10, as timm",
+            "code_point": "10 before 2, as in torchvision",
+            "natural": "2 before 10, as in timm",
         },
     )
-    batch_size: int = key(128, "images per device and step", range="[1, 65536]", also="-b")
+    batch_size: int = key(128, "images in a batch, per device", range="[1, 65536]", also="-b")
     num_parallel_workers: int = key(
         8,
-        "threads (or processes) that prepare images; clamped to the number of cores; a process "
-        "gains little by more than 8 threads, which share the interpreter's lock",
+        "threads (or processes) that prepare images, at most one per core; beyond 8 threads a "
+        "process gains little, because they share the interpreter's lock",
         range="[1, 1024]",
         also="-j",
         free=True,
@@ -81,36 +81,37 @@ class DataConfig(Section):
     )
     on_bad_image: str = key(
         "raise",
-        "an image that cannot be read",
+        "what happens when an image cannot be read",
         choices={
             "raise": "an error that names it",
-            "skip": "training takes the next of the epoch, evaluation leaves it out; listed after "
-            "the epoch; more than max_bad_share is an error",
+            "skip": "training takes the next image of the epoch, evaluation leaves it out; a list "
+            "comes after the epoch; more than max_bad_share is an error",
         },
     )
     max_bad_share: float = key(
         0.01,
-        "on_bad_image skip: share of an epoch's images that may be unreadable; one more, and all "
-        "that cannot be read are looked for and listed",
+        "on_bad_image skip: share of an epoch's images that may be unreadable; with one more, "
+        "all unreadable images are searched for and listed",
         range="[0, 1]",
         free=True,
     )
     max_image_pixels: int = key(
         89_478_485,
-        "larger images are refused before they are unpacked (decompression bombs), width x height; "
-        "the default, at which Pillow warns too, is 1 GiB at the 12 bytes a pixel takes at most",
+        "largest width x height; a larger image is refused before it is unpacked "
+        "(decompression bombs); the default, where Pillow warns too, takes 1 GiB at most, 12 "
+        "bytes per pixel",
         range="[1, 178956970]",
         free=True,
     )
     exif_orientation: bool = key(
         False,
-        "turn photographs as their EXIF block or XMP says; timm does not",
+        "rotate photographs as their EXIF block or XMP says; timm does not",
         transform=True,
     )
     background: Optional[Tuple[int, int, int]] = key(
         (255, 255, 255),
-        "colour behind transparent pixels: red, green, blue",
-        special="null: the pixels' own colour, often black, as timm",
+        "colour shown behind transparent pixels: red, green, blue",
+        special="null: the pixels' own colour, often black, as in timm",
         range="[0, 255]",
         transform=True,
     )
@@ -124,21 +125,21 @@ class DataConfig(Section):
     )
     scale: Tuple[float, float] = key(
         (0.08, 1.0),
-        "area of the random crop, share of the image",
+        "area of the random crop, as a share of the image",
         range="(0, 1]",
         order="low <= high",
     )
     ratio: Tuple[float, float] = key(
         (0.75, 4.0 / 3.0),
-        "aspect of the random crop, width / height",
+        "aspect ratio of the random crop, width / height",
         range="> 0",
         order="low <= high",
     )
     crop_padding: int = key(
         0,
-        "random crop as recipes of small images have it, in place of the random resized crop: the "
-        "image, its shorter side resized to image_size, is padded with black on each side by so "
-        "many pixels; scale and ratio count for nothing then",
+        "random crop for small images, instead of the random resized crop: the shorter side "
+        "is resized to image_size, and each side gets this many black pixels before the crop; "
+        "scale and ratio then have no effect",
         special="0: off",
         range="[0, 4096]",
     )
@@ -146,9 +147,9 @@ class DataConfig(Section):
     vflip: float = key(0.0, "probability of a vertical flip", range="[0, 1]")
     repeated_aug: int = key(
         1,
-        "repeated augmentation (DeiT: 3): times that an epoch shows each image it takes, "
-        "augmented anew each time; an epoch has as many steps as without (of 256 images or more, "
-        "whole groups of 256 count), so it takes one image in repeated_aug",
+        "repeated augmentation (DeiT: 3): how often an epoch shows each image it takes, "
+        "augmented anew each time; the number of steps stays the same, so an epoch takes one "
+        "image in repeated_aug; from 256 images on, only whole groups of 256 count",
         range="[1, 1000]",
     )
     crop_pct: float = key(
@@ -156,18 +157,21 @@ class DataConfig(Section):
     )
     crop_mode: str = key(
         "center",
-        "evaluation: how an image becomes square",
-        choices={"center": "resize the shorter side", "squash": "resize both sides"},
+        "evaluation: how an image is resized before its centre is cropped",
+        choices={
+            "center": "the shorter side, keeping the aspect ratio",
+            "squash": "both sides to the same length",
+        },
         transform=True,
     )
     mean: Tuple[float, float, float] = key(
         (0.485, 0.456, 0.406),
-        "mean that is subtracted per channel, of images scaled to [0, 1]",
+        "mean that is subtracted from each channel, for images scaled to [0, 1]",
         transform=True,
     )
     std: Tuple[float, float, float] = key(
         (0.229, 0.224, 0.225),
-        "standard deviation that is divided by per channel, of images scaled to [0, 1]",
+        "standard deviation that each channel is divided by, for images scaled to [0, 1]",
         range="> 0",
         transform=True,
     )
@@ -175,36 +179,38 @@ class DataConfig(Section):
     # Colours.
     auto_augment: Optional[str] = key(
         None,
-        "policy: rand-..., augmix-..., original, originalr, v0, v0r, 3a, ta_wide or cifar10, such "
-        "as rand-m9-mstd0.5-inc1",
+        "augmentation policy, such as rand-m9-mstd0.5-inc1: rand-..., augmix-..., original, "
+        "originalr, v0, v0r, 3a, ta_wide or cifar10",
         special="null: off",
     )
     color_jitter: Tuple[float, ...] = key(
         (),
-        "jitter of brightness, contrast, saturation, largest distance from 1, and maybe of hue, "
-        "at most 0.5 of the circle",
-        special="[]: off; off too beside an auto_augment without 3a",
+        "jitter of brightness, contrast and saturation: the largest distance from 1; a fourth "
+        "number jitters the hue, by at most 0.5 of the colour circle",
+        special="[]: off; an auto_augment without 3a turns it off too",
         range=">= 0",
     )
-    color_jitter_prob: float = key(1.0, "probability of that jitter", range="[0, 1]")
-    force_color_jitter: bool = key(False, "jitter beside any auto_augment")
-    grayscale_prob: float = key(0.0, "probability of a grey image", range="[0, 1]")
-    gaussian_blur_prob: float = key(0.0, "probability of a blur by 0.1 to 2 pixels", range="[0, 1]")
+    color_jitter_prob: float = key(1.0, "probability of color_jitter", range="[0, 1]")
+    force_color_jitter: bool = key(False, "apply color_jitter beside any auto_augment")
+    grayscale_prob: float = key(0.0, "probability that an image becomes grey", range="[0, 1]")
+    gaussian_blur_prob: float = key(
+        0.0, "probability of a Gaussian blur, sigma 0.1 to 2 pixels", range="[0, 1]"
+    )
 
     # Random erasing.
     re_prob: float = key(0.0, "random erasing: probability", range="[0, 1]")
     re_mode: str = key(
         "pixel",
-        "random erasing: filling",
-        choices={"const": "mean colour", "rand": "colour per box", "pixel": "noise"},
+        "random erasing: what fills a box",
+        choices={"const": "the mean colour", "rand": "one colour per box", "pixel": "noise"},
     )
     re_count: int = key(
-        1, "random erasing: most boxes per image, which share the area", range="[1, 100]"
+        1, "random erasing: most boxes per image; they share the erased area", range="[1, 100]"
     )
     re_split: int = key(
         0,
-        "random erasing: the first 1/re_split of each batch stays whole",
-        special="0 or 1: nothing does",
+        "random erasing: the first 1/re_split of each batch is never erased",
+        special="0 or 1: any image may be erased",
         range=">= 0",
     )
 
@@ -213,22 +219,38 @@ class DataConfig(Section):
     cutmix: float = key(0.0, "CutMix: alpha of Beta(alpha, alpha)", special="0: off", range=">= 0")
     cutmix_minmax: Optional[Tuple[float, float]] = key(
         None,
-        "CutMix: sides of the box, share of the image's, instead of alpha",
+        "CutMix: limits of the box's sides, as a share of the image's; they replace alpha",
+        special="null: alpha decides",
         range="[0, 1]",
         order="low < high",
     )
     correct_lam: bool = key(
         True,
-        "CutMix: label by the area that was pasted",
+        "CutMix: the label goes by the area that was really pasted",
         special="false: by the area before the border clipped it",
     )
-    mixup_prob: float = key(1.0, "probability that a batch is mixed at all", range="[0, 1]")
-    switch_prob: float = key(0.5, "probability of CutMix when both are on", range="[0, 1]")
-    mixup_mode: str = key("batch", "what shares one draw", choices=("batch", "pair", "elem"))
-    mixup_off_epoch: int = key(
-        0, "first epoch without mixing, counted from 0", special="0: none", range=">= 0"
+    mixup_prob: float = key(1.0, "probability that a draw mixes images at all", range="[0, 1]")
+    switch_prob: float = key(
+        0.5, "probability of CutMix when Mixup and CutMix are both on", range="[0, 1]"
     )
-    label_smoothing: float = key(0.0, "mass spread evenly over all classes", range="[0, 1)")
+    mixup_mode: str = key(
+        "batch",
+        "which images share one draw",
+        choices={
+            "batch": "all images",
+            "pair": "the two that are mixed with each other",
+            "elem": "every image has its own",
+        },
+    )
+    mixup_off_epoch: int = key(
+        0,
+        "first epoch without mixing, counted from 0",
+        special="0: mixing never ends",
+        range=">= 0",
+    )
+    label_smoothing: float = key(
+        0.0, "share of the label that is spread evenly over all classes", range="[0, 1)"
+    )
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -10,14 +10,14 @@ from ..configs.parser import FieldError, Section, key
 
 @dataclass(frozen=True)
 class OptimConfig(Section):
-    """How weights are updated."""
+    """How the weights are updated."""
 
     optimizer: str = key(
         "adamw",
-        "rule of the update",
+        "optimizer",
         choices={
             "adamw": "",
-            "adamweightdecay": "AdamW without bias correction: MindSpore's",
+            "adamweightdecay": "AdamW without bias correction, MindSpore's own",
             "sgd": "with Nesterov momentum",
             "momentum": "",
             "lamb": "",
@@ -27,36 +27,39 @@ class OptimConfig(Section):
     base_lr: float = key(0.0005, "peak learning rate", range=">= 0", also="--lr")
     lr_base_batch: Optional[int] = key(
         None,
-        "batch over all devices that base_lr is meant for: base_lr grows in proportion to the "
-        "actual one, warmup_lr and min_lr do not",
-        special="null: base_lr as it stands",
+        "batch over all devices that base_lr is meant for: base_lr is scaled by the actual "
+        "batch / lr_base_batch, warmup_lr and min_lr are not",
+        special="null: base_lr is taken as it is",
         range=">= 1",
     )
     weight_decay: float = key(
         0.05,
-        "decoupled, but for sgd and momentum (L2) and lamb (part of the update); not on 1-d "
-        "parameters",
+        "weight decay: decoupled, except for sgd and momentum (L2) and lamb (part of the "
+        "update); one-dimensional parameters have none",
         range=">= 0",
         also="--wd",
     )
     layer_decay: Optional[float] = key(
         None,
-        "factor of the learning rate from each layer group to the one before it, the head has 1",
+        "factor of the learning rate from each layer group to the one before it; the head has "
+        "factor 1",
         special="null: one rate for all",
         range="(0, 1]",
     )
     beta: Tuple[float, float] = key(
-        (0.9, 0.999), "decay of the moments (all but sgd and momentum)", range="[0, 1)"
+        (0.9, 0.999), "decay of the two moments; sgd and momentum do not use it", range="[0, 1)"
     )
     eps: float = key(
-        1e-08, "adamw, adamweightdecay, lamb: added to the root of the second moment", range="> 0"
+        1e-08,
+        "adamw, adamweightdecay, lamb: added to the square root of the second moment",
+        range="> 0",
     )
     momentum: float = key(0.9, "sgd, momentum: decay of the velocity", range="[0, 1)")
 
     # The schedule.
     lr_scheduler: str = key(
         "cosine_lr",
-        "schedule of the learning rate; cosine_lr and linear_lr end at min_lr",
+        "learning-rate schedule; cosine_lr and linear_lr end at min_lr",
         choices={
             "cosine_lr": "",
             "linear_lr": "",
@@ -67,7 +70,7 @@ class OptimConfig(Section):
             "one_cycle_lr": "ConvMixer's",
         },
     )
-    lr_per_epoch: bool = key(False, "the learning rate stays the same within an epoch")
+    lr_per_epoch: bool = key(False, "keep the learning rate constant within an epoch")
     warmup_lr: float = key(
         1e-06, "learning rate of the first step when there is a warmup", range=">= 0"
     )
@@ -75,67 +78,74 @@ class OptimConfig(Section):
     warmup_length: int = key(0, "epochs of linear warmup", range=">= 0")
     warmup_mode: str = key(
         "replace",
-        "where the warmup is",
+        "place of the warmup",
         choices={
-            "replace": "it is the schedule's head",
-            "prefix": "before the schedule's `epochs`",
-            "shift": "the first of `epochs`, with the whole schedule in the rest",
+            "replace": "it replaces the beginning of the schedule",
+            "prefix": "it comes before the schedule's `epochs`",
+            "shift": "it takes the first of the `epochs`, and the whole schedule runs in the rest",
         },
     )
-    cooldown_epochs: int = key(0, "further epochs at the schedule's last rate", range="[0, 100000]")
-    lr_cycles: int = key(
-        1, "cosine_lr, linear_lr: times the schedule of `epochs` runs", range="[1, 10000]"
+    cooldown_epochs: int = key(
+        0, "further epochs at the schedule's last learning rate", range="[0, 100000]"
     )
-    lr_cycle_decay: float = key(1.0, "factor of the peak from cycle to cycle", range="(0, 1]")
+    lr_cycles: int = key(
+        1, "cosine_lr, linear_lr: how often the schedule of `epochs` runs", range="[1, 10000]"
+    )
+    lr_cycle_decay: float = key(
+        1.0, "factor of the peak learning rate from one cycle to the next", range="(0, 1]"
+    )
     decay_epochs: float = key(
         30.0,
-        "step_lr, exponential_lr: epochs in which the rate falls to decay_rate of what it was",
+        "step_lr, exponential_lr: epochs in which the learning rate falls to decay_rate of "
+        "what it was",
         range="> 0",
     )
     decay_rate: float = key(
-        0.1, "step_lr, multistep_lr, exponential_lr: factor of the rate", range="(0, 1]"
+        0.1, "step_lr, multistep_lr, exponential_lr: factor of the learning rate", range="(0, 1]"
     )
     milestones: Tuple[float, ...] = key(
         (90.0, 180.0, 270.0),
-        "multistep_lr: epochs at which the rate falls, in rising order",
+        "multistep_lr: epochs at which the learning rate falls, in rising order",
         range="> 0",
     )
 
     # The gradient.
     clip_global_norm_value: Optional[float] = key(
         None,
-        "limit of the gradient, in the sense of clip_mode",
+        "gradient clipping: limit of what clip_mode names",
         special="null: no clipping",
         range="> 0",
     )
     clip_mode: str = key(
         "norm",
-        "what is limited",
+        "gradient clipping: what is limited",
         choices={
             "norm": "the global norm",
             "value": "every element",
-            "adaptive": "the norm of each unit as a factor of its weights' norm",
+            "adaptive": "the norm of each unit, as a factor of the norm of its weights",
         },
     )
 
     # The loss.
     criterion: str = key(
-        "cross_entropy", "loss", choices={"cross_entropy": "", "bce": "every class on its own"}
+        "cross_entropy",
+        "loss function",
+        choices={"cross_entropy": "", "bce": "binary cross-entropy, every class on its own"},
     )
     bce_target_thresh: Optional[float] = key(
         None,
-        "bce: targets above it count as 1, others as 0",
+        "bce: targets above it count as 1, all others as 0",
         special="null: targets stay soft",
         range="[0, 1)",
     )
     bce_sum: bool = key(False, "bce: sum over the classes instead of their mean")
     distillation_type: str = key(
         "none",
-        "what a teacher adds to the loss",
-        choices={"none": "nothing", "soft": "its logits", "hard": "its decision"},
+        "what the loss takes from a teacher",
+        choices={"none": "nothing", "soft": "its logits", "hard": "its predicted class"},
     )
     distillation_alpha: float = key(
-        0.5, "distillation: weight of the teacher's part", range="[0, 1]"
+        0.5, "distillation: weight of the teacher's part of the loss", range="[0, 1]"
     )
     distillation_tau: float = key(1.0, "soft distillation: temperature", range="> 0")
     teacher_arch: Optional[str] = key(None, "distillation: architecture of the teacher")

@@ -23,52 +23,55 @@ DATASET_NAMES = {
 
 @dataclass(frozen=True)
 class ServingConfig(Section):
-    """What an exported network takes; option of the programs around inference."""
+    """What an exported network takes: an option of the programs around inference."""
 
     input: str = key(
         "float32_nchw",
         "images that the exported network takes",
         choices={
-            "float32_nchw": "normalised, as the network itself",
-            "uint8_nhwc": "pixels, a quarter of the bytes; the exported graph normalises them",
+            "float32_nchw": "normalised, as the network itself takes them",
+            "uint8_nhwc": "uint8 pixels, a quarter of the bytes; the exported graph normalises "
+            "them",
         },
     )
 
 
 @dataclass(frozen=True)
 class ExportConfig(Section):
-    """What export.py writes; --batch_size N fixes the batch, which is 1 otherwise."""
+    """What export.py writes; the batch is 1, or N with --batch_size N."""
 
     file_format: str = key(
         "MINDIR",
         "format of the file",
         choices={
             "MINDIR": "",
-            "AIR": "on an Ascend only; deprecated in MindSpore 2.10",
+            "AIR": "on Ascend only; deprecated in MindSpore 2.10",
             "ONNX": "needs requirements-onnx.txt",
         },
     )
     output: Optional[str] = key(
         None,
         "file to write",
-        special="null: beside the checkpoint with its name, unless that file is there already",
+        special="null: beside the checkpoint, with its name; refused if that file exists",
     )
-    dynamic_batch: bool = key(False, "take any number of images")
+    dynamic_batch: bool = key(False, "accept any number of images per call")
     write_converter_config: bool = key(
-        False, "write configurations of converter_lite and atc beside the file"
+        False, "also write configuration files for converter_lite and atc"
     )
 
 
 @dataclass(frozen=True)
 class EvalConfig(Section):
-    """What eval.py evaluates."""
+    """What eval.py does beside the evaluation."""
 
     report: Optional[str] = key(
-        None, "folder for a report with pictures, report.html in it", special="null: none"
+        None,
+        "folder to write a report with pictures to; report.html is its page",
+        special="null: no report",
     )
     real_labels: Optional[str] = key(
         None,
-        "with report: JSON with ReaL's labels of ImageNet's validation images",
+        "with report: JSON file of the ReaL labels of ImageNet's validation images",
         special="null: not used",
     )
 
@@ -84,17 +87,17 @@ class PreprocessConfig(Section):
 
     dataset_name: Optional[str] = key(
         None,
-        "the recipe's `set` in any case, such as imagenet2012 or digits",
-        special="null: the recipe's own",
+        "the recipe's `set`, in upper or lower case, such as imagenet2012 or digits",
+        special="null: `set` of the recipe",
     )
     data_path: Optional[str] = key(
-        None, "dataset folder, as data_url", special="null: the recipe's own"
+        None, "dataset folder, as data_url", special="null: data_url of the recipe"
     )
     result_path: str = key("./preprocess_Result", "folder to write to")
     for_mindir: Optional[str] = key(
         None,
-        "file of export.py whose image size, transform, input and batch are taken instead of "
-        "--config's",
+        "file of export.py whose image size, transform, input and batch are used instead of "
+        "those of --config",
     )
 
     def __post_init__(self) -> None:
