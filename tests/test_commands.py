@@ -39,7 +39,7 @@ OUTPUTS: Dict[str, Optional[List[str]]] = {
     "scripts/gpu_environment.py": None,
     "scripts/launch.py": ["--logs", "FILE/logs", "--", "program.py"],
     "scripts/list_models.py": None,
-    "scripts/make_configuration_page.py": ["--output", "FILE/page.md"],
+    "scripts/make_configuration_page.py": ["--folder", "FILE/docs"],
     "scripts/make_digits_file.py": ["--output", "FILE/digits.npz"],
     "scripts/make_model_pages.py": ["--folder", "FILE/models"],
     "scripts/pack_dataset.py": ["--data_url", "images", "--output", "FILE/packed"],

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Dict, List, Type
 
 import pytest
+import yaml
 from markdown_pages import PAGES, ROOT, is_broken, links, read
 from test_scripts import script
 
@@ -48,13 +49,65 @@ def code(name: str) -> List[str]:
     return sorted(re.findall(r"`([^`\n]+)`", text))
 
 
-def test_the_configuration_page_is_what_the_code_says() -> None:
-    program = script("make_configuration_page")
-    message = "run python scripts/make_configuration_page.py"
-    assert program.PAGE.read_text(encoding="utf-8") == program.page(), message
+def test_the_configuration_pages_are_what_the_code_says() -> None:
+    pages = script("make_configuration_page").pages()
     assert {ExportRun, EvalRun, PreprocessRun} < set(RUNS)
-    for run in RUNS:
-        assert all(f"| `{key}` |" in program.page() for key in keys_of(run))
+    assert list(pages) == ["configuration.md", "zh/configuration.md"]
+    for name, text in pages.items():
+        message = "run python scripts/make_configuration_page.py"
+        assert (ROOT / "docs" / name).read_text(encoding="utf-8") == text, message
+        for run in RUNS:
+            assert all(f"| `{key}` |" in text for key in keys_of(run))
+
+
+TABLES = {
+    "make_configuration_page": "data.val_share",
+}
+
+
+@pytest.mark.parametrize("name", TABLES)
+def test_every_meaning_is_there_in_chinese(name: str) -> None:
+    table = yaml.safe_load(script(name).MEANINGS.read_text(encoding="utf-8"))
+    for place, texts in table.items():
+        for english, chinese in texts.items():
+            assert re.search("[\u4e00-\u9fff]", chinese), (place, english)
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "said"),
+    [
+        ('  "', '  "Once ', "{place}: no Chinese of '"),  # the English has changed since
+        ("{place}:", "else:", "{place}: no Chinese of '"),
+        ("{place}:", "else: {{old: 旧}}\n{place}:", "else: the code does not say 'old'; remove it"),
+        ("{place}:", "else:\n{place}:", "'else': expected lines of \"English\": Chinese"),
+        ("{place}:", "else: {{0: 关闭}}\n{place}:", "'else': expected lines"),
+        ("{place}:", "[{place}:", "restore the file"),
+    ],
+)
+@pytest.mark.parametrize("name", TABLES)
+def test_chinese_that_does_not_fit_the_english_is_refused(
+    name: str,
+    before: str,
+    after: str,
+    said: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    program, place = script(name), TABLES[name]
+    head, found, rest = program.MEANINGS.read_text(encoding="utf-8").partition(f"{place}:\n")
+    changed = (found + rest).replace(before.format(place=place), after.format(place=place), 1)
+    assert changed != found + rest
+    monkeypatch.setattr(program, "MEANINGS", tmp_path / "meanings.yaml")
+    program.MEANINGS.write_text(head + changed, encoding="utf-8")
+    for slow in ("variants", "recipes_by_arch"):
+        monkeypatch.setattr(program, slow, lambda *given: "", raising=False)
+    monkeypatch.setattr(program, "write_whole", lambda *given: pytest.fail("written"))
+    assert program.main([]) == 2
+    error = capsys.readouterr().err
+    assert f"{program.MEANINGS}: " in error
+    assert said.format(place=place) in error
+    assert error.count("\n") == 1
 
 
 @pytest.mark.parametrize("run", RUNS, ids=lambda run: run.__name__)

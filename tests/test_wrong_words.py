@@ -197,7 +197,7 @@ WRONG_FILES: Dict[str, List[List[str]]] = {
         ),
     ],
     "scripts/list_models.py": [["--filter", "nosuch"], ["--filter", ""]],
-    "scripts/make_configuration_page.py": [["--output", given] for given in (*UNWRITABLE, "DIR")],
+    "scripts/make_configuration_page.py": [["--folder", given] for given in (*UNWRITABLE, "DIR")],
     "scripts/make_digits_file.py": [["--output", f"{given}.npz"] for given in (*UNWRITABLE, "DIR")],
     "scripts/make_model_pages.py": [["--folder", given] for given in (*UNWRITABLE, "DIR")],
     "scripts/pack_dataset.py": [
