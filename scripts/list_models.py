@@ -120,12 +120,19 @@ def _require(found: Sequence[object], wanted: str, reason: str) -> None:
         raise UserError(f"filter {wanted!r}: {reason}; without --filter all are listed")
 
 
+def in_words(values: Sequence[str]) -> str:
+    """What a keyword is without `model_args`, from its values in all architectures."""
+    if len(values) == 1:
+        return f"default {values[0]}"
+    return f"by architecture, such as {' or '.join(values[:2])}"
+
+
 def keywords(family: str) -> str:
     """What `model_args` takes in a family, a line each: keyword, allowed, meaning, value."""
     from src.models.registry import FAMILIES, own_values
 
     rows = [
-        f"  {name}: {keyword.allowed()}; {keyword.meaning}; {own_values(family, name)}"
+        f"  {name}: {keyword.allowed()}; {keyword.meaning}; {in_words(own_values(family, name))}"
         for name, keyword in FAMILIES[family].keywords.items()
     ]
     return "\n".join([f"{FAMILIES[family].title} ({family})", *rows])

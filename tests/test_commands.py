@@ -41,7 +41,7 @@ OUTPUTS: Dict[str, Optional[List[str]]] = {
     "scripts/list_models.py": None,
     "scripts/make_configuration_page.py": ["--folder", "FILE/docs"],
     "scripts/make_digits_file.py": ["--output", "FILE/digits.npz"],
-    "scripts/make_model_pages.py": ["--folder", "FILE/models"],
+    "scripts/make_model_pages.py": ["--folder", "FILE/docs"],
     "scripts/pack_dataset.py": ["--data_url", "images", "--output", "FILE/packed"],
     "scripts/plot_runs.py": ["run", "--output", "FILE/runs.png"],
     "scripts/prepare_imagenet.py": [

@@ -62,6 +62,7 @@ def test_the_configuration_pages_are_what_the_code_says() -> None:
 
 TABLES = {
     "make_configuration_page": "data.val_share",
+    "make_model_pages": "cct.seq_pool",
 }
 
 

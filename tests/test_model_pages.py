@@ -13,19 +13,34 @@ from test_scripts import script
 
 from src.args import Config
 from src.configs.parser import keys_of
+from src.models.keywords import Keyword
 from src.models.registry import FAMILIES, list_models, resolve
 
 ROOT = Path(__file__).resolve().parent.parent
 FOLDER = ROOT / "docs" / "models"
 
 
-@pytest.mark.parametrize("family", FAMILIES)
-def test_the_table_is_what_the_script_writes(family: str) -> None:
-    program = script("make_model_pages")
-    message = "run python scripts/make_model_pages.py"
-    page = (FOLDER / f"{family}.md").read_text(encoding="utf-8")
-    assert page == program.with_tables(page, family), message
-    assert f"]({family}.svg)" in page
+def test_the_tables_are_what_the_script_writes() -> None:
+    pages = script("make_model_pages").pages(ROOT / "docs")
+    assert len(pages) == 2 * len(FAMILIES)
+    for page, text in pages.items():
+        message = f"{page}: run python scripts/make_model_pages.py"
+        assert page.read_text(encoding="utf-8") == text, message
+        assert re.search(rf"\]\([./a-z]*{page.stem}\.svg\)", text), page
+
+
+def test_allowed_values_are_the_same_in_chinese() -> None:
+    """Those of every form; numbers and names of pages are compared in test_languages.py."""
+    words = script("make_model_pages").Chinese
+    said = {
+        "1 至 8 的整数": Keyword("", high=8),
+        "0.5 至 2 的数，或 null": Keyword("", float, 0.5, 2, optional=True),
+        "不小于 0 且小于 1 的数": Keyword("", float, 0, below=1),
+        "4 个值的列表，每个值为 1 至 8 的整数": Keyword("", high=8, length=4),
+        "true 或 false": Keyword("", bool),
+        "a 或 b": Keyword("", str, choices=("a", "b")),
+    }
+    assert [words.allowed(words, keyword) for keyword in said.values()] == list(said)
 
 
 def test_the_pages_list_every_architecture() -> None:

@@ -120,17 +120,15 @@ def resolve(name: str, **keywords: Any) -> Variant:
     return constructor, {**_defaults_of(constructor), **own, **given}
 
 
-def own_values(family: str, keyword: str) -> str:
-    """In words: the value of a keyword without `model_args`, in the architectures that have it."""
-    values = []
+def own_values(family: str, keyword: str) -> List[str]:
+    """Values of a keyword without `model_args`, in the architectures that have it, as in YAML."""
+    values: List[str] = []
     held = (resolve(name)[1] for name in FAMILIES[family].variants)
     for value in (keywords[keyword] for keywords in held if keyword in keywords):
         shown = "null" if value is None else str(value).lower() if value in (True, False) else value
         shown = str(list(shown) if isinstance(shown, tuple) else shown)
         values += [shown] if shown not in values else []
-    if len(values) == 1:
-        return f"default {values[0]}"
-    return f"by architecture, such as {' or '.join(values[:2])}"
+    return values
 
 
 def count_macs(name: str, **keywords: Any) -> int:
