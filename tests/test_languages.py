@@ -34,6 +34,13 @@ CHINESE = [
 # The two READMEs are compared in test_documentation.py: their headings have other levels.
 COMPARED = [path for path in CHINESE if path.name != "README_CN.md"]
 
+PROMISED = (
+    *("data", "distributed", "inference", "object_storage", "troubleshooting", "migrating"),
+    *("commands", "recipes", "tutorial", "weights"),
+    *("configuration", "models/cct", "models/convmixer", "models/convnext", "models/deit"),
+    "models/twins",
+)
+
 _WORDS = "zero one two three four five six seven eight nine ten eleven twelve".split()
 _NUMBERS = {**{word: str(n) for n, word in enumerate(_WORDS)}, "twenty": "20", "hundred": "100"}
 # Letters, and punctuation that is as wide as a letter.
@@ -198,6 +205,11 @@ def broken_lines(text: str) -> Iterator[str]:
 
 def ids(path: Path) -> str:
     return name_of(path)
+
+
+@pytest.mark.parametrize("name", PROMISED)
+def test_a_promised_page_is_there_in_chinese(name: str) -> None:
+    assert (DOCS / "zh" / f"{name}.md").is_file()
 
 
 @pytest.mark.parametrize("path", CHINESE, ids=ids)
