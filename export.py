@@ -22,14 +22,16 @@ def export(config: ExportRun) -> None:
     if not config.model.pretrained:
         raise UserError("pretrained null: export.py needs --pretrained FILE.ckpt")
     given = config.model.pretrained
-    if (is_url(given) or is_name(given)) and not config.export.output:
+    is_placed = config.export.output or config.export.bundle
+    if (is_url(given) or is_name(given)) and not is_placed:
         raise UserError(f"output null: {given} is no file here; give --output FILE")
     config = stage_weights(config)
     setup_device(config.run, seed=config.train.seed)
+    from src.report.class_names import class_names
     from src.serving.export import check_export, export_checkpoint
 
     check_export(config)
-    export_checkpoint(config)
+    export_checkpoint(config, lambda count, known: class_names(count, of_weights=known))
 
 
 def completed(config: ExportRun) -> ExportRun:

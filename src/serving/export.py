@@ -8,14 +8,14 @@ import shutil
 import tempfile
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, Callable, cast
+from typing import Any, Callable, List, Optional, cast
 
 import mindspore as ms
 import numpy as np
 from mindspore import Tensor, nn
 from PIL import Image
 
-from ..args import ExportRun, replace
+from ..args import ExportRun, PredictRun, replace
 from ..checkpoints.checkpoint import Checkpoint
 from ..data.digits import read_digits
 from ..errors import UserError, on_one_line
@@ -44,6 +44,8 @@ _TOLERANCE = 1e-4
 _SUFFIXES = {"MINDIR": ".mindir", "ONNX": ".onnx", "AIR": ".air"}
 # A cell over numpy batches: what a file computes.
 Predict = Callable[[np.ndarray], np.ndarray]
+# Number of classes and what the weights call them -> a name for each.
+NameClasses = Callable[[int, Optional[List[str]]], List[str]]
 
 
 def check_export(config: ExportRun) -> None:
@@ -80,10 +82,26 @@ def check_export(config: ExportRun) -> None:
 def output_path(config: ExportRun) -> Path:
     """The file to write: by default beside the checkpoint, with its name."""
     suffix = _SUFFIXES[config.export.file_format]
+    if config.export.bundle:
+        return Path(config.export.bundle) / f"network{suffix}"
     return Path(config.export.output or Path(str(config.model.pretrained)).with_suffix(suffix))
 
 
+def _check_bundle(config: ExportRun) -> None:
+    folder, given = Path(str(config.export.bundle)), f"bundle {config.export.bundle!r}"
+    if config.export.output is not None:
+        raise UserError(f"{given}: holds the file; leave --output out")
+    if config.export.file_format == "AIR":
+        raise UserError(f"{given}: nothing here reads AIR; give --file_format MINDIR or ONNX")
+    if os.path.lexists(folder):
+        raise UserError(f"{given}: is there already; give another --bundle, or delete it")
+    check_output("bundle", folder)
+
+
 def _check_place(config: ExportRun) -> None:
+    if config.export.bundle:
+        _check_bundle(config)
+        return
     path, suffix = output_path(config), _SUFFIXES[config.export.file_format]
     if path.suffix != suffix:
         raise UserError(
@@ -97,8 +115,11 @@ def _check_place(config: ExportRun) -> None:
         check_output("output", path)
 
 
-def export_checkpoint(config: ExportRun) -> None:
-    """Writes the file and its record, and prints how far it is from the network.
+def export_checkpoint(config: ExportRun, name_classes: NameClasses) -> None:
+    """Writes the file and its record, or a bundle, and prints how far it is from the network.
+
+    Args:
+        name_classes: for a bundle.
 
     Raises:
         UserError: weights that do not fit, a file that cannot be written.
@@ -108,19 +129,54 @@ def export_checkpoint(config: ExportRun) -> None:
         network, config, checkpoint = open_checkpoint(replace(config, amp_level="O0"))
         cell = _with_normalisation(config, network)
     path = output_path(config)
+    place = path.parent if config.export.bundle else path
     try:
-        with tempfile.TemporaryDirectory(prefix=".export-", dir=path.parent) as beside:
-            draft = _write_draft(config, cell, path, Path(beside))
-            write_record(draft, _record_of(config, draft, checkpoint))
-            record_path(path).unlink(missing_ok=True)  # it may be of an older file
-            for file in (draft, record_path(draft)):
-                os.replace(file, path.with_name(file.name))
-        print(f"wrote {path} and {record_path(path).name}")
-        if config.export.write_converter_config:
-            for written in write_converter_configs(config, path):
-                print(f"wrote {written}")
+        with tempfile.TemporaryDirectory(prefix=".export-", dir=place.parent) as beside:
+            folder = Path(beside) / place.name if config.export.bundle else Path(beside)
+            folder.mkdir(exist_ok=True)  # with the mode of a new folder
+            draft = _write_draft(config, cell, path, folder)
+            record = _record_of(config, draft, checkpoint)
+            write_record(draft, record)
+            if config.export.bundle:
+                names = name_classes(record.num_classes, record.class_names)
+                _finish_bundle(config, cell, draft, names)
+            else:
+                _publish(config, draft, path)
     except OSError as error:
-        raise UserError(f"output {str(path)!r}: cannot be written ({error})") from error
+        key = "bundle" if config.export.bundle else "output"
+        raise UserError(f"{key} {str(place)!r}: cannot be written ({error})") from error
+
+
+def _publish(config: ExportRun, draft: Path, path: Path) -> None:
+    """Gives a draft and its record their names."""
+    record_path(path).unlink(missing_ok=True)  # it may be of an older file
+    for file in (draft, record_path(draft)):
+        os.replace(file, path.with_name(file.name))
+    print(f"wrote {path} and {record_path(path).name}")
+    if config.export.write_converter_config:
+        for written in write_converter_configs(config, path):
+            print(f"wrote {written}")
+
+
+def _finish_bundle(config: ExportRun, cell: nn.Cell, draft: Path, names: List[str]) -> None:
+    """Makes a bundle of the folder of the draft, checks it, and gives it its name."""
+    # They load the compiler of the input pipeline.
+    from .bundle import write_bundle
+    from .bundle_check import check_bundle, explain
+
+    if config.export.write_converter_config:
+        write_converter_configs(config, draft)
+    form, folder = config.serving.input, Path(str(config.export.bundle))
+
+    def predict(pixels: np.ndarray) -> np.ndarray:
+        return cell(Tensor(as_input(form, config, pixels))).asnumpy()
+
+    write_bundle(config, draft.parent, draft.name, predict, names)
+    wrong = explain(list(check_bundle(draft.parent, PredictRun(run=config.run))))
+    if wrong:
+        raise UserError(f"bundle {str(folder)!r}: {wrong}; it is not kept")
+    os.rename(draft.parent, folder)
+    print(f"wrote {folder}: {draft.name}, five images with their logits, bundle.tsv")
 
 
 def _write_draft(config: ExportRun, cell: nn.Cell, path: Path, beside: Path) -> Path:

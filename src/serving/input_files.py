@@ -16,12 +16,12 @@ import logging
 import zlib
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Dict, Iterator, List, Optional, Tuple
+from typing import Any, Dict, Iterator, List, Optional, Sequence, Tuple
 
 import numpy as np
 from tqdm import tqdm
 
-from ..args import PreprocessRun
+from ..args import Config, PreprocessRun
 from ..data import sampler
 from ..data.classes import TrainedClasses
 from ..data.dataset import BadImages, clamp_workers
@@ -193,16 +193,23 @@ class InputWriter:
         return InputFile(self._name(number), images, zlib.crc32(data))
 
     def _manifest(self, files: List[InputFile]) -> str:
-        head = {
-            "version": _VERSION,
-            "dtype": self._dtype,
-            "shape": ",".join(map(str, self._shape)),
-            "images": len(self._source),
-            "transform": json.dumps(transform_of(self._config)),
-        }
-        lines = [f"{key}\t{value}" for key, value in head.items()]
-        lines += [f"file\t{file.name}\t{file.images}\t{file.crc32:08x}" for file in files]
-        return "\n".join([*lines, f"end\t{len(files)}"]) + "\n"
+        return manifest_text(self._config, self._dtype, self._shape, files)
+
+
+def manifest_text(
+    config: Config, dtype: str, shape: Tuple[int, ...], files: Sequence[InputFile]
+) -> str:
+    """What manifest.tsv says of files of the shape (B, ...), uint8 or float32."""
+    head = {
+        "version": _VERSION,
+        "dtype": dtype,
+        "shape": ",".join(map(str, shape)),
+        "images": sum(file.images for file in files),
+        "transform": json.dumps(transform_of(config)),
+    }
+    lines = [f"{key}\t{value}" for key, value in head.items()]
+    lines += [f"file\t{file.name}\t{file.images}\t{file.crc32:08x}" for file in files]
+    return "\n".join([*lines, f"end\t{len(files)}"]) + "\n"
 
 
 def write_inputs(

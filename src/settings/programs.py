@@ -54,6 +54,12 @@ class ExportConfig(Section):
         "file to write",
         special="null: beside the checkpoint, with its name; refused if that file exists",
     )
+    bundle: Optional[str] = key(
+        None,
+        "folder to make in place of the file: the file, five images with their logits, digests of "
+        "all; scripts/check_bundle.py and the C++ program run it on the target",
+        special="null: none",
+    )
     dynamic_batch: bool = key(False, "accept any number of images per call")
     write_converter_config: bool = key(
         False, "also write configuration files for converter_lite and atc"
