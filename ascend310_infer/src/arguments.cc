@@ -33,6 +33,7 @@ void Set(Arguments* arguments, const std::string& name, const std::string& value
   static const std::map<std::string, std::string Arguments::*> kTexts = {
       {"mindir_path", &Arguments::mindir_path},
       {"input0_path", &Arguments::input_path},
+      {"check", &Arguments::check_path},
       {"output_path", &Arguments::output_path},
       {"time_path", &Arguments::time_path}};
   if (const auto found = kTexts.find(name); found != kTexts.end()) {
@@ -52,6 +53,11 @@ void Set(Arguments* arguments, const std::string& name, const std::string& value
     arguments->precision = Choice(
         name, value,
         {"enforce_fp32", "preferred_fp32", "enforce_fp16", "enforce_origin", "preferred_optimal"});
+  } else if (name == "tolerance") {
+    const std::optional<double> share = ReadReal(value);
+    if (!share || *share < 0)
+      throw UserError("--tolerance '" + Shown(value) + "': expected a number, 0 or more");
+    arguments->tolerance = *share;
   } else if (name == "on_error") {
     arguments->stops_on_error = Choice(name, value, {"stop", "count"}) == "stop";
   } else {
@@ -60,8 +66,12 @@ void Set(Arguments* arguments, const std::string& name, const std::string& value
 }
 
 void Check(const Arguments& arguments) {
-  if (arguments.mindir_path.empty()) throw UserError("--mindir_path is missing; see --help");
-  if (arguments.input_path.empty()) throw UserError("--input0_path is missing; see --help");
+  if (arguments.check_path.empty()) {
+    if (arguments.mindir_path.empty()) throw UserError("--mindir_path is missing; see --help");
+    if (arguments.input_path.empty()) throw UserError("--input0_path is missing; see --help");
+  } else if (!arguments.input_path.empty()) {
+    throw UserError("--input0_path: --check has inputs of its own; leave one out");
+  }
   if (arguments.device_target == "CPU" && arguments.precision != "enforce_fp32") {
     throw UserError("--precision '" + arguments.precision +
                     "': a CPU computes in float32; use enforce_fp32");
@@ -95,6 +105,12 @@ Arguments ParseArguments(const std::vector<std::string>& words) {
 
 std::string Usage() {
   return R"(usage: main --mindir_path FILE --input0_path FOLDER [--NAME VALUE ...]
+       main --check BUNDLE [--NAME VALUE ...]
+  --check BUNDLE               folder of export.py --bundle: its bytes are compared with their
+                               SHA-256, and its images run; --mindir_path runs another file in place
+                               of the bundle's, such as a converted one
+  --tolerance SHARE            with --check: allowed difference of a logit, as a share of the largest;
+                               default that of the bundle
   --device_target Ascend|CPU   default Ascend
   --device_id N                of the Ascend, default 0
   --mindir_path FILE           network of export.py
@@ -108,7 +124,7 @@ std::string Usage() {
   --precision MODE             on an Ascend: enforce_fp32 (default), preferred_fp32, enforce_fp16,
                                enforce_origin or preferred_optimal
   --on_error stop|count        at an input file that cannot be read: stop (default), or count it
-exit code: 0; 1 when files were counted as failures; 2 for an error; 130 after Ctrl-C
+exit code: 0; 1 when files were counted as failures, or images of a bundle differ; 2 for an error; 130 after Ctrl-C
 )";
 }
 

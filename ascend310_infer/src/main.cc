@@ -10,6 +10,7 @@
 #include <new>
 
 #include "arguments.h"
+#include "check.h"
 #include "errors.h"
 #include "manifest.h"
 #include "network.h"
@@ -38,7 +39,8 @@ class Run {
   explicit Run(const Arguments& arguments)
       : arguments_(arguments),
         inputs_(ReadManifest(arguments.input_path)),
-        network_(arguments, inputs_) {
+        network_(arguments, arguments.mindir_path, inputs_,
+                 "run preprocess.py with --for_mindir of this file") {
     PrepareOutput(arguments.output_path, arguments.input_path);
     PrepareOutput(arguments.time_path, arguments.input_path);
   }
@@ -117,6 +119,7 @@ int Main(const std::vector<std::string>& words) {
   std::signal(SIGXFSZ, SIG_IGN);  // a limit of file sizes is an error of write
   std::signal(SIGINT, Interrupt);
   std::signal(SIGTERM, Interrupt);
+  if (!arguments.check_path.empty()) return CheckBundle(arguments);
   return Run(arguments).Execute();
 }
 

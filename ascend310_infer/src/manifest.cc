@@ -10,6 +10,7 @@
 #include "errors.h"
 #include "output.h"
 #include "regular_file.h"
+#include "table.h"
 #include "text.h"
 
 namespace infer {
@@ -18,114 +19,70 @@ namespace {
 constexpr char kName[] = "manifest.tsv";
 constexpr char kRemedy[] = "run preprocess.py again";
 
-std::vector<std::string_view> Split(std::string_view text, char separator) {
-  std::vector<std::string_view> parts;
-  while (true) {
-    const std::size_t end = text.find(separator);
-    parts.push_back(text.substr(0, end));
-    if (end == std::string_view::npos) return parts;
-    text.remove_prefix(end + 1);
-  }
-}
-
-// Whether `name` is a relative path that stays below its folder, links aside.
-bool StaysBelow(std::string_view name) {
-  const std::vector<std::string_view> parts = Split(name, '/');
-  return std::none_of(parts.begin(), parts.end(), [](std::string_view part) {
-    return part.empty() || part == "." || part == "..";
-  });
-}
-
 class Parser {
  public:
-  Parser(const std::string& text, const std::string& folder) : rest_(text) {
+  Parser(const std::string& text, const std::string& folder)
+      : table_(text, JoinPath(folder, kName), kRemedy) {
     manifest_.folder = folder;
   }
 
   Manifest Parse() {
-    if (Head("version") != "1") Fail("has version '" + Quoted("version") + "', not 1");
+    head_["version"] = table_.Head("version");
+    if (head_["version"] != "1") table_.Fail("has version '" + Quoted("version") + "', not 1");
     while (!is_over_) TakeLine();
-    if (!rest_.empty()) Fail("goes on after its last line");
+    if (!table_.IsOver()) table_.Fail("goes on after its last line");
     SetHead();
     CheckFiles();
     return manifest_;
   }
 
  private:
-  [[noreturn]] void Fail(const std::string& reason) const {
-    throw UserError("'" + Shown(JoinPath(manifest_.folder, kName), 300) + "' " + reason + "; " +
-                    kRemedy);
-  }
-
   std::string Quoted(const std::string& key) { return Shown(head_[key]); }
-
-  // The first line, which must be `key`.
-  std::string_view Head(const std::string& key) {
-    const std::vector<std::string_view> words = Split(Line(), '\t');
-    if (words[0] != key || words.size() != 2) Fail("does not begin with its " + key);
-    head_[key] = words[1];
-    return words[1];
-  }
-
-  std::string_view Line() {
-    const std::size_t end = rest_.find('\n');
-    if (end == std::string_view::npos) Fail("is cut off");
-    const std::string_view line = rest_.substr(0, end);
-    rest_.remove_prefix(end + 1);
-    const auto is_wrong = [](char c) { return c != '\t' && IsControl(c); };
-    if (std::any_of(line.begin(), line.end(), is_wrong))
-      Fail("has a bad line '" + Shown(line) + "'");
-    return line;
-  }
 
   void TakeLine() {
     static const std::set<std::string_view> kKeys = {"version", "dtype", "shape", "images",
                                                      "transform"};
-    const std::string_view line = Line();
+    const std::string_view line = table_.Line();
     const std::vector<std::string_view> words = Split(line, '\t');
     if (words[0] == "file" && words.size() == 4) {
-      manifest_.files.push_back({std::string(words[1]), Number(words[2]), Checksum(words[3])});
+      manifest_.files.push_back(
+          {std::string(words[1]), table_.Number(words[2]), Checksum(words[3])});
     } else if (words[0] == "end" && words.size() == 2) {
-      if (Number(words[1]) != static_cast<std::int64_t>(manifest_.files.size()))
-        Fail("lacks files");
+      if (table_.Number(words[1]) != static_cast<std::int64_t>(manifest_.files.size()))
+        table_.Fail("lacks files");
       is_over_ = true;
     } else if (words.size() != 2 || kKeys.count(words[0]) == 0) {
-      Fail("has a bad line '" + Shown(line) + "'");
+      table_.Fail("has a bad line '" + Shown(line) + "'");
     } else if (!head_.emplace(words[0], words[1]).second) {
-      Fail("has two lines of '" + std::string(words[0]) + "'");
+      table_.Fail("has two lines of '" + std::string(words[0]) + "'");
     }
-  }
-
-  std::int64_t Number(std::string_view text) const {
-    const auto value = ReadDecimal(text, std::int64_t{1} << 40);
-    if (!value) Fail("has a bad number '" + Shown(text) + "'");
-    return *value;
   }
 
   std::uint32_t Checksum(std::string_view text) const {
     const auto value = ReadHex32(text);
-    if (!value) Fail("has a bad checksum '" + Shown(text) + "', not 8 digits of 0-9a-f");
+    if (!value) table_.Fail("has a bad checksum '" + Shown(text) + "', not 8 digits of 0-9a-f");
     return *value;
   }
 
   void SetHead() {
     manifest_.dtype = head_["dtype"];
     if (manifest_.dtype != "float32" && manifest_.dtype != "uint8") {
-      Fail("has dtype '" + Quoted("dtype") + "', not float32 or uint8");
+      table_.Fail("has dtype '" + Quoted("dtype") + "', not float32 or uint8");
     }
-    manifest_.images = Number(head_["images"]);
+    manifest_.images = table_.Number(head_["images"]);
     std::size_t bytes = manifest_.dtype == "float32" ? sizeof(float) : 1;
     for (const std::string_view side : Split(head_["shape"], ',')) {
-      const std::int64_t count = Number(side);
+      const std::int64_t count = table_.Number(side);
       manifest_.shape.push_back(count);
       // Compared before it is multiplied: the product may be more than any integer holds.
       if (count == 0 || static_cast<std::size_t>(count) > kMostInputBytes / bytes) {
-        Fail("has a bad shape '" + Quoted("shape") + "': from 1 to " +
-             std::to_string(kMostInputBytes) + " bytes a file");
+        table_.Fail("has a bad shape '" + Quoted("shape") + "': from 1 to " +
+                    std::to_string(kMostInputBytes) + " bytes a file");
       }
       bytes *= static_cast<std::size_t>(count);
     }
-    if (manifest_.shape.size() != 4) Fail("has a bad shape '" + Quoted("shape") + "', not N,N,N,N");
+    if (manifest_.shape.size() != 4)
+      table_.Fail("has a bad shape '" + Quoted("shape") + "', not N,N,N,N");
   }
 
   void CheckFiles() const {
@@ -133,22 +90,23 @@ class Parser {
     std::int64_t images = 0;
     for (const InputFile& file : manifest_.files) {
       const std::string shown = "'" + Shown(file.name) + "'";
-      if (!StaysBelow(file.name)) Fail("has the name " + shown + ", which is not below its folder");
+      if (!StaysBelow(file.name))
+        table_.Fail("has the name " + shown + ", which is not below its folder");
       const auto [other, is_new] = results.emplace(ResultName(file.name), &file.name);
       if (!is_new) {
-        Fail("has inputs '" + Shown(*other->second) + "' and " + shown +
-             ", whose results would have one name");
+        table_.Fail("has inputs '" + Shown(*other->second) + "' and " + shown +
+                    ", whose results would have one name");
       }
       if (file.images < 1 || file.images > manifest_.shape[0]) {
-        Fail("has " + std::to_string(file.images) + " images in " + shown + ", not 1 to " +
-             std::to_string(manifest_.shape[0]));
+        table_.Fail("has " + std::to_string(file.images) + " images in " + shown + ", not 1 to " +
+                    std::to_string(manifest_.shape[0]));
       }
       images += file.images;
     }
-    if (images != manifest_.images || images == 0) Fail("counts its images wrong");
+    if (images != manifest_.images || images == 0) table_.Fail("counts its images wrong");
   }
 
-  std::string_view rest_;
+  Table table_;
   std::map<std::string, std::string_view, std::less<>> head_;
   bool is_over_ = false;
   Manifest manifest_;
@@ -156,7 +114,7 @@ class Parser {
 
 }  // namespace
 
-std::size_t Manifest::FileBytes() const {
+std::size_t InputForm::FileBytes() const {
   std::size_t bytes = dtype == "float32" ? sizeof(float) : 1;
   for (const std::int64_t side : shape) bytes *= static_cast<std::size_t>(side);
   return bytes;

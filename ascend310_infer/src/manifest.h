@@ -17,15 +17,20 @@ struct InputFile {
   std::uint32_t crc32 = 0;
 };
 
-struct Manifest {
-  std::string folder;
+// A batch of images as a network takes it.
+struct InputForm {
   std::string dtype;                // float32 or uint8
-  std::vector<std::int64_t> shape;  // of one file, the batch first; four numbers from 1 on
+  std::vector<std::int64_t> shape;  // the batch first; four numbers from 1 on
+
+  // Of one batch; at most kMostInputBytes.
+  std::size_t FileBytes() const;
+};
+
+// The form is that of one file.
+struct Manifest : InputForm {
+  std::string folder;
   std::int64_t images = 0;
   std::vector<InputFile> files;
-
-  // Of one file; at most kMostInputBytes.
-  std::size_t FileBytes() const;
 };
 
 // Throws UserError when the manifest is missing, no regular file, or refused by ParseManifest.

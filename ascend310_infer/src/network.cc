@@ -51,12 +51,13 @@ std::string Reason(const Status& status) { return OneLine(status.ToString()); }
 
 }  // namespace
 
-Network::Network(const Arguments& arguments, const Manifest& inputs)
-    : path_(arguments.mindir_path), batch_size_(inputs.shape[0]) {
+Network::Network(const Arguments& arguments, const std::string& path, const InputForm& inputs,
+                 const std::string& remedy)
+    : path_(path), batch_size_(inputs.shape[0]) {
   RegularFile(path_, kMostModelBytes, "--mindir_path takes what export.py wrote");
   if (arguments.batch_size != 0 && arguments.batch_size != batch_size_) {
     throw UserError("--batch_size " + std::to_string(arguments.batch_size) + ": the inputs have " +
-                    std::to_string(batch_size_) + " images a file; run preprocess.py again");
+                    std::to_string(batch_size_) + " images each; " + remedy);
   }
   const Status status = model_.Build(path_, mindspore::kMindIR, CreateContext(arguments));
   if (status != mindspore::kSuccess) {
@@ -64,10 +65,10 @@ Network::Network(const Arguments& arguments, const Manifest& inputs)
                     Reason(status) +
                     "; GLOG_v=2 shows more); export it again, for Lite 2.0 by MindSpore 2.0");
   }
-  CheckInput(inputs);
+  CheckInput(inputs, remedy);
 }
 
-void Network::CheckInput(const Manifest& inputs) {
+void Network::CheckInput(const InputForm& inputs, const std::string& remedy) {
   std::vector<MSTensor> tensors = model_.GetInputs();
   if (tensors.size() != 1) {
     throw UserError("--mindir_path '" + path_ + "': " + std::to_string(tensors.size()) +
@@ -89,8 +90,7 @@ void Network::CheckInput(const Manifest& inputs) {
   const std::string dtype = is_float ? "float32" : "uint8";
   if (shape != inputs.shape || dtype != inputs.dtype) {
     throw UserError("--mindir_path '" + path_ + "': takes " + dtype + " " + Sides(shape) +
-                    ", the inputs are " + inputs.dtype + " " + Sides(inputs.shape) +
-                    "; run preprocess.py with --for_mindir of this file");
+                    ", the inputs are " + inputs.dtype + " " + Sides(inputs.shape) + "; " + remedy);
   }
 }
 

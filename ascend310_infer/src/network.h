@@ -13,14 +13,16 @@ namespace infer {
 
 class Network {
  public:
-  // Loads and compiles the file for inputs as the manifest says. Throws UserError.
-  Network(const Arguments& arguments, const Manifest& inputs);
+  // Loads and compiles the file `path` for such inputs; `remedy` is for those that it does not
+  // take. Throws UserError.
+  Network(const Arguments& arguments, const std::string& path, const InputForm& inputs,
+          const std::string& remedy);
 
   // (B, num_classes) float32 logits of one file's bytes. Throws UserError.
   std::vector<float> Predict(const std::vector<char>& input);
 
  private:
-  void CheckInput(const Manifest& inputs);
+  void CheckInput(const InputForm& inputs, const std::string& remedy);
 
   std::string path_;
   std::int64_t batch_size_;

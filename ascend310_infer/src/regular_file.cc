@@ -69,6 +69,19 @@ std::vector<char> RegularFile::Read() const {
   return bytes;
 }
 
+void RegularFile::ReadInParts(const std::function<void(const char*, std::size_t)>& take) const {
+  std::vector<char> part(std::size_t{1} << 20);
+  std::size_t total = 0;
+  while (true) {
+    const ssize_t count = ReadSome(descriptor_, part.data(), part.size());
+    if (count < 0) Fail(std::string("cannot be read (") + std::strerror(errno) + ")");
+    total += static_cast<std::size_t>(count);
+    if (total > size_ || (count == 0 && total < size_)) Fail("changes while it is read");
+    if (count == 0) return;
+    take(part.data(), static_cast<std::size_t>(count));
+  }
+}
+
 void RegularFile::Fail(const std::string& reason) const {
   throw UserError("'" + Shown(path_, 300) + "': " + reason + "; " + remedy_);
 }

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstddef>
+#include <functional>
 #include <string>
 #include <vector>
 
@@ -21,6 +22,9 @@ class RegularFile {
 
   // All of it, when it still has that size. Throws UserError.
   std::vector<char> Read() const;
+
+  // The same without holding it: `take` is called for each part. Throws UserError.
+  void ReadInParts(const std::function<void(const char*, std::size_t)>& take) const;
 
  private:
   [[noreturn]] void Fail(const std::string& reason) const;

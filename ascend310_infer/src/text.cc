@@ -2,6 +2,9 @@
 
 #include <algorithm>
 #include <charconv>
+#include <cmath>
+#include <cstdlib>
+#include <cstring>
 
 namespace infer {
 
@@ -12,6 +15,30 @@ std::optional<std::int64_t> ReadDecimal(std::string_view text, std::int64_t most
   std::int64_t value = 0;
   const auto read = std::from_chars(text.data(), text.data() + text.size(), value);
   if (read.ec != std::errc() || value > most) return std::nullopt;
+  return value;
+}
+
+std::optional<double> ReadReal(std::string_view text) {
+  if (text.empty() || text.size() > 40) return std::nullopt;
+  std::string_view rest = text;
+  const auto skip_digits = [&rest] {
+    const std::size_t count = std::min(rest.find_first_not_of("0123456789"), rest.size());
+    rest.remove_prefix(count);
+    return count > 0;
+  };
+  const auto skip = [&rest](const char* signs) {
+    const bool is_there = !rest.empty() && std::strchr(signs, rest[0]) != nullptr && rest[0] != 0;
+    if (is_there) rest.remove_prefix(1);
+    return is_there;
+  };
+  skip("-");
+  if (!skip_digits() || (skip(".") && !skip_digits())) return std::nullopt;
+  if (skip("e")) {
+    skip("+-");
+    if (!skip_digits()) return std::nullopt;
+  }
+  const double value = std::strtod(std::string(text).c_str(), nullptr);
+  if (!rest.empty() || !std::isfinite(value)) return std::nullopt;
   return value;
 }
 

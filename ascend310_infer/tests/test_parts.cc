@@ -6,6 +6,7 @@
 
 #include <csignal>
 #include <cstdlib>
+#include <cstring>
 #include <filesystem>
 #include <fstream>
 #include <functional>
@@ -13,10 +14,14 @@
 #include <limits>
 
 #include "arguments.h"
+#include "bundle.h"
+#include "difference.h"
 #include "errors.h"
 #include "manifest.h"
+#include "normalize.h"
 #include "output.h"
 #include "regular_file.h"
+#include "sha256.h"
 #include "text.h"
 
 namespace infer {
@@ -81,6 +86,10 @@ void TestArguments() {
   CHECK(ParseArguments({"--help"}).wants_help);
   CHECK(Names([] { ParseArguments({}); }, "--mindir_path"));
   CHECK(Names([] { ParseArguments({"--mindir_path=x"}); }, "--input0_path"));
+  CHECK(ParseArguments({"--check=b", "--tolerance=0.5"}).tolerance == 0.5);
+  CHECK(ParseArguments({"--check=b"}).check_path == "b" && Parse({}).tolerance < 0);
+  CHECK(Names([] { ParseArguments({"--check=b", "--tolerance=-1"}); }, "0 or more"));
+  CHECK(Names([] { Parse({"--check", "b"}); }, "leave one out"));
   CHECK(Names([] { Parse({"--threads", "0"}); }, "from 1 to"));
   CHECK(Names([] { Parse({"--threads", "2x"}); }, "'2x'"));
   CHECK(Names([] { Parse({"--device_id", "99999999999"}); }, "whole number"));
@@ -198,6 +207,159 @@ void TestDamagedManifests() {
     CHECK(said.find(part) != std::string::npos);
     CHECK(said.find('\n') == std::string::npos && said.size() < 400);
   }
+}
+
+void TestSha256() {
+  // FIPS 180-4's examples, and lengths around a block.
+  CHECK(Sha256Of("abc") == "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad");
+  CHECK(Sha256Of("") == "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855");
+  CHECK(Sha256Of("abcdbcdecdefdefgefghfghighijhijkijkljklmklmnlmnomnopnopq") ==
+        "248d6a61d20638b8e5c026930c3e6039a33ce45964ff2167f6ecedd419db06c1");
+  CHECK(Sha256Of(std::string(1000000, 'a')) ==
+        "cdc76e5c9914fb9281a1c7e284d73e67f1809a48a497200e046d39ccc7112cd0");
+  for (const std::size_t size : {55, 56, 63, 64, 65, 119, 128}) {
+    Sha256 parts;
+    for (std::size_t i = 0; i < size; ++i) parts.Add("a", 1);
+    CHECK(parts.Digest() == Sha256Of(std::string(size, 'a')));
+  }
+}
+
+void TestReals() {
+  CHECK(ReadReal("-0.485") == -0.485 && ReadReal("1e-05") == 1e-5 && ReadReal("0") == 0);
+  for (const char* text : {"", "-", ".5", "5.", "+1", " 1", "1 ", "0x1", "1e", "1e999", "nan",
+                           "inf", "1,0", "1.2.3", "1e5.0", "--1"}) {
+    CHECK(!ReadReal(text));
+  }
+  CHECK(!ReadReal(std::string_view("1\0", 2)) && !ReadReal(std::string(41, '1')));
+}
+
+// What export.py writes, but for the last line.
+std::string BundleText(const Folder& folder) {
+  std::string text =
+      "version\t1\nnetwork\tnet.mindir\ninput\tfloat32_nchw\nbatch_size\t2\nnum_classes\t2\n"
+      "image_size\t1\ncrop_pct\t0.875\ncrop_mode\tcenter\ninterpolation\tbilinear\n"
+      "exif_orientation\ttrue\nbackground\t255,0,7\nmean\t0.5,0.25,0\nstd\t0.5,1,0.2\n"
+      "tolerance\t0.0001\nmindspore\t2.0.0\nnumpy\t1\npillow\t13\npython\t3\ngolden\ta.png\n";
+  const char manifest[] =
+      "version\t1\ndtype\tuint8\nshape\t1,1,1,3\nimages\t1\nfile\tinput/0.bin\t1\t352441c2\n"
+      "end\t1\n";  // of "abc"
+  const std::vector<std::pair<std::string, std::string>> files = {
+      {"net.mindir", "net"},  {"labels.txt", "cat\n\u6570\n"}, {"a.png", "png"},
+      {"input/0.bin", "abc"}, {"manifest.tsv", manifest},      {"result/0_0.bin", "\0\0\0\0abc"}};
+  for (const char* name : {"input", "result"}) fs::create_directory(fs::path(folder.Path()) / name);
+  for (const auto& [name, content] : files) {
+    const std::string whole =
+        name == "result/0_0.bin" ? std::string("\0\0\x80\x3f\0\0\0\x40", 8) : content;
+    folder.Write(name, whole);
+    text += "file\t" + name + "\t" + std::to_string(whole.size()) + "\t" + Sha256Of(whole) + "\n";
+  }
+  return text;
+}
+
+std::string Sealed(const std::string& text) { return text + "end\t6\t" + Sha256Of(text) + "\n"; }
+
+void TestBundle() {
+  const Folder folder;
+  folder.Write("bundle.tsv", Sealed(BundleText(folder)));
+  const Bundle bundle = ReadBundle(folder.Path());
+  CHECK(bundle.network == "net.mindir" && !bundle.takes_pixels && bundle.batch_size == 2);
+  CHECK(bundle.transform.turns && !bundle.transform.is_bicubic && !bundle.transform.squashes);
+  CHECK(bundle.transform.background == Colour({255, 0, 7}) && bundle.transform.crop_pct == 0.875);
+  CHECK(ReadLabels(bundle) == std::vector<std::string>({"cat", "\u6570"}));
+  const std::vector<Golden> golden = ReadGolden(bundle);
+  CHECK(golden.size() == 1 && golden[0].pixels == std::vector<char>({'a', 'b', 'c'}));
+  CHECK(golden[0].logits == std::vector<float>({1, 2}));
+  const InputForm form = FormOf(bundle, 2);
+  std::vector<char> input(form.FileBytes());
+  PutImage(bundle, {'\0', '\xff', 'f'}, 1, &input);  // 0, 255, 102
+  std::vector<float> numbers(6);
+  CHECK(input.size() == 24);
+  std::memcpy(numbers.data(), input.data(), input.size());
+  CHECK(std::abs(numbers[3] + 1) < 1e-6f && std::abs(numbers[4] - 0.75f) < 1e-6f);
+  CHECK(std::abs(numbers[5] - 2) < 1e-6f);
+  for (const char* name : {"net.mindir", "labels.txt", "a.png", "input/0.bin", "manifest.tsv"}) {
+    const Folder other;
+    other.Write("bundle.tsv", Sealed(BundleText(other)));
+    other.Write(name, "nex");
+    CHECK(Names([&] { ReadBundle(other.Path()); }, name));
+    fs::remove(fs::path(other.Path()) / name);
+    CHECK(Names([&] { ReadBundle(other.Path()); }, "No such file"));
+  }
+  CHECK(Names([&] { ReadBundle("/nowhere"); }, "export.py --bundle makes such folders"));
+}
+
+void TestDamagedBundles() {
+  const Folder folder;
+  const std::string text = BundleText(folder), whole = Sealed(text);
+  const auto changed = [&](const std::string& from, const std::string& to) {
+    std::string other = text;
+    return Sealed(other.replace(other.find(from), from.size(), to));
+  };
+  CHECK(Failure([&] { ParseBundle(whole, "in"); }).empty());
+  for (std::size_t i = 0; i < whole.size(); ++i) {
+    std::string other = whole;
+    other[i] = static_cast<char>(other[i] ^ 1);
+    CHECK(!Failure([&] { ParseBundle(other, "in"); }).empty());
+    CHECK(!Failure([&] { ParseBundle(whole.substr(0, i), "in"); }).empty());
+  }
+  const std::vector<std::pair<std::string, std::string>> cases = {
+      {changed("version\t1", "version\t2"), "has version '2', not 1"},
+      {changed("float32_nchw", "float32"), "input 'float32', not uint8_nhwc or float32_nchw"},
+      {changed("batch_size\t2", "batch_size\t65537"), "batch_size '65537', not from 0 to 65536"},
+      {changed("num_classes\t2", "num_classes\t0"), "num_classes '0', not from 1"},
+      {changed("image_size\t1", "image_size\t100000"), "image_size '100000', not images"},
+      {changed("crop_pct\t0.875", "crop_pct\t0"), "crop_pct '0', not a share"},
+      {changed("crop_pct\t0.875", "crop_pct\t1.01"), "crop_pct '1.01'"},
+      {changed("crop_pct\t0.875", "crop_pct\tnan"), "crop_pct 'nan'"},
+      {changed("center", "centre"), "crop_mode 'centre', not squash or center"},
+      {changed("bilinear", "box"), "interpolation 'box'"},
+      {changed("true", "True"), "exif_orientation 'True'"},
+      {changed("255,0,7", "256,0,7"), "three numbers from 0 to 255"},
+      {changed("255,0,7", "0.5,0,7"), "three numbers from 0 to 255"},
+      {changed("255,0,7", "255,0"), "background '255,0'"},
+      {changed("0.5,0.25,0", "0.5,0.25"), "mean '0.5,0.25', not three numbers"},
+      {changed("0.5,1,0.2", "0.5,0,0.2"), "std '0.5,0,0.2', not three numbers"},
+      {changed("tolerance\t0.0001", "tolerance\t-1"), "tolerance '-1'"},
+      {changed("tolerance\t0.0001\n", ""), "tolerance ''"},
+      {changed("numpy\t1", "gamma\t1"), "bad line 'gamma\\x091'"},
+      {changed("numpy\t1", "mean\t1"), "two lines of 'mean'"},
+      {changed("net.mindir\n", "other\n"), "lists no 'other'"},
+      {changed("golden\ta.png\n", ""), "has no golden images"},
+      {changed("a.png\nfile", "b.png\nfile"), "lists no 'b.png'"},
+      {changed("file\tlabels.txt", "file\t../labels.txt"), "'../labels.txt', which is not below"},
+      {changed("file\tlabels.txt", "file\ta.png"), "lists 'a.png' twice"},
+      {changed("file\tlabels.txt\t", "file\tlabels.txt\t0"), "bad number"},
+      {whole + "x", "goes on after its last line"},
+      {whole.substr(0, whole.size() - 1), "is cut off"},
+      {"", "is cut off"}};
+  for (const auto& [other, part] : cases) {
+    const std::string said = Failure([&, &o = other] { ParseBundle(o, "in"); });
+    if (said.find(part) == std::string::npos) std::cerr << part << " | " << said << "\n";
+    CHECK(said.find(part) != std::string::npos);
+    CHECK(said.find('\n') == std::string::npos && said.size() < 400);
+  }
+}
+
+void TestDifferences() {
+  Difference right;
+  right.allowed = 0.5;
+  const float logits[] = {1, 3};
+  CompareLogits(logits, {1.25f, 3}, &right);
+  ComparePixels({1, 2, 3}, {2, 2, 2}, &right);
+  CHECK(right.IsRight() && right.logits == 0.25 && right.pixels == 1 && right.is_same_class);
+  Difference swapped = right, nan = right, other = right;
+  ComparePixels({'\x03', 2, '\xff'}, {'\xff', 2, '\x03'}, &swapped);
+  CHECK(!swapped.IsRight() && swapped.pixels == 252 && swapped.is_swapped);
+  CHECK(Explain({right, swapped}) ==
+        "1 of 2 images differ; pixels by up to 252 of 255: red and blue are swapped");
+  ComparePixels({0, 9, 0}, {0, 0, 0}, &other);
+  CHECK(Explain({swapped, other}).find("the transform or the decoder") != std::string::npos);
+  CompareLogits(logits, {9, 3}, &nan);
+  CHECK(nan.logits == 8 && !nan.is_same_class && !nan.IsRight());
+  CHECK(Explain({nan}).find("logits by up to 8 where 0.5 is allowed, 1 likeliest") !=
+        std::string::npos);
+  CHECK(Explain({right}).empty());
+  CHECK(right.Line() == ": pixels 1 of 255 (allowed 1), logits 0.25 (allowed 0.5), ok");
 }
 
 void TestOnlyRegularFilesAreRead() {
@@ -319,6 +481,11 @@ int main() {
   infer::TestText();
   infer::TestManifest();
   infer::TestDamagedManifests();
+  infer::TestSha256();
+  infer::TestReals();
+  infer::TestBundle();
+  infer::TestDamagedBundles();
+  infer::TestDifferences();
   infer::TestOnlyRegularFilesAreRead();
   infer::TestOutput();
   infer::TestWritesFollowNoLink();

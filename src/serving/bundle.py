@@ -52,6 +52,26 @@ Predict = Callable[[np.ndarray], np.ndarray]
 
 _FILE = re.compile(r"([\w.-]+(?:/[\w.-]+)*)\t(0|[1-9]\d{0,17})\t([0-9a-f]{64})", re.ASCII)
 _REMEDY = "copy the whole folder again"
+_REAL = r"-?\d{1,20}(\.\d{1,20})?(e[+-]?\d{1,3})?"
+_THREE = f"{_REAL},{_REAL},{_REAL}"
+# What stands behind a key.
+_HEAD = {
+    "version": str(_VERSION),
+    "network": r"[\w-][\w.-]*\.(mindir|onnx)",
+    "input": "float32_nchw|uint8_nhwc",
+    "batch_size": r"\d{1,5}",
+    "num_classes": r"[1-9]\d{0,6}",
+    "image_size": r"[1-9]\d{0,5}",
+    "crop_pct": _REAL,
+    "crop_mode": "center|squash",
+    "interpolation": "bilinear|bicubic",
+    "exif_orientation": "true|false",
+    "background": r"null|\d{1,3},\d{1,3},\d{1,3}",
+    "mean": _THREE,
+    "std": _THREE,
+    "tolerance": _REAL,
+    **dict.fromkeys(("mindspore", "numpy", "pillow", "python"), r"[^\t]{1,200}"),
+}
 
 
 class Golden(NamedTuple):
@@ -185,18 +205,25 @@ def read_bundle(folder: Path) -> Bundle:
         UserError: it is none, or a file is missing or another one; files beside those are ignored.
     """
     lines = _unsealed(folder)
-    golden, files, head = [], [], {}
+    golden: List[str] = []
+    files: List[str] = []
+    head: Dict[str, str] = {}
     for line in lines:
         key, _, value = line.partition("\t")
         if key == "file":
             files.append(value)
         elif key == "golden":
             golden.append(value)
-        elif head.setdefault(key, value) is not value:
-            _refuse(folder, BUNDLE, f"two lines of {key!r}")
-    missing = [key for key in head_of(ExportRun(), "") if key not in head]
-    if missing:
-        _refuse(folder, BUNDLE, f"without {missing[0]!r}")
+        elif key in head:
+            _refuse(folder, BUNDLE, f"two lines of {printable(key)[:80]!r}")
+        else:
+            head[key] = value
+    for key in {**_HEAD, **head}:
+        value = head.get(key, "")
+        if not re.fullmatch(_HEAD.get(key, "(?!)"), value, re.ASCII):
+            _refuse(folder, BUNDLE, f"the line {printable(key)[:80]!r} with {value[:80]!r}")
+    if not golden:
+        _refuse(folder, BUNDLE, "without golden images")
     sizes = dict(_checked(folder, value) for value in files)
     for name in (head["network"], *golden):
         if name not in sizes:
