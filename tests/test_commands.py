@@ -30,6 +30,7 @@ NEEDED = {"predict.py": ["--input", "x"]}
 # Words with which only the place of the output, which begins with FILE/, is wrong. None: no output.
 OUTPUTS: Dict[str, Optional[List[str]]] = {
     "scripts/average_checkpoints.py": ["a.ckpt", "b.ckpt", "--output", "FILE/mean.ckpt"],
+    "scripts/check_bundle.py": None,
     "scripts/check_requirements.py": None,
     "scripts/compare_reports.py": None,
     "scripts/convert_weights.py": [

@@ -283,7 +283,7 @@ def test_a_folder_that_may_not_be_read_is_named(program: str, images: Path, tmp_
     assert not (tmp_path / "inputs" / "manifest.tsv").exists()
 
 
-_READERS = ("manifest", "bundle", "arguments", "logits")
+_READERS = ("manifest", "bundle", "arguments", "logits", "image")
 _INFER = lite.ROOT / "ascend310_infer"
 
 

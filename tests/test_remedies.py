@@ -34,7 +34,14 @@ from src.models.registry import list_models, resolve
 # (packages.debian.org, packages.ubuntu.com).
 APT = {
     *("g++", "g++-9", "g++-aarch64-linux-gnu", "python3", "python3-venv", "debootstrap"),
-    *("qemu-user-static", "fonts-noto-cjk", "fonts-wqy-zenhei", "dataset-fashion-mnist"),
+    *(
+        "libjpeg-dev",
+        "libpng-dev",
+        "qemu-user-static",
+        "fonts-noto-cjk",
+        "fonts-wqy-zenhei",
+        "dataset-fashion-mnist",
+    ),
 }
 # What benchmarks compare with, which nothing else needs.
 PEERS = {"mindcv", "vit-pytorch", "einops", "nvidia-dali-cuda120"}

@@ -27,7 +27,7 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size
   try {
     const infer::Arguments arguments = infer::ParseArguments(words);
     Require(arguments.wants_help || !arguments.mindir_path.empty() ||
-            !arguments.check_path.empty());
+            !arguments.check_path.empty() || !arguments.bundle_path.empty());
     Require(arguments.device_id <= 2147483647u && arguments.warmup >= 0);
     Require(arguments.threads >= 1 && arguments.threads <= 1024 && arguments.batch_size >= 0);
   } catch (const infer::UserError& error) {

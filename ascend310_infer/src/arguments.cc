@@ -31,10 +31,9 @@ std::string Choice(const std::string& name, const std::string& text,
 
 void Set(Arguments* arguments, const std::string& name, const std::string& value) {
   static const std::map<std::string, std::string Arguments::*> kTexts = {
-      {"mindir_path", &Arguments::mindir_path},
-      {"input0_path", &Arguments::input_path},
-      {"check", &Arguments::check_path},
-      {"output_path", &Arguments::output_path},
+      {"mindir_path", &Arguments::mindir_path}, {"input0_path", &Arguments::input_path},
+      {"check", &Arguments::check_path},        {"images", &Arguments::images_path},
+      {"bundle", &Arguments::bundle_path},      {"output_path", &Arguments::output_path},
       {"time_path", &Arguments::time_path}};
   if (const auto found = kTexts.find(name); found != kTexts.end()) {
     if (value.empty()) throw UserError("--" + name + " '': expected a path");
@@ -47,6 +46,8 @@ void Set(Arguments* arguments, const std::string& name, const std::string& value
     arguments->batch_size = Integer(name, value, 1);
   } else if (name == "threads") {
     arguments->threads = static_cast<int>(Integer(name, value, 1, 1024));
+  } else if (name == "top_k") {
+    arguments->top_k = static_cast<int>(Integer(name, value, 1));
   } else if (name == "warmup") {
     arguments->warmup = static_cast<int>(Integer(name, value, 0));
   } else if (name == "precision") {
@@ -65,13 +66,27 @@ void Set(Arguments* arguments, const std::string& name, const std::string& value
   }
 }
 
-void Check(const Arguments& arguments) {
-  if (arguments.check_path.empty()) {
-    if (arguments.mindir_path.empty()) throw UserError("--mindir_path is missing; see --help");
-    if (arguments.input_path.empty()) throw UserError("--input0_path is missing; see --help");
-  } else if (!arguments.input_path.empty()) {
-    throw UserError("--input0_path: --check has inputs of its own; leave one out");
+// One of three things is done.
+void CheckInputs(const Arguments& arguments) {
+  const bool checks = !arguments.check_path.empty(), predicts = !arguments.images_path.empty();
+  if (checks && predicts) throw UserError("--images: --check has images of its own; leave one out");
+  if (checks || predicts) {
+    if (!arguments.input_path.empty())
+      throw UserError("--input0_path: a bundle makes its inputs itself; leave it out");
+    if (predicts && arguments.bundle_path.empty())
+      throw UserError("--bundle is missing: --images needs the folder of export.py --bundle");
+    if (checks && !arguments.bundle_path.empty())
+      throw UserError("--bundle: --check names one; leave it out");
+    return;
   }
+  if (!arguments.bundle_path.empty())
+    throw UserError("--bundle: needs --images FOLDER; see --help");
+  if (arguments.mindir_path.empty()) throw UserError("--mindir_path is missing; see --help");
+  if (arguments.input_path.empty()) throw UserError("--input0_path is missing; see --help");
+}
+
+void Check(const Arguments& arguments) {
+  CheckInputs(arguments);
   if (arguments.device_target == "CPU" && arguments.precision != "enforce_fp32") {
     throw UserError("--precision '" + arguments.precision +
                     "': a CPU computes in float32; use enforce_fp32");
@@ -105,7 +120,13 @@ Arguments ParseArguments(const std::vector<std::string>& words) {
 
 std::string Usage() {
   return R"(usage: main --mindir_path FILE --input0_path FOLDER [--NAME VALUE ...]
+       main --images FOLDER --bundle BUNDLE [--NAME VALUE ...]
        main --check BUNDLE [--NAME VALUE ...]
+  --images FOLDER              JPEG and PNG files, to any depth; predictions.csv goes to --output_path,
+                               as of predict.py. Files are decoded in a thread of their own
+  --bundle BUNDLE              with --images: folder of export.py --bundle, whose network, transform
+                               and names are taken
+  --top_k N                    with --images: classes per image, default 5
   --check BUNDLE               folder of export.py --bundle: its bytes are compared with their
                                SHA-256, and its images run; --mindir_path runs another file in place
                                of the bundle's, such as a converted one

@@ -9,7 +9,9 @@
 #include "bundle_network.h"
 #include "difference.h"
 #include "errors.h"
+#include "image_file.h"
 #include "normalize.h"
+#include "regular_file.h"
 #include "text.h"
 
 namespace infer {
@@ -32,6 +34,10 @@ std::vector<Difference> Compare(const Bundle& bundle, BundleNetwork* network, do
     Difference difference;
     difference.image = image.name;
     difference.pixels = -1;
+    if (CanReadImages()) {
+      const std::string path = PathBelow(bundle.folder, image.name, "copy the whole bundle again");
+      ComparePixels(ReadPrepared(path, bundle.transform), image.pixels, &difference);
+    }
     difference.allowed = allowed;
     const std::vector<float> logits = network->Predict({image.pixels});
     CompareLogits(logits.data(), image.logits, &difference);
@@ -54,6 +60,8 @@ int CheckBundle(const Arguments& arguments) {
               << std::endl;
     return 1;
   }
+  if (!CanReadImages())
+    std::cerr << "warning: pixels are not compared: built without libjpeg and libpng" << std::endl;
   double largest = 0;
   for (const Difference& found : differences) largest = std::max(largest, found.logits);
   std::cout << differences.size() << " images agree, logits within " << largest << std::endl;

@@ -15,6 +15,7 @@
 #include "manifest.h"
 #include "network.h"
 #include "output.h"
+#include "predict.h"
 #include "regular_file.h"
 #include "text.h"
 
@@ -120,6 +121,7 @@ int Main(const std::vector<std::string>& words) {
   std::signal(SIGINT, Interrupt);
   std::signal(SIGTERM, Interrupt);
   if (!arguments.check_path.empty()) return CheckBundle(arguments);
+  if (!arguments.images_path.empty()) return PredictImages(arguments, is_interrupted);
   return Run(arguments).Execute();
 }
 

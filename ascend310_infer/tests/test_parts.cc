@@ -4,6 +4,7 @@
 #include <sys/resource.h>
 #include <sys/stat.h>
 
+#include <cmath>
 #include <csignal>
 #include <cstdlib>
 #include <cstring>
@@ -17,9 +18,13 @@
 #include "bundle.h"
 #include "difference.h"
 #include "errors.h"
+#include "find_images.h"
+#include "image_file.h"
+#include "image_stream.h"
 #include "manifest.h"
 #include "normalize.h"
 #include "output.h"
+#include "predictions.h"
 #include "regular_file.h"
 #include "sha256.h"
 #include "text.h"
@@ -89,7 +94,12 @@ void TestArguments() {
   CHECK(ParseArguments({"--check=b", "--tolerance=0.5"}).tolerance == 0.5);
   CHECK(ParseArguments({"--check=b"}).check_path == "b" && Parse({}).tolerance < 0);
   CHECK(Names([] { ParseArguments({"--check=b", "--tolerance=-1"}); }, "0 or more"));
-  CHECK(Names([] { Parse({"--check", "b"}); }, "leave one out"));
+  CHECK(Names([] { Parse({"--check", "b"}); }, "leave it out"));
+  CHECK(ParseArguments({"--images=i", "--bundle=b", "--top_k=3"}).top_k == 3);
+  CHECK(Names([] { ParseArguments({"--images=i"}); }, "--bundle is missing"));
+  CHECK(Names([] { ParseArguments({"--bundle=i"}); }, "needs --images"));
+  CHECK(Names([] { ParseArguments({"--images=i", "--check=b"}); }, "leave one out"));
+  CHECK(Names([] { ParseArguments({"--bundle=i", "--check=b"}); }, "leave it out"));
   CHECK(Names([] { Parse({"--threads", "0"}); }, "from 1 to"));
   CHECK(Names([] { Parse({"--threads", "2x"}); }, "'2x'"));
   CHECK(Names([] { Parse({"--device_id", "99999999999"}); }, "whole number"));
@@ -362,6 +372,137 @@ void TestDifferences() {
   CHECK(right.Line() == ": pixels 1 of 255 (allowed 1), logits 0.25 (allowed 0.5), ok");
 }
 
+Image Drawn(std::int64_t width, std::int64_t height) {
+  Image image;
+  image.width = width;
+  image.height = height;
+  for (std::int64_t i = 0; i < 3 * width * height; ++i)
+    image.pixels.push_back(static_cast<std::uint8_t>(i * 7));
+  return image;
+}
+
+// tests/test_bundle_cpp.py compares pixels with Pillow's.
+void TestImagesInMemory() {
+  Transform transform;
+  transform.image_size = 2;
+  const Image image = Drawn(2, 2);
+  const std::vector<char> same = Prepare(image, transform);
+  CHECK(std::equal(same.begin(), same.end(), reinterpret_cast<const char*>(image.pixels.data())));
+  // The rest after the cut of the middle: round(1.5) is 2, round(0.5) is 0.
+  for (const auto& [side, at] : {std::pair<int, int>{5, 2}, {3, 0}}) {
+    transform.crop_pct = 2.0 / side;
+    const std::vector<char> cut = Prepare(Drawn(side, side), transform);
+    CHECK(cut[0] == static_cast<char>(7 * 3 * (at * side + at)));
+  }
+  Image turned = Drawn(3, 2);
+  turned.orientation = 6;  // the left side becomes the upper one
+  TurnUpright(&turned);
+  CHECK(turned.width == 2 && turned.height == 3 && turned.orientation == 1);
+  CHECK(turned.pixels[0] == 7 * 9 && turned.pixels[3] == 0 && turned.pixels[6] == 7 * 12);
+  Image half = Drawn(1, 1);
+  half.opacity = {128};
+  PutBehind({255, 0, 100}, &half);
+  CHECK(half.pixels == std::vector<std::uint8_t>({127, 4, 57}) && half.opacity.empty());
+  CHECK(Names([] { CheckSize(89478486, 1); }, "more than the 89478485 allowed"));
+  for (const auto& [width, height] : {std::pair<int, int>{1, 4000}, {4000, 1}, {1, 1}}) {
+    transform.crop_pct = 0.1;
+    CHECK(Prepare(Drawn(width, height), transform).size() == 12);
+  }
+}
+
+int Orientation(const std::string& block) {
+  return OrientationOf(reinterpret_cast<const std::uint8_t*>(block.data()), block.size());
+}
+
+void TestOrientations() {
+  const std::string little("II*\0\x08\0\0\0\1\0\x12\1\3\0\1\0\0\0\6\0\0\0", 22);
+  const std::string big("MM\0*\0\0\0\x08\0\1\1\x12\0\3\0\0\0\1\0\6\0\0", 22);
+  CHECK(Orientation(little) == 6 && Orientation(big) == 6);
+  for (std::size_t size = 0; size < little.size(); ++size)
+    CHECK(Orientation(little.substr(0, size)) == 0 && Orientation(big.substr(0, size)) == 0);
+  std::string far = little;
+  far.replace(4, 4, "\xff\xff\xff\xff");
+  CHECK(Orientation(far) == 0);
+  const auto xmp = [](const std::string& text) {
+    return OrientationInXmp(reinterpret_cast<const std::uint8_t*>(text.data()), text.size());
+  };
+  CHECK(xmp("<a tiff:Orientation=\"8\">") == 8 && xmp("<tiff:Orientation>3<") == 3);
+  CHECK(xmp("tiff:Orientation") == 0 && xmp("tiff:Orientation=x tiff:Orientation=\"") == 0);
+}
+
+void TestImageFiles() {
+  if (!CanReadImages()) return;
+  // 1x1 pixels, with a wrong checksum.
+  const std::string png(
+      "\x89PNG\r\n\x1a\n\0\0\0\rIHDR\0\0\0\1\0\0\0\1\x08\6\0\0\0\x1f\x15\xc4\x89\0\0\0\1IDATx\0\0\0"
+      "\0",
+      46);
+  const auto said = [](const std::string& text) {
+    return Failure([&] { DecodeImage({text.begin(), text.end()}); });
+  };
+  CHECK(said("").find("empty file") != std::string::npos);
+  CHECK(said("GIF89a").find("not a JPEG or PNG image") != std::string::npos);
+  CHECK(said("\xff\xd8\xff").find("not a readable JPEG (") != std::string::npos);
+  CHECK(said(png).find("not a readable PNG (IDAT: CRC error)") != std::string::npos);
+  for (std::size_t size = 8; size < png.size(); ++size)
+    CHECK(said(png.substr(0, size)).find("not a readable PNG (") != std::string::npos);
+}
+
+void TestImagesBelowAFolder() {
+  const Folder folder;
+  const fs::path root = folder.Path();
+  fs::create_directories(root / "b" / ".hidden");
+  for (const char* name : {"z.PNG", "b/a.jpeg", "b/x.txt", ".y.png", "b/.hidden/c.png", "noend"})
+    folder.Write(name, "");
+  mkfifo((root / "pipe.png").c_str(), 0600);
+  fs::create_directory_symlink("..", root / "b" / "round");
+  fs::create_symlink("nowhere", root / "gone.png");
+  const Found found = FindImages(folder.Path());
+  CHECK(found.names == std::vector<std::string>({"b/a.jpeg", "z.PNG"}));
+  CHECK(
+      DescribeSkipped(found) ==
+      "5 left out, not JPEG or PNG files: 1 .txt, 1 dead link, 1 file without an ending, 1 link to "
+      "a folder it is in, 1 pipe, socket or device");
+  CHECK(DescribeSkipped(Found()).empty());
+  CHECK(Names([&] { FindImages(folder.Path() + "/none"); }, "cannot be listed"));
+}
+
+void TestAStreamThatIsLeft() {
+  // A thousand files that are not there, one batch; and a stream that nobody asks.
+  const std::vector<std::string> names(1000, "none.png");
+  ImageStream stream("/nowhere", names, Transform(), 4);
+  CHECK(!stream.Next() && stream.Unreadable().size() == 1000);
+  const ImageStream left("/nowhere", names, Transform(), 4);
+}
+
+void TestPredictions() {
+  const float logits[] = {1, 3, 3, -2};
+  const Prediction best = BestOf("a,b.png", logits, 4, 3);
+  CHECK(best.labels == std::vector<std::size_t>({1, 2, 0}));
+  CHECK(std::abs(best.probabilities[0] - 1 / (2 + std::exp(-2.0) + std::exp(-5.0))) < 1e-12);
+  CHECK(BestOf("x", logits, 4, 9).labels.size() == 4);
+  const std::string csv = ToCsv({best}, {"a", "=b", "c \"d\"", "e"});
+  CHECK(csv.find("image,rank,label,name,probability\n\"a,b.png\",1,1,'=b,0.4") == 0);
+  CHECK(csv.find("\n\"a,b.png\",2,2,\"c \"\"d\"\"\",0.4") != std::string::npos);
+  const std::vector<std::pair<std::string, std::string>> cells = {{"-1.5", "-1.5"},
+                                                                  {"-x", "'-x"},
+                                                                  {"'x", "''x"},
+                                                                  {"a\\b", "a\\\\b"},
+                                                                  {"a\nb", "a\\u000ab"},
+                                                                  {"\u6570", "\u6570"},
+                                                                  {"\xb9", "\\udcb9"},
+                                                                  {"\u202e", "\\u202e"},
+                                                                  {"\uff1dx", "'\uff1dx"},
+                                                                  {"a; =x", "a\\u003b =x"},
+                                                                  {"a;b", "a;b"},
+                                                                  {"\xe6\x95", "\\udce6\\udc95"},
+                                                                  {"", ""}};
+  for (const auto& [name, cell] : cells) {
+    if (ToCell(name) != cell) std::cerr << name << " | " << ToCell(name) << "\n";
+    CHECK(ToCell(name) == cell);
+  }
+}
+
 void TestOnlyRegularFilesAreRead() {
   const Folder folder;
   const fs::path inputs = fs::path(folder.Path()) / "in", manifest = inputs / "manifest.tsv";
@@ -486,6 +627,12 @@ int main() {
   infer::TestBundle();
   infer::TestDamagedBundles();
   infer::TestDifferences();
+  infer::TestImagesInMemory();
+  infer::TestOrientations();
+  infer::TestImageFiles();
+  infer::TestImagesBelowAFolder();
+  infer::TestAStreamThatIsLeft();
+  infer::TestPredictions();
   infer::TestOnlyRegularFilesAreRead();
   infer::TestOutput();
   infer::TestWritesFollowNoLink();
