@@ -12,6 +12,7 @@ from PIL import Image
 
 from .augment.parts import Part, whole
 from .decode import BoxSeen, Decoder
+from .pixel_budget import PixelsInFlight
 
 
 @dataclass(frozen=True)
@@ -50,8 +51,10 @@ class ArrayImages:
 
     def read(self, index: int) -> np.ndarray:
         """(H, W, 3) uint8, RGB; three equal channels of a grey image."""
-        image = self.images[index]
-        return np.ascontiguousarray(image if image.ndim == 3 else np.stack([image] * 3, axis=-1))
+        image = np.ascontiguousarray(self.images[index])
+        with PixelsInFlight() as share:
+            share.note(image.data)
+        return image if image.ndim == 3 else np.stack([image] * 3, axis=-1)
 
     def read_part(self, index: int, box_seen: BoxSeen) -> Part:
         """All of an image: it is small."""

@@ -14,6 +14,7 @@ from ..args import Config, DataConfig
 from ..errors import UserError, some_of
 from ..runtime.threads import GIVE_UP_S
 from .augment.random_erasing import BOX_COLUMNS
+from .image_sums import ImageSums
 from .rows import Fill, Rows, Shape
 from .sampler import Key
 from .samples import BadSample, find_bad_images
@@ -59,6 +60,8 @@ class ImageDataset:
         file_name: how messages name the image of an index; evaluation goes by the indices.
         lost: why worker processes are used no more, with the remedy; None: all is well.
         bad_images: what of the epoch could not be read, or shows nothing.
+        image_sums: of all images that `batches` has yielded.
+        first_position: in the run, over all ranks, of the first image of rank 0's `keys`.
     """
 
     def __init__(
@@ -73,6 +76,7 @@ class ImageDataset:
         mixes: Callable[[], Iterable[Optional[np.ndarray]]],
         fill: Fill,
         has_boxes: bool,
+        rank: int = 0,
         world_size: int = 1,
     ) -> None:
         self.steps_per_epoch = steps_per_epoch
@@ -85,8 +89,10 @@ class ImageDataset:
         self.slow_images = SlowImages(source.file_name)
         self.lost: Optional[str] = None
         self.bad_images = BadImages(source, config.data, batches_per_epoch * config.data.batch_size)
+        self.image_sums = ImageSums(config.data.batch_size, rank, world_size)
         self._batches_per_epoch = batches_per_epoch
         self._first_batch = first_batch
+        self.first_position = first_batch * config.data.batch_size * world_size
         self._num_workers = config.data.num_parallel_workers
         self._in_processes = config.data.python_multiprocessing
         self._patience_s = GIVE_UP_S if world_size == 1 else _PATIENCE_OF_RANKS_S
@@ -118,6 +124,7 @@ class ImageDataset:
         try:
             for number, (rows, mix) in enumerate(zip(stream, self._mixes()), self._first_batch + 1):
                 bad.add(rows.bad)
+                self.image_sums.add(number - 1, rows.digests)
                 self.slow_images.add(rows.slowest, rows.pixels // len(rows.label))
                 self.lost = self.lost or rows.lost
                 if number % self._batches_per_epoch == 0:

@@ -130,6 +130,7 @@ class Decoder:
         if not data:
             raise BadImageError(f"{name}: empty file")
         with PixelsInFlight() as share:
+            share.note(data)
             if data.startswith(_JPEG_START):
                 scans = _check_scans(data, name)
                 turns = self._may_turn(data)
@@ -157,6 +158,7 @@ class Decoder:
         if colours not in _TURBO_COLOURS or box[2:] == (height, width):
             return None
         with PixelsInFlight() as share:
+            share.note(data)
             share.take(self.budget, _counted(box[2] * box[3], 1), image=height * width)
             return read_part(self.parts, data, (height, width), box)
 

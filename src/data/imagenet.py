@@ -91,6 +91,7 @@ def _create_train_dataset(
         mixes=mixes,
         fill=_create_train_sample(config, source),
         has_boxes=config.data.re_prob > 0,
+        rank=rank,
         world_size=world_size,
     )
 
@@ -135,5 +136,6 @@ def _create_eval_dataset(
             source, create_eval_transform(config), skips_bad=data.on_bad_image == "skip"
         ),
         has_boxes=False,
+        rank=rank,
         world_size=world_size,
     )

@@ -18,7 +18,9 @@ import os
 import struct
 import threading
 from types import TracebackType
-from typing import Callable, List, Optional, Type
+from typing import Callable, List, Optional, Type, Union
+
+import xxhash
 
 # 1 GiB of 12 bytes. Pillow warns of larger images.
 BUDGET_PIXELS = 89_478_485
@@ -49,10 +51,12 @@ class Share:
 
     Attributes:
         pixels: of the largest image it was taken for, small ones too.
+        content: 64 bits by which the image that was read last is known again; 0: none was.
     """
 
     def __init__(self) -> None:
         self.pixels = 0
+        self.content = 0
         self._slots = 0
         self._give_back: Optional[Callable[[], None]] = None
 
@@ -72,6 +76,10 @@ class Share:
             self.release()
             self._give_back = _locked(path, slots)
             self._slots = slots
+
+    def note(self, content: Union[bytes, memoryview]) -> None:
+        """Remembers which image was read, by its file or its pixels."""
+        self.content = xxhash.xxh3_64_intdigest(content)
 
     def release(self) -> None:
         if self._give_back is not None:

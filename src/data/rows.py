@@ -9,6 +9,7 @@ from typing import Any, Callable, Deque, NamedTuple, Optional, Sequence
 
 import numpy as np
 
+from .image_sums import image_digest
 from .pixel_budget import PixelsInFlight
 from .sampler import Key
 from .samples import BadSample
@@ -22,6 +23,7 @@ class Rows(NamedTuple):
         image: (B, H, W, 3) uint8.
         label: (B,) int32.
         boxes: (B, R * 7) float32 of random erasing.
+        digests: (B,) uint32, see `image_digest`.
         is_written: (B,) uint8, 1 for each sample that is there.
         bad: samples that could not be read.
         slowest: the sample that took longest.
@@ -32,6 +34,7 @@ class Rows(NamedTuple):
     image: np.ndarray
     label: np.ndarray
     boxes: np.ndarray
+    digests: np.ndarray
     is_written: np.ndarray
     bad: Sequence[BadSample] = ()
     slowest: Slowest = Slowest()
@@ -53,18 +56,20 @@ class Shape(NamedTuple):
     @property
     def num_bytes(self) -> int:
         """Of all its arrays."""
-        return self.batch_size * (self.image_size**2 * 3 + 5 + 4 * self.box_columns)
+        return self.batch_size * (self.image_size**2 * 3 + 9 + 4 * self.box_columns)
 
     def split(self, buffer: Any) -> Rows:
         """The arrays in a buffer of `num_bytes`."""
         count, side, columns = self
         boxes_at = 4 * count
-        image_at = boxes_at + 4 * count * columns
+        digests_at = boxes_at + 4 * count * columns
+        image_at = digests_at + 4 * count
         flat = np.frombuffer(buffer, np.uint8)
         return Rows(
             flat[image_at : self.num_bytes - count].reshape(count, side, side, 3),
             flat[:boxes_at].view(np.int32),
-            flat[boxes_at:image_at].view(np.float32).reshape(count, columns),
+            flat[boxes_at:digests_at].view(np.float32).reshape(count, columns),
+            flat[digests_at:image_at].view(np.uint32),
             flat[self.num_bytes - count : self.num_bytes],
         )
 
@@ -113,5 +118,6 @@ def fill_rows(fill: Fill, rows: Rows, start: int, keys: Sequence[Key]) -> Filled
         pixels += share.pixels
         if found is not None:
             bad.append(found)
+        rows.digests[row] = image_digest(share.content, int(rows.label[row]))
         rows.is_written[row] = 1
     return Filled(bad, slowest, pixels)
