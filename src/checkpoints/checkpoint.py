@@ -12,7 +12,7 @@ import json
 import logging
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Dict, Iterable, Iterator, List, Mapping, Tuple
+from typing import Any, Callable, Dict, Iterable, Iterator, List, Mapping, Tuple
 
 import numpy as np
 from mindspore import Parameter, Tensor
@@ -75,18 +75,28 @@ def _values(tensors: Mapping[str, Any]) -> Iterator[Tuple[str, np.ndarray]]:
     return ((name, tensor.asnumpy()) for name, tensor in weights)
 
 
-def save_checkpoint(path: Path, parameters: Iterable[Parameter], meta: Dict[str, Any]) -> None:
+def save_checkpoint(
+    path: Path,
+    parameters: Iterable[Parameter],
+    meta: Dict[str, Any],
+    *,
+    on_digest: Callable[[str], None] = lambda _: None,
+) -> None:
     """Writes a file that is whole and on the disk when this returns.
 
     Args:
         meta: of a `SavedRecord`, as JSON values.
+        on_digest: is told the digest of the parameters (`WeightsDigest`) before the file takes the
+            place of an older one.
 
     Raises:
         OSError: the folder cannot be written or the disk is full; an older file at `path` is whole.
     """
     arrays = ((parameter.name, parameter.asnumpy()) for parameter in parameters)
     with replacing(path, to_disk=True) as draft, draft.open("wb") as file:
-        write_tensors(file, json.dumps(meta).encode(), arrays)
+        digest = write_tensors(file, json.dumps(meta).encode(), arrays)
+        file.flush()
+        on_digest(digest)
 
 
 def read_checkpoint(path: Path, *, must_be_finite: bool = True) -> Checkpoint:

@@ -25,6 +25,7 @@ import xxhash
 from ..errors import UserError
 from ..runtime.memory import host_allowance
 from ..runtime.regular_files import RECORD_BYTES, WEIGHTS_BYTES, FileTooLarge, open_regular
+from .weights_digest import WeightsDigest
 
 META = "train.meta"
 DIGEST = "train.digest"
@@ -312,8 +313,11 @@ class TensorReader:
         return UnfinishedCheckpoint(self._path, "its end is missing")
 
 
-def write_tensors(file: BinaryIO, record: bytes, tensors: Iterable[Tuple[str, np.ndarray]]) -> None:
+def write_tensors(file: BinaryIO, record: bytes, tensors: Iterable[Tuple[str, np.ndarray]]) -> str:
     """Writes record, tensors and digest, one tensor at a time.
+
+    Returns:
+        The digest of the tensors alone, see `WeightsDigest`.
 
     Raises:
         OSError: the disk is full or has failed.
@@ -321,7 +325,7 @@ def write_tensors(file: BinaryIO, record: bytes, tensors: Iterable[Tuple[str, np
         KeyError: a type that MindSpore's format does not have.
     """
     names = {DIGEST}
-    digest = xxhash.xxh3_128()
+    digest, of_weights = xxhash.xxh3_128(), WeightsDigest()
     first = (META, np.frombuffer(record, np.uint8))
     for name, array in itertools.chain([first], tensors):
         if name in names:
@@ -332,7 +336,10 @@ def write_tensors(file: BinaryIO, record: bytes, tensors: Iterable[Tuple[str, np
         for part in (header, content.data):
             digest.update(part)
             file.write(part)
+        if name != META:
+            of_weights.add(name, array)
     file.write(_header_of(DIGEST, "UInt8", (_DIGEST_BYTES,), _DIGEST_BYTES) + digest.digest())
+    return of_weights.hex()
 
 
 def _header_of(name: str, kind: str, shape: Tuple[int, ...], size: int) -> bytes:

@@ -107,11 +107,13 @@ class CheckpointFolder:
         *,
         epoch: Optional[int],
         is_best: bool,
+        on_digest: Callable[[str], None] = lambda _: None,
     ) -> None:
         """Writes `last.ckpt`, then gives it the other names it has earned.
 
         Args:
             epoch: number of the epoch that has just ended, from 1; None within an epoch.
+            on_digest: as of `save_checkpoint`.
 
         Raises:
             TrainingFailed: the disk is full, the folder cannot be written, or is another run's.
@@ -126,11 +128,13 @@ class CheckpointFolder:
             names.append(f"epoch_{epoch:03d}.ckpt")
         try:
             try:
-                self._write(parameters, record, names)
+                self._write(parameters, record, names, on_digest)
             except OSError as error:
                 if error.errno != errno.ESTALE:
                     raise
-                self._write(parameters, record, names)  # by a path looked up again
+                self._write(parameters, record, names, on_digest)  # by a path looked up again
+        except TrainingFailed:
+            raise  # of the row that was to be written with it
         except (OSError, RuntimeError, ValueError) as error:
             raise TrainingFailed(
                 f"step {record.step}: {self.folder} cannot take a checkpoint "
@@ -139,9 +143,14 @@ class CheckpointFolder:
         self.on_save()
 
     def _write(
-        self, parameters: Iterable[Parameter], record: SavedRecord, names: List[str]
+        self,
+        parameters: Iterable[Parameter],
+        record: SavedRecord,
+        names: List[str],
+        on_digest: Callable[[str], None],
     ) -> None:
-        save_checkpoint(self.last, parameters, replace(record, names=names).as_json())
+        meta = replace(record, names=names).as_json()
+        save_checkpoint(self.last, parameters, meta, on_digest=on_digest)
         self._publish_all(names)
 
     def _publish_all(self, names: Iterable[str]) -> None:

@@ -8,6 +8,7 @@ import errno
 import io
 import logging
 import os
+import re
 from pathlib import Path
 from typing import Any, BinaryIO, Dict, Iterable, List, Mapping, Optional, Tuple
 
@@ -35,7 +36,14 @@ COLUMNS = (
     "ema_val_loss",  # the same of the averaged weights
     "ema_top1",
     "ema_top5",
+    "weights",  # of a row that a checkpoint was saved with: digest of all that is in it
+    "images",  # the step of the save before, and sums of all images since, see `ImageSums`
 )
+# Those that are no numbers, and what they hold.
+TEXTS = {
+    "weights": re.compile("[0-9a-f]{32}"),
+    "images": re.compile("[0-9]{1,12}:[0-9A-Za-z+/]{2,8192}={0,2}"),
+}
 
 # May pass: somebody has the file open and locked, or a network disk has come back.
 _PASSING = (errno.EACCES, errno.EPERM, errno.EBUSY, errno.EAGAIN, errno.ETXTBSY, errno.ESTALE)
@@ -85,7 +93,7 @@ class Records:
         try:
             self._append() if is_first else self._append_anew()
             if self._events is not None:
-                self._events.write(values)
+                self._events.write({key: values[key] for key in values if key not in TEXTS})
         except OSError as error:
             if error.errno not in _PASSING:
                 last = self._path.with_name("last.ckpt")
@@ -170,7 +178,10 @@ def _check_row(row: Mapping[Optional[str], Any]) -> None:
     for column in filter(row.get, COLUMNS):
         value = row[column]
         try:
-            if column == "step":
+            if column in TEXTS:
+                if not TEXTS[column].fullmatch(value):
+                    raise ValueError("not what a run writes there")
+            elif column == "step":
                 whole_number(value)
             elif value not in _NOT_FINITE:
                 decimal_number(value)

@@ -44,6 +44,8 @@ class TensorBoardEvents:
             for name, value in values.items()
             if name not in _AXES
         ]
+        if not scalars:
+            return
         self._add(int(values["step"]), summary=self._summary.Summary(value=scalars))
         self._writer.flush()
 

@@ -49,7 +49,7 @@ def dry_run(config: Config, run: Run, datasets: Datasets, *, steps: int = 2) -> 
         size = trainer.checkpoints.last.stat().st_size / 2**20
         _check_read_back(trainer)
         trainer.close_records()
-        _release_log()
+        release_log()
     _LOGGER.info(
         "dry run: steps took %s s (the first with compilation), an evaluation batch %.3g s (with "
         "compilation), a checkpoint of %.1f MiB %.3g s; it reads back equal; peak memory %.2f GiB",
@@ -84,7 +84,7 @@ def profile(config: Config, run: Run, datasets: Datasets) -> None:
                 parts["log"].append(_seconds(trainer.log))
         parts["save"].append(_seconds(lambda: trainer.save(epoch=None, is_best=False)))
         trainer.close_records()
-        _release_log()
+        release_log()
     report: Dict[str, Any] = {
         name: {"median_s": float(np.median(seconds)), "times": len(seconds)}
         for name, seconds in parts.items()
@@ -123,8 +123,8 @@ def _build_in(folder: Path, config: Config, run: Run, datasets: Datasets) -> Tra
     return trainer
 
 
-def _release_log() -> None:
-    """Closes train.log before its folder goes."""
+def release_log() -> None:
+    """Closes the train.log of a temporary folder before that goes."""
     root = logging.getLogger()
     for handler in [h for h in root.handlers if isinstance(h, logging.FileHandler)]:
         root.removeHandler(handler)

@@ -16,6 +16,7 @@ from mindspore import Tensor
 from ..args import Config
 from ..checkpoints.checkpoint import save_checkpoint
 from ..data.dataset import Batch, ImageDataset
+from ..data.image_sums import to_text
 from ..errors import StoppedBySignal, StoppedReading, TrainingFailed
 from ..runs.folder import CheckpointFolder
 from ..runs.progress import LongWait, Pace, ProgressDisplay, StepClock
@@ -73,7 +74,7 @@ class Trainer:
         self._outputs = OutputBuffer()
         self._last_batches: List[Batch] = []
         self._has_trained = False
-        self._saved_step = state.step
+        self._saved_step = self._digested_step = state.step
 
     def announce(self) -> None:
         """Says what is about to run."""
@@ -149,7 +150,7 @@ class Trainer:
                 self._end_epoch(step // self.train_set.steps_per_epoch)
                 stopped_by = stopped_by or vote.agreed(self._reason_to_stop(stop))
             elif is_saved:
-                self.save(epoch=None, is_best=False)
+                self.save(epoch=None, is_best=False, images=self.images_seen())
             if stopped_by:
                 self._stop(stopped_by)
 
@@ -321,6 +322,13 @@ class Trainer:
         if self.records is not None:
             self.records.write(**values)
 
+    def _record_digest(self, digest: str, images: str) -> None:
+        if self._digested_step == self.state.step:
+            return  # a save that is tried again
+        place = {"step": self.state.step, "epoch": round(self._epochs_done(), 6)}
+        self._record(**place, weights=digest, images=images)
+        self._digested_step = self.state.step
+
     def _epochs_done(self) -> float:
         return self.state.step / self.train_set.steps_per_epoch
 
@@ -331,7 +339,7 @@ class Trainer:
         is_best = top1 is not None and top1 > self.state.best_top1
         if top1 is not None and is_best:
             self.state.best_top1, self.state.best_epoch = top1, epoch
-        self.save(epoch=epoch, is_best=is_best)
+        self.save(epoch=epoch, is_best=is_best, images=self.images_seen())
         self.clock.restart()
 
     def _evaluate(self, epoch: int) -> float:
@@ -374,8 +382,22 @@ class Trainer:
         except (OSError, ValueError) as error:  # not worth a run
             _LOGGER.warning("curves.png cannot be written (%s)", error)
 
-    def save(self, *, epoch: Optional[int], is_best: bool) -> None:
-        """Writes `last.ckpt`, see `CheckpointFolder.save`; one rank does."""
+    def images_seen(self) -> str:
+        """The sums of all ranks' images since the last save; all ranks ask for them.
+
+        Returns:
+            `STEP:SUMS`, the step of that save and `to_text`.
+        """
+        sums = gather_from_ranks(self.train_set.image_sums.take(), self.world)
+        text = to_text(np.bitwise_xor.reduce(sums.astype(np.uint32), axis=0))
+        return f"{self._saved_step}:{text}"
+
+    def save(self, *, epoch: Optional[int], is_best: bool, images: str = "") -> None:
+        """Writes `last.ckpt`, see `CheckpointFolder.save`, and its row; one rank does.
+
+        Args:
+            images: of `images_seen`; empty: not known.
+        """
         if not self.world.is_main:
             return
         self.checkpoints.save(
@@ -385,6 +407,7 @@ class Trainer:
             ),
             epoch=epoch,
             is_best=is_best,
+            on_digest=lambda digest: self._record_digest(digest, images),
         )
         self._saved_step = self.state.step
 

@@ -11,6 +11,7 @@ import numpy as np
 
 from ..args import Config, to_yaml
 from ..checkpoints.saved_record import SavedRecord
+from ..runtime.processor import describe_processor
 from ..runtime.ranks import ALONE, World
 
 
@@ -47,6 +48,7 @@ class RunState:
                 "mindspore": ms.__version__,
                 "numpy": np.__version__,
                 "python": platform.python_version(),
+                "processor": describe_processor(),
             },
         )
 
