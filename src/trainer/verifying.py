@@ -120,6 +120,9 @@ def judge(
     for step in plan.steps:
         row, again = evidence.digests()[step], repeated[step]
         images += _about_images(repetition.trainer, row, again)
+        if row.get("images") == again["images"]:
+            since = _start_of(row) + 1
+            notes.append(f"images of steps {since} to {step}: the same, by their files and labels")
         files = repetition.apart[step]
         if again["weights"] == row["weights"]:
             notes.append(f"step {step}: weights {row['weights']}, the same digest")
