@@ -12,7 +12,7 @@ import os
 import sys
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, NamedTuple, Optional, Sequence
+from typing import Any, Dict, NamedTuple, Optional, Sequence
 
 # Which `python -P` does not do.
 sys.path.insert(0, str(Path(__file__).resolve().parent))
@@ -52,7 +52,7 @@ def evaluate_network(config: EvalRun) -> None:
             raise UserError(
                 f"report {config.evaluation.report!r}: is made by one process, not several"
             )
-        result = _write_report(config, weights.checkpoint, net, dataset)
+        result = _write_report(config, weights, dataset)
     else:
         status = create_float_status(config.run)
         result = evaluate(net, dataset, world, float_status=status)
@@ -67,6 +67,7 @@ class _Weights(NamedTuple):
     net: Any
     config: EvalRun
     checkpoint: Any  # None: an exported file
+    about: Any  # the record within the checkpoint, or beside the exported file
     trained: TrainedClasses
 
 
@@ -79,10 +80,10 @@ def _open(config: EvalRun) -> _Weights:
     if is_exported(path):
         net, config, record = open_exported(config)
         trained = record.trained_classes(f"{path.suffix[1:]} {str(path)!r}")
-        return _Weights(net, config, None, trained)
+        return _Weights(net, config, None, record, trained)
     network, config, checkpoint = open_checkpoint(config)
     net = build_eval_net(config, network)
-    return _Weights(net, config, checkpoint, checkpoint.trained_classes())
+    return _Weights(net, config, checkpoint, checkpoint.record, checkpoint.trained_classes())
 
 
 def _with_own_folder(config: EvalRun) -> EvalRun:
@@ -164,8 +165,8 @@ def _write_file(config: EvalRun, result: Any) -> None:
     _LOGGER.info("wrote %s", path)
 
 
-def _write_report(config: EvalRun, checkpoint: Any, eval_net: Any, dataset: Any) -> Any:
-    """Evaluates `eval_net`, and after it the averaged weights where the checkpoint has both."""
+def _write_report(config: EvalRun, weights: _Weights, dataset: Any) -> Any:
+    """Evaluates the network, and after it the averaged weights where the checkpoint has both."""
     from src.checkpoints.checkpoint import STATE_PREFIX
     from src.data.imagenet_names import imagenet_names
     from src.report.outcomes import Collector, read_real_labels
@@ -181,26 +182,87 @@ def _write_report(config: EvalRun, checkpoint: Any, eval_net: Any, dataset: Any)
     status = create_float_status(config.run)
     known = imagenet_names()
     names = [known.get(name, name) for name in dataset.class_names]
+    net, checkpoint = weights.net, weights.checkpoint
 
-    def one_pass(weights: str) -> Any:
+    def one_pass(which: str) -> Any:
         collector = Collector(keep=MISTAKES)
-        result = evaluate(eval_net, dataset, watch=collector.add, float_status=status)
-        return collector.outcomes(weights, result, dataset.file_name, names), collector
+        result = evaluate(net, dataset, watch=collector.add, float_status=status)
+        return collector.outcomes(which, result, dataset.file_name, names), collector
 
     passes = [one_pass("ema" if config.train.ema else "raw")]
+    # Before other weights are loaded: the pictures are of these.
+    background = _background(config, weights, passes[0])
     tensors = checkpoint.tensors if checkpoint and not config.train.ema else {}
     if any(name.startswith(f"{STATE_PREFIX}ema.") for name in tensors):
-        load_network(eval_net.network, checkpoint.averaged(), config)
+        load_network(net.network, checkpoint.averaged(), config)
         passes.append(one_pass("ema"))
-    facts = {
+    page = write_report(
+        folder,
+        passes,
+        facts=_facts(config, weights),
+        real_labels=Path(real) if real else None,
+        background=background,
+    )
+    _write_card(folder, config, weights, passes[0][0])
+    _LOGGER.info("wrote %s", page)
+    return passes[0][0].result
+
+
+def _background(config: EvalRun, weights: _Weights, first: Any) -> Any:
+    """What the page shows beside the scores: the run that made the weights, heat maps, machine."""
+    from src.report.heat_maps import create_heat_maps
+    from src.report.mistakes import try_heat_maps
+    from src.report.page import Background
+    from src.runs.run_page import host_section, recipe_section
+    from src.runs.weights_page import curves_of, recipe_of
+    from src.runtime.device import describe_device
+
+    after = [
+        recipe_section(config, config.origins, title="Settings of the evaluation"),
+        host_section({"device": describe_device(config.run)}),
+    ]
+    if not weights.checkpoint:
+        return Background(after=after)
+    known, net = (weights.about, weights.checkpoint.path), weights.net
+    heat = try_heat_maps(lambda: create_heat_maps(net.normalize, net.network), *first)
+    return Background(curves_of(*known), [*recipe_of(*known), *after], heat)
+
+
+def _facts(config: EvalRun, weights: _Weights) -> Dict[str, str]:
+    """For the head of the page."""
+    from src.runs.weights_page import epochs_of
+
+    epochs = epochs_of(weights.about) if weights.checkpoint else ""
+    return {
         "arch": config.model.arch,
         "checkpoint": _source(config),
+        **({"epoch": epochs} if epochs else {}),
         "data": config.data.data_url,
         "image size": str(config.model.image_size),
     }
-    page = write_report(folder, passes, facts=facts, real_labels=Path(real) if real else None)
-    _LOGGER.info("wrote %s", page)
-    return passes[0][0].result
+
+
+def _write_card(folder: Path, config: EvalRun, weights: _Weights, first: Any) -> None:
+    from src.runs.model_card import Card, data_name, write_card
+
+    about, result = weights.about, first.result
+    scores = {"Top-1 accuracy (%)": result.top1, "Top-5 accuracy (%)": result.top5}
+    scores.update({"Macro accuracy (%)": first.macro_accuracy(), "Loss": result.loss})
+    facts = {"images": str(result.images), "weights": first.weights}
+    if about.started_from:
+        facts["started from"] = about.started_from
+    card = Card(
+        config.model.arch,
+        Path(_source(config)).name,
+        config.model.image_size,
+        data_name(config.data.set, config.data.data_url),
+        first.class_names,
+        scores,
+        about.licence,
+        about.published,
+        facts,
+    )
+    write_card(folder, card)
 
 
 def completed(config: EvalRun) -> EvalRun:

@@ -53,7 +53,7 @@ def _train(
     start = run.state.step
     train_set = create_dataset(config, True, rank, size, start_step=start, trained=trained)
     if run.resumed:
-        check_same_data(config, run.resumed, train_set, world)
+        run.state.note(check_same_data(config, run.resumed, train_set, world))
     val_set = create_dataset(config, False, rank, size)
     if config.train.dry_run:
         return dry_run(config, run, (train_set, val_set))

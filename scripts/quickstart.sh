@@ -20,7 +20,8 @@ cat <<EOF
 Everything is in $run:
   best.ckpt, last.ckpt   checkpoints (best and newest)
   metrics.csv            loss, learning rate and accuracy of every interval
-  curves.png             the same as a picture
+  report.html            a page with the curves, the recipe and the machine
+  README.md              a model card with the scores
   eval_best_digits_val.json   what eval.py measured on best.ckpt
   config.yaml            the resolved recipe, with the origin of every value
 The images are in data/digits. A second call continues or evaluates again; remove $run to start anew.

@@ -80,7 +80,9 @@ def python_messages(text: str, name: str, sayers: FrozenSet[str]) -> List[Messag
 
 
 def _is_code(text: str) -> bool:
-    """Another process's program."""
+    """Another process's program, or how a page looks."""
+    if ":root{" in text:
+        return True
     return re.search(r"^(?:import|from) \w+", text, re.MULTILINE) is not None and "\n" in text
 
 

@@ -408,7 +408,12 @@ def test_data_that_grew_is_refused_and_its_place_is_said(
         assert train_program.main([*words, "--allow_config_change"]) == 0
     assert "allow_config_change: the data has changed (images 24 -> 32" in caplog.text
     assert "step 9 was 3 of 3 epochs, its end, and is now 2.25 of 3 epochs, lr " in caplog.text
-    assert read_checkpoint(root / "grown_run" / "last.ckpt").record.step == 12
+    record = read_checkpoint(root / "grown_run" / "last.ckpt").record
+    assert record.step == 12
+    assert record.changes is not None
+    assert [change.step for change in record.changes] == [9]
+    assert record.changes[0].what[0].startswith("images 24 -> 32")
+    assert "1: resumed at step 9: images 24" in (root / "grown_run" / "report.html").read_text()
 
 
 def test_an_image_that_changed_its_class_is_noticed(
@@ -438,7 +443,7 @@ def test_what_is_allowed_to_change_is_said(root: Path, caplog: pytest.LogCapture
     more = ["--allow_config_change", "--epochs", "4", "--lr", "0.02", "--num_classes", "3"]
     config = parse_args(run_words(root, *more))
     resumed = read_checkpoint(root / "run" / "last.ckpt")
-    check_same_recipe(config, resumed)
+    assert check_same_recipe(config, resumed) == ["base_lr 0.01 -> 0.02", "epochs 3 -> 4"]
     check_same_data(config, resumed, create_dataset(config, training=True))
     said = "allow_config_change: the recipe has changed (base_lr 0.01 -> 0.02; epochs 3 -> 4)"
     assert said in caplog.text

@@ -219,6 +219,6 @@ def test_the_documentation_lists_them_all() -> None:
 
 
 def test_no_two_names_of_a_run_differ_in_capitals_only(outcomes: Dict[str, Any]) -> None:
-    names = [name for outcome in outcomes.values() for name in outcome["left"]]
-    names += ["config.yaml", "metrics.csv", "curves.png", "train.log", LOCK]
-    assert all(name == name.lower() for name in names)
+    names = {name for outcome in outcomes.values() for name in outcome["left"]}
+    names |= {"config.yaml", "metrics.csv", "report.html", "README.md", "train.log", LOCK}
+    assert len({name.lower() for name in names}) == len(names)

@@ -144,7 +144,7 @@ def test_only_the_runs_epochs_are_averaged(
     assert read_checkpoint(output).tensors["fc.bias"].asnumpy().tolist() == [1.5, 1.5]
 
 
-@pytest.mark.parametrize("name", ["config.yaml", "metrics.csv", "curves.png", "best.ckpt"])
+@pytest.mark.parametrize("name", ["config.yaml", "metrics.csv", "report.html", "best.ckpt"])
 def test_a_new_run_writes_over_nothing_of_the_users(name: str, tmp_path: Path) -> None:
     """As a recipe beside which its run is to lie: --config work/config.yaml --train_url work."""
     folder = CheckpointFolder(tmp_path, save_every=1, keep_max=1)

@@ -77,7 +77,7 @@ def test_a_run_between_hosts(
     assert train_program.main([*given, "--resume", "auto"]) == 0
     there = server.get("runs", "out/")
     assert {f"out/{name}": content for name, content in files_below(run).items()} == there
-    assert {"out/curves.png", "out/epoch_001.ckpt", "out/best.ckpt"} <= set(there)
+    assert {"out/report.html", "out/epoch_001.ckpt", "out/best.ckpt"} <= set(there)
     proxy.close()
     recipe = (run / "config.yaml").read_text()
     assert "label_smoothing: 0.1" in recipe  # the command line's

@@ -38,6 +38,19 @@ _EarnedName = Annotated[str, Meta(pattern=r"\A(best|epoch_[0-9]{3,9})\.ckpt\Z")]
 
 
 @dataclass(frozen=True)
+class Change:
+    """Where a run went on with another recipe or other data.
+
+    Attributes:
+        step: steps that were done before.
+        what: `base_lr 0.1 -> 0.01`, one for each key.
+    """
+
+    step: Count
+    what: List[Text]
+
+
+@dataclass(frozen=True)
 class SavedRecord:
     """What a checkpoint says of itself. An empty one is that of a file that says nothing.
 
@@ -47,6 +60,7 @@ class SavedRecord:
         step: optimizer steps done; None: weights without the state of a run.
         best_top1: percent; -1: none yet.
         overflows: steps in a row whose gradient was not finite.
+        changes: of recipe and data since the run began; None: none.
         names: other names the file has earned; None: older versions did not say.
         class_names, images_per_class: of the training data, by label.
         img_size: of weights that older versions converted, which have no recipe.
@@ -67,6 +81,7 @@ class SavedRecord:
     best_top1: Annotated[float, Meta(ge=-1, le=100)] = -1.0
     best_epoch: Count = 0
     overflows: Count = 0
+    changes: Optional[Annotated[List[Change], Meta(max_length=10_000)]] = None
     world_size: AtLeastOne = 1
     steps_per_epoch: Optional[AtLeastOne] = None
     names: Optional[Annotated[List[_EarnedName], Meta(max_length=8)]] = None

@@ -61,6 +61,11 @@ class Outcomes:
         with np.errstate(invalid="ignore"):
             return count, 100.0 * hits / count
 
+    def macro_accuracy(self) -> float:
+        """Mean top-1 in percent of the classes that have images, whatever their number."""
+        count, accuracy = self.per_class()
+        return float(accuracy[count > 0].mean())
+
     def confusion(self) -> np.ndarray:
         """(K, K) counts, rows the true class."""
         classes = len(self.class_names)
@@ -254,6 +259,7 @@ def summary(outcomes: Outcomes, real: Optional[Tuple[float, int]]) -> Dict[str, 
         "weights": outcomes.weights,
         "top1": outcomes.result.top1,
         "top5": outcomes.result.top5,
+        "macro_top1": outcomes.macro_accuracy(),
         "loss": outcomes.result.loss,
         "images": outcomes.result.images,
         "ece": outcomes.calibration().ece,

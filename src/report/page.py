@@ -1,36 +1,42 @@
-"""A report as files: images.csv, report.json, pictures, and one page that opens offline."""
+"""A report as files: images.csv, report.json, and one page that opens offline."""
 
 from __future__ import annotations
 
-import base64
-import html
-import io
-import re
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Dict, List, Optional, Sequence, Tuple
 
 import numpy as np
 
 from ..errors import UserError
-from ..runs.fonts import Fonts, create_figure
+from ..runs.markup import Figure, Section, page, table
+from ..runs.run_page import now
 from ..runtime.files import write_json, write_whole
-from ..runtime.text import printable, to_utf8
-from .outcomes import Collector, Outcomes, real_accuracy, summary, write_outcomes
-from .pictures import Tile, contact_sheet
+from ..runtime.text import to_utf8
+from .figures import calibration_chart, confusion_chart
+from .mistakes import HeatMaps, mistakes_html
+from .outcomes import Calibration, Collector, Outcomes, real_accuracy, summary, write_outcomes
 
 # Of report.json.
 KIND, VERSION = "report", 1
 MISTAKES = 25
-_MATRIX_CLASSES = 100
+_MATRIX_CLASSES, _SMALL_MATRIX = 100, 15
 _PAIRS, _CLASS_ROWS = 20, 1000
-_STYLE = """
-body{font:15px/1.5 system-ui,sans-serif;max-width:1150px;margin:2em auto;padding:0 1em;color:#222}
-h1{font-size:1.6em}h2{font-size:1.2em;margin-top:2em;border-bottom:1px solid #ccc}
-table{border-collapse:collapse;margin:1em 0}td,th{padding:3px 12px;border-bottom:1px solid #e4e4e4}
-th{text-align:left;background:#f4f6f8}td.n{text-align:right;font-variant-numeric:tabular-nums}
-img{max-width:100%;height:auto}.columns{max-height:420px;overflow:auto;display:inline-block}
-p.facts{color:#666}
-"""
+
+
+@dataclass(frozen=True)
+class Background:
+    """What the page shows beside the evaluation itself.
+
+    Attributes:
+        before, after: sections between the scores and what was found image by image, and at the
+            end of the page.
+        heat: of the mistakes of the first pass; None: there are none.
+    """
+
+    before: Sequence[Section] = ()
+    after: Sequence[Section] = ()
+    heat: Optional[HeatMaps] = None
 
 
 def create_folder(folder: Path) -> None:
@@ -51,6 +57,7 @@ def write_report(
     *,
     facts: Dict[str, str],
     real_labels: Optional[Path],
+    background: Optional[Background] = None,
 ) -> Path:
     """Writes everything; the first pass is the one the pictures show.
 
@@ -66,61 +73,93 @@ def write_report(
     """
     reals = [real_accuracy(o, real_labels) if real_labels else None for o, _ in passes]
     summaries = [summary(outcomes, real) for (outcomes, _), real in zip(passes, reals)]
-    outcomes, collector = passes[0]
-    write_outcomes(outcomes, folder / "images.csv")
+    facts = {**facts, "date": now()}
+    write_outcomes(passes[0][0], folder / "images.csv")
     content = {"kind": KIND, "version": VERSION, **facts, "results": summaries}
     write_json(folder / "report.json", content)
-    pictures = {"reliability.png": _reliability(outcomes)}
-    if len(outcomes.class_names) <= _MATRIX_CLASSES:
-        pictures["confusion.png"] = _confusion(outcomes)
-    if collector.mistakes:
-        pictures["mistakes.png"] = _mistakes(outcomes, collector)
-    for name, content_of_file in pictures.items():
-        write_whole(folder / name, content_of_file)
-    page = folder / "report.html"
-    write_whole(page, to_utf8(_page(outcomes, summaries, facts, pictures)))
-    return page
+    path = folder / "report.html"
+    write_whole(path, to_utf8(_page(passes[0], summaries, facts, background or Background())))
+    return path
 
 
 def _page(
-    outcomes: Outcomes,
+    first: Tuple[Outcomes, Collector],
     summaries: List[Dict[str, Any]],
     facts: Dict[str, str],
-    pictures: Dict[str, bytes],
+    background: Background,
 ) -> str:
-    title = f"{printable(facts['arch'])}: top-1 {summaries[0]['top1']:.3f} %"
-    shown = " · ".join(f"{key}: {value}" for key, value in facts.items())
-    parts = [
-        f"<h1>{html.escape(title)}</h1>",
-        f'<p class="facts">{html.escape(printable(shown))}</p>',
-        "<h2>Scores</h2>",
-        _scores(summaries),
-        "<h2>Calibration</h2>",
-        _picture(pictures, "reliability.png"),
+    outcomes, collector = first
+    title = f"{facts['arch']}: top-1 {summaries[0]['top1']:.3f}\u00a0%"
+    shown = [f"{key}: {value}" for key, value in facts.items()]
+    sections = [
+        Section("Scores", _scores(summaries)),
+        Section("Confusion", _confusion(outcomes)),
+        Section("Calibration", _calibration(outcomes.calibration())),
     ]
-    if "confusion.png" in pictures:
-        parts += ["<h2>Confusion matrix</h2>", _picture(pictures, "confusion.png")]
-    pairs = [(*pair[:2], str(pair[2])) for pair in outcomes.worst_pairs(_PAIRS)]
-    parts += ["<h2>Commonest mistakes</h2>", _table(("true", "predicted", "images"), pairs)]
-    if "mistakes.png" in pictures:
-        parts += ["<h2>Most confident mistakes</h2>", _picture(pictures, "mistakes.png")]
-    parts += ["<h2>Classes, worst first</h2>", _classes(outcomes)]
-    return (
-        '<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8">'
-        f'<link rel="icon" href="data:,"><title>{html.escape(title)}</title>'
-        f"<style>{_STYLE}</style></head>\n<body>\n" + "\n".join(parts) + "\n</body></html>\n"
-    )
+    if collector.mistakes:
+        cards = mistakes_html(outcomes, collector, background.heat)
+        sections.append(Section("Most confident mistakes", cards))
+    sections.append(Section("Classes, worst first", _classes(outcomes)))
+    sections[1:1] = background.before
+    return page(title, shown, _figures(summaries[0]), [*sections, *background.after])
+
+
+def _figures(first: Dict[str, Any]) -> List[Figure]:
+    found = [
+        Figure("top-1", f"{first['top1']:.3f} %", f"{first['weights']} weights"),
+        Figure("top-5", f"{first['top5']:.3f} %"),
+        Figure("macro accuracy", f"{first['macro_top1']:.3f} %", "mean of the classes"),
+        Figure("loss", f"{first['loss']:.4f}"),
+        Figure("calibration error", f"{first['ece']:.4f}", "0 is calibrated"),
+        Figure("images", f"{first['images']:,}"),
+    ]
+    if "real_top1" in first:
+        found.insert(2, Figure("ReaL top-1", f"{first['real_top1']:.3f} %"))
+    return found
 
 
 def _scores(summaries: List[Dict[str, Any]]) -> str:
-    has_real = "real_top1" in summaries[0]
-    head = ("weights", "top-1 %", "top-5 %", "loss", "ECE", "images")
-    rows = []
-    for s in summaries:
-        scores = (f"{s['top1']:.3f}", f"{s['top5']:.3f}", f"{s['loss']:.4f}", f"{s['ece']:.4f}")
-        row = (s["weights"], *scores, str(s["images"]))
-        rows.append((*row, f"{s['real_top1']:.3f}") if has_real else row)
-    return _table((*head, "ReaL top-1 %") if has_real else head, rows)
+    columns = {"top1": "top-1 %", "top5": "top-5 %", "macro_top1": "macro %"}
+    if "real_top1" in summaries[0]:
+        columns["real_top1"] = "ReaL top-1 %"
+    head = ("weights", *columns.values(), "loss", "ECE", "images")
+    rows = [
+        (
+            s["weights"],
+            *(f"{s[key]:.3f}" for key in columns),
+            f"{s['loss']:.4f}",
+            f"{s['ece']:.4f}",
+            str(s["images"]),
+        )
+        for s in summaries
+    ]
+    return table(head, rows, label="Scores", fits=True)
+
+
+def _confusion(outcomes: Outcomes) -> str:
+    """The matrix, unless it is too large to be seen, and the commonest mistakes beside it."""
+    classes = len(outcomes.class_names)
+    pairs = [(*pair[:2], str(pair[2])) for pair in outcomes.worst_pairs(_PAIRS)]
+    head = ("true", "predicted", "images")
+    found = table(head, pairs, label="Commonest mistakes", fits=True) if pairs else "<p>None.</p>"
+    found = f"<div><h3>Commonest mistakes</h3>{found}</div>"
+    if classes > _MATRIX_CLASSES:
+        return found
+    chart = confusion_chart(outcomes.confusion(), outcomes.class_names)
+    return (
+        f'<div class="{"charts two" if classes <= _SMALL_MATRIX else "below"}">{chart}{found}</div>'
+    )
+
+
+def _calibration(found: Calibration) -> str:
+    bins = [
+        (f"{confidence:.3f}", f"{accuracy:.3f}", str(images))
+        for images, confidence, accuracy in zip(*found[:3])
+        if images
+    ]
+    head = ("confidence", "accuracy", "images")
+    as_table = table(head, bins, label="Calibration", fits=True)
+    return f'<div class="charts two">{calibration_chart(found)}{as_table}</div>'
 
 
 def _classes(outcomes: Outcomes) -> str:
@@ -130,85 +169,4 @@ def _classes(outcomes: Outcomes) -> str:
         (outcomes.class_names[i], str(count[i]), f"{accuracy[i]:.2f}" if count[i] else "-")
         for i in order
     ]
-    return f'<div class="columns">{_table(("class", "images", "top-1 %"), rows)}</div>'
-
-
-def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    def cell(text: str) -> str:
-        number = re.fullmatch("[0-9.-]+", text)
-        return f"<td{' class=n' if number else ''}>{html.escape(printable(text))}</td>"
-
-    heads = "".join(f"<th>{html.escape(text)}</th>" for text in head)
-    body = "\n".join(f"<tr>{''.join(map(cell, row))}</tr>" for row in rows)
-    return f"<table><tr>{heads}</tr>\n{body}</table>"
-
-
-def _picture(pictures: Dict[str, bytes], name: str) -> str:
-    data = base64.b64encode(pictures[name]).decode()
-    return f'<img alt="{name}" src="data:image/png;base64,{data}">'
-
-
-def _png(figure: Any) -> bytes:
-    from matplotlib import pyplot
-
-    buffer = io.BytesIO()
-    figure.savefig(buffer, dpi=100)
-    pyplot.close(figure)
-    return buffer.getvalue()
-
-
-def _reliability(outcomes: Outcomes) -> bytes:
-    calibration = outcomes.calibration()
-    figure, axes = create_figure(figsize=(6, 5))
-    used = calibration.images > 0
-    share = calibration.images[used] / max(1, calibration.images.sum())
-    axes.plot([0, 1], [0, 1], "--", color="grey", label="calibrated")
-    axes.bar(calibration.confidence[used], share, width=0.03, alpha=0.3, label="share of images")
-    axes.plot(
-        calibration.confidence[used], calibration.accuracy[used], "o-", label=outcomes.weights
-    )
-    axes.set(xlabel="confidence", ylabel="accuracy", xlim=(0, 1), ylim=(0, 1.04))
-    axes.set_title(f"expected calibration error {calibration.ece:.4f}")
-    axes.legend()
-    return _png(figure)
-
-
-def _confusion(outcomes: Outcomes) -> bytes:
-    matrix = outcomes.confusion()
-    classes = len(matrix)
-    side = min(11.0, 3.5 + 0.25 * classes)
-    figure, axes = create_figure(figsize=(side, side * 0.9), texts=outcomes.class_names)
-    shares = matrix / np.maximum(matrix.sum(axis=1, keepdims=True), 1)
-    picture = axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
-    size = 9 if classes <= 30 else 5
-    fonts = Fonts(outcomes.class_names)
-    names = [fonts.drawable(name)[:20] for name in outcomes.class_names]
-    axes.set_xticks(range(classes), names, rotation=90, fontsize=size)
-    axes.set_yticks(range(classes), names, fontsize=size)
-    axes.set(xlabel="predicted", ylabel="true")
-    if classes <= 30:
-        for row, column in np.argwhere(matrix):
-            colour = "white" if shares[row, column] > 0.5 else "black"
-            text = str(matrix[row, column])
-            axes.text(column, row, text, ha="center", va="center", fontsize=8, color=colour)
-    figure.colorbar(picture, ax=axes, label="share of the true class", shrink=0.8)
-    return _png(figure)
-
-
-def _mistakes(outcomes: Outcomes, collector: Collector) -> bytes:
-    names = outcomes.class_names
-    tiles = [
-        Tile(
-            image,
-            [
-                f"{100 * confidence:.1f} % {names[outcomes.predicted[index]]}",
-                f"true: {names[outcomes.label[index]]}",
-                Path(outcomes.images[index]).name,
-            ],
-            good=False,
-        )
-        for confidence, index, image in collector.mistakes
-    ]
-    buffer = io.BytesIO()
-    contact_sheet(tiles).save(buffer, format="PNG")
-    return buffer.getvalue()
+    return table(("class", "images", "top-1 %"), rows, label="Classes", shares=2, fits=True)

@@ -9,6 +9,8 @@ from PIL import Image, ImageDraw, ImageFont
 
 from ..runs.fonts import Fonts
 
+# Colours of a heat map from least to most: blue, cyan, yellow, red.
+HEAT_STOPS = ((0, 0, 130), (0, 160, 255), (255, 230, 0), (200, 0, 0))
 TILE = 176  # side of an image on the sheet, pixels
 _LINE, _GAP, _FONT_SIZE = 15, 8, 12
 _INK, _PAPER = (20, 20, 20), (255, 255, 255)
@@ -48,6 +50,20 @@ def contact_sheet(tiles: Sequence[Tile], *, columns: int = 5) -> Image.Image:
     return sheet
 
 
+def with_scale(sheet: Image.Image) -> Image.Image:
+    """The sheet with the colours of its heat maps below it, from least to most."""
+    height = _LINE + 2 * _GAP
+    longer = Image.new("RGB", (sheet.width, sheet.height + height), _PAPER)
+    longer.paste(sheet, (0, 0))
+    pen, top, left = _Pen(ImageDraw.Draw(longer), ["least", "most"]), sheet.height + _GAP, _GAP
+    pen.write(left, top, "least")
+    colours = _colours(np.tile(np.linspace(0.0, 1.0, TILE - 80), (_FONT_SIZE, 1)))
+    bar = Image.fromarray(np.rint(colours).astype(np.uint8))
+    longer.paste(bar, (left + 40, top + 2))
+    pen.write(left + TILE - 34, top, "most")
+    return longer
+
+
 class _Pen:
     """Writes lines of a tile's width, each character in a font that has it."""
 
@@ -84,7 +100,12 @@ def _fitting_image(pixels: np.ndarray) -> Image.Image:
 
 
 def overlay(image: np.ndarray, heat: np.ndarray) -> np.ndarray:
-    """Image (H, W, 3) uint8 under heat (h, w) >= 0, scaled to its own range -> (H, W, 3) uint8."""
+    """Image (H, W, 3) uint8 under heat (h, w) >= 0, scaled to its own range -> (H, W, 3) uint8.
+
+    Of a single position there is nothing to show, and the image stays as it is.
+    """
+    if heat.size == 1:
+        return image
     spread = float(heat.max() - heat.min())
     level = (heat - heat.min()) / (spread if spread > 0 else 1.0)
     grey = Image.fromarray(np.rint(255 * level).astype(np.uint8))
@@ -94,7 +115,7 @@ def overlay(image: np.ndarray, heat: np.ndarray) -> np.ndarray:
 
 
 def _colours(level: np.ndarray) -> np.ndarray:
-    """(H, W) in [0, 1] -> (H, W, 3) in [0, 255]: blue, cyan, yellow, red."""
-    stops = np.array([[0, 0, 130], [0, 160, 255], [255, 230, 0], [200, 0, 0]], np.float64)
+    """(H, W) in [0, 1] -> (H, W, 3) in [0, 255]."""
+    stops = np.array(HEAT_STOPS, np.float64)
     positions = np.linspace(0.0, 1.0, len(stops))
     return np.stack([np.interp(level, positions, stops[:, c]) for c in range(3)], axis=-1)

@@ -9,7 +9,7 @@ import numpy as np
 
 from ..errors import UserError
 from ..runtime.files import replacing
-from .pictures import Tile, contact_sheet, overlay
+from .pictures import Tile, contact_sheet, overlay, with_scale
 from .predictions import Prediction
 
 _PER_SHEET = 25
@@ -55,9 +55,14 @@ class PredictionSheets:
             self._tiles.append(Tile(image[index], [*caption, Path(prediction.image).name]))
             if heats is not None:
                 shown = overlay(image[index], heats[index])
-                self._tiles.append(Tile(shown, [self._method]))
+                self._tiles.append(Tile(shown, self._caption(heats[index])))
             if len(self._tiles) >= _PER_SHEET * (1 if heats is None else 2):
                 self._write()
+
+    def _caption(self, heat: np.ndarray) -> List[str]:
+        if heat.size == 1:
+            return ["no heat map: the last stage", "is of a single position"]
+        return [f"{self._method}, {heat.shape[0]} x {heat.shape[1]}"]
 
     def close(self) -> List[Path]:
         """Writes what is left; returns all files."""
@@ -69,6 +74,8 @@ class PredictionSheets:
         path = self._folder / f"predictions_{len(self._written) + 1:03d}.png"
         # With heat maps in pairs, so that none is torn apart.
         sheet = contact_sheet(self._tiles, columns=5 if self._heat_maps is None else 6)
+        if self._heat_maps is not None:
+            sheet = with_scale(sheet)
         with replacing(path) as draft:
             sheet.save(draft)
         self._tiles.clear()

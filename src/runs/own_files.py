@@ -18,9 +18,9 @@ from .records import COLUMNS, read_records
 _LOGGER = logging.getLogger(__name__)
 
 _EPOCH = re.compile(r"epoch_([0-9]{3,})\.ckpt")
-_STEMS = r"last|best|epoch_[0-9]{3,}|metrics|config|curves|overflow|\.uploaded"
+_STEMS = r"last|best|epoch_[0-9]{3,}|metrics|config|report|README|overflow|\.uploaded"
 # What a new run writes over, beside checkpoints.
-_RECORDS = ("config.yaml", "metrics.csv", "curves.png")
+_RECORDS = ("config.yaml", "metrics.csv", "report.html")
 
 
 def epoch_of(name: str) -> Optional[int]:

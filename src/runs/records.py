@@ -1,4 +1,4 @@
-"""The history of a run: metrics.csv and its picture."""
+"""The history of a run: metrics.csv, and several of them in one picture."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import logging
 import os
 import re
 from pathlib import Path
-from typing import Any, BinaryIO, Dict, Iterable, List, Mapping, Optional, Tuple
+from typing import Any, BinaryIO, Dict, List, Mapping, Optional, Tuple
 
 from ..errors import TrainingFailed, on_one_line
 from ..runtime.files import replacing, what_helps
@@ -189,22 +189,6 @@ def _check_row(row: Mapping[Optional[str], Any]) -> None:
             raise ValueError(f"{column} {value[:_SHOWN]!r}: {error}") from error
 
 
-def draw_curves(rows: List[Dict[str, str]], picture: Path, *, title: str) -> None:
-    """Loss, learning rate and top-1 against epochs, as a PNG."""
-    lines = (
-        (0, "loss", "-", "training"),
-        (0, "val_loss", "o-", "validation"),
-        (1, "lr", "-", "learning rate"),
-        (2, "top1", "o-", "validation top-1"),
-        (2, "ema_top1", "o-", "the same, averaged weights"),
-    )
-    figure, panels = _panels()
-    for panel, key, style, label in lines:
-        _draw(panels[panel], _points(rows, key), style, label=label)
-    figure.suptitle(title)
-    _save(figure, panels, picture, against="epoch")
-
-
 def draw_runs(
     runs: Mapping[str, List[Dict[str, str]]], picture: Path, *, against: str = "epoch"
 ) -> None:
@@ -217,12 +201,14 @@ def draw_runs(
     from matplotlib.lines import Line2D
 
     legend_rows = -(-len(runs) // _LEGEND_COLUMNS)
-    figure, panels = _panels(height=4 + 0.2 * legend_rows, texts=runs)
+    figure, panels = create_figure(1, 3, texts=runs, figsize=(13, 4 + 0.2 * legend_rows))
     for index, rows in enumerate(runs.values()):
         colour = f"C{index % 10}"
         lines = ((0, "loss", "-"), (0, "val_loss", "o--"), (1, "lr", "-"), (2, "top1", "o-"))
         for panel, key, style in (*lines, (2, "ema_top1", "s--")):
             _draw(panels[panel], _points(rows, key, against), style, color=colour)
+    panels[0].set_ylabel("cross entropy")
+    panels[2].set_ylabel("percent")
     panels[0].set_title("loss (dashed: validation)", fontsize=10)
     panels[1].set_title("learning rate", fontsize=10)
     panels[2].set_title("validation top-1 (dashed: averaged weights)", fontsize=10)
@@ -232,19 +218,10 @@ def draw_runs(
     _save(figure, panels, picture, against=against)
 
 
-def _points(
-    rows: List[Dict[str, str]], key: str, against: str = "epoch"
-) -> List[Tuple[float, float]]:
+def _points(rows: List[Dict[str, str]], key: str, against: str) -> List[Tuple[float, float]]:
     return [
         (float(row[against]), float(row[key])) for row in rows if row.get(key) and row.get(against)
     ]
-
-
-def _panels(height: float = 4.0, texts: Iterable[str] = ()) -> Tuple[Any, Any]:
-    figure, panels = create_figure(1, 3, texts=texts, figsize=(13, height))
-    panels[0].set_ylabel("cross entropy")
-    panels[2].set_ylabel("percent")
-    return figure, panels
 
 
 def _draw(axes: Any, points: List[Tuple[float, float]], style: str, **line: Any) -> None:
@@ -259,8 +236,6 @@ def _save(figure: Any, panels: Any, picture: Path, *, against: str) -> None:
         if axes.lines:
             axes.set_xlabel(against)
             axes.grid(alpha=0.3)
-        if axes.get_legend_handles_labels()[1]:
-            axes.legend()
     with replacing(picture) as draft:
         figure.savefig(draft, dpi=110)
     pyplot.close(figure)

@@ -30,7 +30,7 @@ class TensorBoardEvents:
         except ImportError as error:
             raise UserError(
                 "tensorboard True: the package is not installed; pip install tensorboard, or "
-                "leave it out: metrics.csv and curves.png hold the same"
+                "leave it out: metrics.csv and report.html hold the same"
             ) from error
         self._event, self._summary = event_pb2, summary_pb2
         self._writer = EventFileWriter(str(folder))

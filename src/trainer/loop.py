@@ -20,7 +20,7 @@ from ..data.image_sums import to_text
 from ..errors import StoppedBySignal, StoppedReading, TrainingFailed
 from ..runs.folder import CheckpointFolder
 from ..runs.progress import LongWait, Pace, ProgressDisplay, StepClock
-from ..runs.records import Records, draw_curves, read_records
+from ..runs.records import Records
 from ..runtime.collectives import StopVote, gather_from_ranks, sum_over_ranks
 from ..runtime.ranks import ALONE, World
 from ..runtime.stop_signal import StopSignal
@@ -29,6 +29,7 @@ from .announcement import describe_run
 from .evaluate import EvalNet, evaluate
 from .metrics import EvalResult
 from .resuming import describe_data
+from .run_report import RunReport
 from .run_state import RunState
 from .step_outputs import OutputBuffer, StepOutputs
 from .train_one_step import TrainOneStep
@@ -71,6 +72,12 @@ class Trainer:
         )
         self.pace = Pace()
         self.long_wait = LongWait()
+        self.report = RunReport(
+            config,
+            checkpoints.folder,
+            total_steps=len(lr_schedule),
+            class_names=train_set.class_names,
+        )
         self._outputs = OutputBuffer()
         self._last_batches: List[Batch] = []
         self._has_trained = False
@@ -80,14 +87,14 @@ class Trainer:
         """Says what is about to run."""
         if self.world.size > 1:
             _LOGGER.info("rank %d of %d", self.world.rank, self.world.size)
-        header = describe_run(
+        self.report.header = describe_run(
             self.config,
             self.eval_net.network,
             (self.train_set, self.val_set),
             self.lr_schedule,
             world_size=self.world.size,
         )
-        for line in header:
+        for line in self.report.header:
             _LOGGER.info("%s", line)
         if self.state.step >= len(self.lr_schedule):
             _LOGGER.info(
@@ -97,11 +104,10 @@ class Trainer:
             _LOGGER.info("the first step includes the compilation of the graph")
 
     def conclude(self) -> None:
-        """Draws the curves and says where everything is."""
+        """Writes the run's page and says where everything is."""
         if not self.world.is_main:
             return
-        folder = self.checkpoints.folder
-        self._draw_curves()
+        self._write_report()
         if self.state.best_epoch:
             _LOGGER.info(
                 "best val top-1 %.3f %% (%s weights) in epoch %d",
@@ -109,7 +115,8 @@ class Trainer:
                 self.config.train.best_by,
                 self.state.best_epoch,
             )
-        _LOGGER.info("checkpoints, metrics.csv and curves.png are in %s", folder)
+        folder = self.checkpoints.folder
+        _LOGGER.info("checkpoints, metrics.csv and report.html are in %s", folder)
 
     def run(self) -> None:
         """Trains to the end of the schedule.
@@ -339,6 +346,8 @@ class Trainer:
         is_best = top1 is not None and top1 > self.state.best_top1
         if top1 is not None and is_best:
             self.state.best_top1, self.state.best_epoch = top1, epoch
+        if top1 is not None:
+            self._write_report()  # before the save, which sends the folder to its URL
         self.save(epoch=epoch, is_best=is_best, images=self.images_seen())
         self.clock.restart()
 
@@ -357,8 +366,8 @@ class Trainer:
         self.train_step.set_train(True)
         self._record(step=self.state.step, epoch=epoch, **row)
         self.display.message(f"{shown}  ({result.images} images)")
-        self._draw_curves()
         if not math.isfinite(result.loss + averaged.loss):
+            self._write_report()
             whose = "averages' loss" if math.isfinite(result.loss) else "validation loss"
             last = self.checkpoints.last
             saved = f"{last} holds the last state before" if last.exists() else "nothing is saved"
@@ -372,15 +381,9 @@ class Trainer:
         status = self.train_step.float_status
         return evaluate(self.eval_net, self.val_set, self.world, float_status=status)
 
-    def _draw_curves(self) -> None:
-        if not self.world.is_main:
-            return
-        folder = self.checkpoints.folder
-        try:
-            rows = read_records(folder / "metrics.csv")
-            draw_curves(rows, folder / "curves.png", title=self.config.model.arch)
-        except (OSError, ValueError) as error:  # not worth a run
-            _LOGGER.warning("curves.png cannot be written (%s)", error)
+    def _write_report(self) -> None:
+        if self.world.is_main:
+            self.report.write(self.state)
 
     def images_seen(self) -> str:
         """The sums of all ranks' images since the last save; all ranks ask for them.

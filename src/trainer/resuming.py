@@ -27,11 +27,14 @@ def describe_data(train_set: ImageDataset) -> Dict[str, Any]:
     }
 
 
-def check_same_recipe(config: Config, resumed: Checkpoint, world: World = ALONE) -> None:
+def check_same_recipe(config: Config, resumed: Checkpoint, world: World = ALONE) -> List[str]:
     """Refuses to continue a run under a recipe that would compute something else.
 
     Another number of ranks is no other recipe while all ranks together have the same batch. With
     `allow_config_change` the changes are logged instead.
+
+    Returns:
+        The changes that are allowed, `key before -> now`.
 
     Raises:
         UserError: listing every key that differs, with both values.
@@ -55,30 +58,34 @@ def check_same_recipe(config: Config, resumed: Checkpoint, world: World = ALONE)
         if key not in free and there[key] != here and not (key == "batch_size" and is_same_batch)
     ]
     _refuse("recipe", changed, resumed, "the old values", is_allowed)
+    return changed
 
 
 def check_same_data(
     config: Config, resumed: Checkpoint, train_set: ImageDataset, world: World = ALONE
-) -> None:
+) -> List[str]:
     """Refuses to continue a run on other images: epochs and rates would not be where they were.
 
     With `allow_config_change` the changes are logged instead; and, whatever moved it, where in the
     schedule the run goes on. The classes' names are checked by whoever opens the data.
 
+    Returns:
+        The changes that are allowed.
+
     Raises:
         UserError: saying which numbers changed.
     """
-    changed = _changes_of_data(resumed.record, train_set)
-    if changed is None:
+    found = _changes_of_data(resumed.record, train_set)
+    if found is None:
         _LOGGER.info(
             "resume: %s does not say how many images it was trained on, so that is not compared",
             resumed.path,
         )
-    is_allowed = config.train.allow_config_change
-    _refuse("data", changed or [], resumed, "the data of before", is_allowed)
+    is_allowed, changed = config.train.allow_config_change, found or []
+    _refuse("data", changed, resumed, "the data of before", is_allowed)
     before = resumed.record.steps_per_epoch
     if not is_allowed or before is None:
-        return
+        return changed
     step = resumed.record.step or 0
     trained = _trained_by(resumed)
     places = (
@@ -87,6 +94,7 @@ def check_same_data(
     )
     if places[0] != places[1]:
         _LOGGER.warning("step %d was %s, and is now %s", step, *places)
+    return changed
 
 
 def _trained_by(resumed: Checkpoint) -> Config:

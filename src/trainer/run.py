@@ -54,9 +54,9 @@ def build_run(config: Config, world: World = ALONE) -> Run:
         run_folder(config), save_every=train.save_every, keep_max=train.keep_checkpoint_max
     )
     resumed = checkpoints.find_resumed(train.resume)
-    if resumed:
-        check_same_recipe(config, resumed, world)
     state = RunState.from_record(resumed.record) if resumed else RunState()
+    if resumed:
+        state.note(check_same_recipe(config, resumed, world))
     check_equal_over_ranks(
         "the step to go on from",
         state.step,

@@ -1,0 +1,41 @@
+"""The machine and the versions that something was computed by, in words."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import importlib.metadata
+import platform
+import re
+from pathlib import Path
+from typing import Dict
+
+from .. import __version__
+from .regular_files import RECORD_BYTES, read_text
+
+_CPU_INFO = Path("/proc/cpuinfo")
+_PACKAGES = ("mindspore", "numpy", "scipy", "pillow", "simplejpeg", "numba")
+
+
+@functools.cache  # it does not change while a run writes its page again and again
+def describe_host() -> Dict[str, str]:
+    """`{"system": "Linux-...", "processor": ..., "Python": "3.11.2", "mindspore": "2.10.0", ...}`.
+
+    The name of the host is left out: a page goes to others.
+    """
+    found = {"system": platform.platform(), "processor": _processor()}
+    found["Python"] = platform.python_version()
+    found["mindspore-classifiers"] = __version__
+    for name in _PACKAGES:
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+            found[name] = importlib.metadata.version(name)
+    return found
+
+
+def _processor() -> str:
+    with contextlib.suppress(OSError, ValueError):
+        # The processors of a large host are many lines; the first says it.
+        model = re.search(r"^model name\s*:\s*(.+)$", read_text(_CPU_INFO, RECORD_BYTES), re.M)
+        if model:
+            return f"{model[1]} ({platform.machine()})"
+    return platform.processor() or platform.machine()
