@@ -28,8 +28,9 @@ from src.data.imagenet_names import imagenet_names
 from src.models.registry import create_model
 from src.report.class_names import class_names
 from src.report.heat_maps import create_heat_maps
-from src.report.pictures import Tile, contact_sheet, overlay
-from src.report.predictions import top_k
+from src.report.pictures import HEAT_STOPS, Tile, contact_sheet, overlay, with_scale
+from src.report.predictions import Prediction, top_k
+from src.report.sheets import PredictionSheets
 
 NAMES = ["ant", "bee", "cat"]
 TINY = {"num_layers": 1, "n_conv_layers": 1, "embedding_dim": 16, "num_heads": 2}
@@ -386,6 +387,25 @@ def test_an_overlay_is_red_where_the_heat_is() -> None:
     assert redness[24, 40] > 50
     assert redness[60, 4] < 0
     assert overlay(np.zeros((8, 8, 3), np.uint8), np.zeros((2, 2))).shape == (8, 8, 3)
+
+
+def test_a_heat_map_of_one_position_leaves_the_image_as_it_is(tmp_path: Path) -> None:
+    image = np.full((8, 8, 3), 90, np.uint8)
+    assert (overlay(image, np.ones((1, 1))) == image).all()
+    maps = ("Grad-CAM", lambda images, *_: np.ones((len(images), 1, 1)))
+    sheets = PredictionSheets(tmp_path, num_classes=2, heat_maps=maps)
+    sheets.add(image[None], [Prediction("a.png", [0], ["a"], [1.0])])
+    assert sheets._tiles[1].caption == ["no heat map: the last stage", "is of a single position"]
+    sheets.close()
+
+
+def test_a_sheet_of_heat_maps_has_its_colours_below() -> None:
+    sheet = contact_sheet([Tile(np.zeros((8, 8, 3), np.uint8), []) for _ in range(2)])
+    pixels = np.asarray(with_scale(sheet))
+    assert (pixels[: sheet.height] == np.asarray(sheet)).all()
+    row = pixels[sheet.height + 8 + 2 + 6]
+    bar = row[(row.max(axis=1).astype(int) - row.min(axis=1)) > 60]
+    np.testing.assert_allclose([bar[0], bar[-1]], [HEAT_STOPS[0], HEAT_STOPS[-1]], atol=3)
 
 
 def test_captions_are_cut_to_the_tile() -> None:
