@@ -26,7 +26,7 @@ SCRIPTS = [name for name in PROGRAMS if name.startswith("scripts/")]
 # It measures what it imports.
 IMPORTS_MINDSPORE = ("benchmarks/training.py",)
 # Without them an option that nobody knows could not be told from a key of the recipe.
-NEEDED = {"predict.py": ["--input", "x"]}
+NEEDED = {"predict.py": ["--input", "x"], "scripts/verify_run.py": ["x"]}
 # Words with which only the place of the output, which begins with FILE/, is wrong. None: no output.
 OUTPUTS: Dict[str, Optional[List[str]]] = {
     "scripts/average_checkpoints.py": ["a.ckpt", "b.ckpt", "--output", "FILE/mean.ckpt"],
@@ -51,6 +51,7 @@ OUTPUTS: Dict[str, Optional[List[str]]] = {
     "scripts/preview_augment.py": None,  # tests/test_preview_augment.py
     "scripts/rank_table.py": ["merge", "table.json", "--output", "FILE/both.json"],
     "scripts/replay_step.py": None,
+    "scripts/verify_run.py": None,
 }
 
 

@@ -42,6 +42,10 @@ UNREAD = {
     "preprocess.py": {"resume", "teacher_pretrained"},
     "scripts/preview_augment.py": {"pretrained", "resume", "teacher_pretrained"},
     "scripts/replay_step.py": {"data_url", "pretrained", "teacher_pretrained"},
+    # Read once there is a run to repeat: tests/test_verify_run.py.
+    "scripts/verify_run.py": {
+        *("checkpoint", "data_url", "pretrained", "resume", "teacher_pretrained")
+    },
 }
 
 # --- the words around an option: IT stands for what is to be read --------------------------------

@@ -226,6 +226,7 @@ WRONG_FILES: Dict[str, List[List[str]]] = {
         ["make", "--server_id", "x", "--output", "t.json", "--hccn_tool", "none"],
     ],
     "scripts/replay_step.py": [[], ["--resume", "none"], ["--resume", "DIR"], ["--resume", "FILE"]],
+    "scripts/verify_run.py": [["none"], ["DIR"], ["FILE"], ["DIR", "--steps", "0"]],
     "benchmarks/accuracy.py": [
         *(["--output", given] for given in (*UNWRITABLE, "FILE")),
         *(["--recipes", given] for given in ("none", "DIR", "FILE", "binary")),
