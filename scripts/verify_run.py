@@ -16,7 +16,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from src.args import Config, parse_args, with_values
 from src.configs.parser import COMMAND_LINE
 from src.errors import UserError
-from src.runtime.entry import CommandParser, finite, positive, run_parsed
+from src.runtime.entry import CommandParser, finite, parse_recipe, positive, run_parsed
 
 _ABOUT = """\
 Repeat steps of a run, and say whether the digests of all weights agree with those in its
@@ -134,6 +134,7 @@ def _parser() -> CommandParser:
 
 def main(argv: Optional[Sequence[str]] = None) -> int:
     arguments, keys = _parser().parse_with_keys(argv)
+    parse_recipe(keys)  # says what is no key, whatever RUN is
     return run_parsed(lambda arguments: verify(arguments, keys), arguments)
 
 
