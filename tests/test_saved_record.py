@@ -42,6 +42,7 @@ WHOLE: Dict[str, Any] = {
     "sha256": "0123456789abcdef" * 4,
     "published": "timm/x.in1k",
     "licence": "mit",
+    "started_from": "timm/x.in12k",
     "changes": [],
     "naming": "timm",
     "ema": True,
@@ -101,6 +102,7 @@ WRONG = [
     ("sha256", "0123", "matching regex"),
     ("published", 7, "got `int`"),
     ("licence", ["mit"], "got `array`"),
+    ("started_from", 1, "got `int`"),
     ("format", 0, ">= 1"),
     ("format", FORMAT + 1, f"of a newer version than this, which reads up to {FORMAT}; update"),
 ]
