@@ -28,9 +28,9 @@ def words(digits: Path, run: Path, *more: str) -> List[str]:
 
 
 def rows(run: Path) -> List[Dict[str, str]]:
-    """Rows of the run's metrics.csv."""
+    """Rows of the run's metrics.csv, without those that a save adds."""
     with (run / "metrics.csv").open(newline="") as file:
-        return list(csv.DictReader(file))
+        return [row for row in csv.DictReader(file) if not row.get("weights")]
 
 
 def steps(run: Path) -> List[int]:

@@ -50,7 +50,7 @@ def losses(run: Path) -> List[float]:
 
 def rows(run: Path) -> List[Dict[str, str]]:
     with (run / "metrics.csv").open(newline="") as file:
-        return list(csv.DictReader(file))
+        return [row for row in csv.DictReader(file) if not row.get("weights")]
 
 
 def ranks_command(num_ranks: int, folder: Path, arguments: List[str]) -> List[str]:

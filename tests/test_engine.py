@@ -33,6 +33,7 @@ import train as train_program
 from src.checkpoints.checkpoint import read_checkpoint
 from src.data.dataset import Batch, ImageDataset
 from src.models.registry import create_model
+from src.runs.records import read_records
 
 
 @pytest.fixture(scope="module")
@@ -69,6 +70,8 @@ def same_rows(run: Path, other: Path) -> None:
     assert steps(run) == steps(other) == list(range(1, STEPS + 1))
     for column in ("loss", "lr", "grad_norm", "loss_scale", "top1", "ema_top1", "ema_val_loss"):
         assert [r[column] for r in rows(run)] == [r[column] for r in rows(other)], column
+    digests = [read_records(folder / "metrics.csv")[-1]["weights"] for folder in (run, other)]
+    assert digests[0] == digests[1] != ""
 
 
 def test_the_straight_run_used_what_it_claims(straight: Path) -> None:
