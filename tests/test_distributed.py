@@ -116,9 +116,9 @@ def test_ranks_equal_one_rank_with_the_same_global_batch(
             for name in held.files:
                 np.testing.assert_array_equal(held[name], weights[name], err_msg=f"{rank} {name}")
         # 20 lines of the log and 20 votes are messages of the lock's shape, which was compiled
-        # before this counts; the scores are of another.
+        # before this counts; the scores are of another, and so are the sums of images of a save.
         compiled = (tmp_path / f"rank_{rank}.compiled").read_text()
-        assert compiled == "EvalNet TrainOneStep _Sum"
+        assert compiled == "EvalNet TrainOneStep _Sum _Sum"
     # Rank 0 alone writes: one line of the log per step, not one per rank.
     assert (run / "train.log").read_text().count(f"step {STEPS}/{STEPS}") == 1
     for rank in range(num_ranks):

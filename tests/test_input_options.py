@@ -31,7 +31,7 @@ WORDS = {
 }
 # ... and that name what is written.
 WRITTEN = {
-    *("cache_dir", "folder", "logs", "output", "output_file", "report", "result_path"),
+    *("bundle", "cache_dir", "folder", "logs", "output", "output_file", "report", "result_path"),
     *("save_pictures", "train_url"),
 }
 # Keys that all configurations have, but not all programs read.
@@ -76,6 +76,7 @@ OF_OPTION: Dict[Tuple[str, str], List[str]] = {
     ("postprocess.py", "label_file"): ["--dataset_name", "digits", "--result_dir", "images"],
     ("preprocess.py", "pretrained"): ["--data_url", "images"],
     ("predict.py", "input"): ["--pretrained", "good.ckpt"],
+    ("scripts/verify_run.py", "config"): ["images"],
     ("scripts/convert_weights.py", "input"): [*("--arch", "cct_2_3x2_32", "--output", "new.ckpt")],
     ("scripts/pack_dataset.py", "data_url"): ["--output", "packed"],
     **{
@@ -308,6 +309,7 @@ def test_every_list_is_of_options_that_there_are() -> None:
     found = {name: [option for option, _ in inputs(name, tables[name])] for name in PROGRAMS}
     assert all(option in found[name] for name, option in {*OF_OPTION, *MORE_ENDINGS})
     assert {name for name in PROGRAMS if not found[name]} == {
+        "scripts/check_bundle.py",  # a folder: tests/test_bundle.py
         *("scripts/doctor.py", "scripts/gpu_environment.py", "scripts/list_models.py"),
         *("scripts/make_configuration_page.py", "scripts/make_digits_file.py"),
         "scripts/make_model_pages.py",
