@@ -9,7 +9,7 @@ import shlex
 import subprocess
 import sys
 from pathlib import Path
-from typing import Dict, List, Type
+from typing import Dict, Iterable, List, Type
 
 import pytest
 import yaml
@@ -333,20 +333,15 @@ def runnable(command: str) -> str:
     return command.replace("scripts/doctor.py", "scripts/doctor.py --no_probe")
 
 
-# Minutes: every command starts its own process and compiles its own graphs.
-@pytest.mark.slow
-@pytest.mark.timeout(3600)
-def test_every_command_of_the_readme_works(clone: Path) -> None:
-    from torch_oracle import torch  # noqa: F401
-
-    prepare(clone)
-    environment = {**os.environ, "PYTHONPATH": ""}
+def failures_of(commands: Iterable[str], root: Path, **variables: str) -> List[str]:
+    """Runs commands in turn; those that fail, with the ends of what they said."""
+    environment = {**os.environ, "PYTHONPATH": "", **variables}
     failures = []
-    for command in (command for page in TRIED for command in commands(page)):
+    for command in commands:
         done = subprocess.run(
-            runnable(command),
+            command,
             shell=True,
-            cwd=clone,
+            cwd=root,
             capture_output=True,
             text=True,
             env=environment,
@@ -354,6 +349,18 @@ def test_every_command_of_the_readme_works(clone: Path) -> None:
         )
         if done.returncode:
             failures.append(f"{command}\n{done.stdout[-600:]}\n{done.stderr[-900:]}")
+    return failures
+
+
+# Minutes: every command starts its own process and compiles its own graphs.
+@pytest.mark.slow
+@pytest.mark.timeout(3600)
+def test_every_command_of_the_readme_works(clone: Path) -> None:
+    from torch_oracle import torch  # noqa: F401
+
+    prepare(clone)
+    tried = [runnable(command) for page in TRIED for command in commands(page)]
+    failures = failures_of(tried, clone)
     assert not failures, "\n\n".join(failures)
     assert (clone / "Z.safetensors").is_file()
     assert (clone / "outputs" / "report" / "report.html").is_file()

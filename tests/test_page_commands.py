@@ -7,13 +7,19 @@ import json
 import os
 import re
 import shutil
-import subprocess
 from pathlib import Path
 from typing import Dict, List
 
 import pytest
 from imagenet_archives import write_archives
-from test_documentation import TRIED, clone, commands, prepare, runnable  # noqa: F401
+from test_documentation import (  # noqa: F401
+    TRIED,
+    clone,
+    commands,
+    failures_of,
+    prepare,
+    runnable,
+)
 from test_languages import COMPARED, name_of
 from test_rank_table import table_of, template2
 
@@ -141,19 +147,7 @@ def test_every_command_of_the_pages_works(clone: Path) -> None:  # noqa: F811
         "--output cct_7.safetensors --to torch",
     ]
     path = f"{clone / '.venv' / 'bin'}{os.pathsep}{os.environ['PATH']}"
-    environment = {**os.environ, "PYTHONPATH": "", "PATH": path}
-    failures = []
-    for command in [*before, *map(of_page, commands_of_pages())]:
-        done = subprocess.run(
-            command,
-            shell=True,
-            cwd=clone,
-            capture_output=True,
-            text=True,
-            env=environment,
-            timeout=600,
-        )
-        if done.returncode:
-            failures.append(f"{command}\n{done.stdout[-600:]}\n{done.stderr[-900:]}")
+    tried = [*before, *map(of_page, commands_of_pages())]
+    failures = failures_of(tried, clone, PATH=path)
     assert not failures, "\n\n".join(failures)
     assert (clone / "report" / "report.html").is_file()

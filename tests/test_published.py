@@ -194,3 +194,10 @@ def test_the_list_needs_no_mindspore() -> None:
     imported = [line.rpartition("|")[2].strip() for line in ended.stderr.splitlines()]
     assert "src.models.published" in imported
     assert "mindspore" not in imported
+
+
+@pytest.mark.parametrize("page", ["docs/weights.md", "docs/zh/weights.md"])
+def test_the_pages_count_the_authors_files(page: str) -> None:
+    count = sum(row.url is not None for row in read_published())
+    text = (Path(__file__).resolve().parent.parent / page).read_text(encoding="utf-8")
+    assert f" {count} names" in text or f"（{count} 个名称" in text

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+import shlex
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from typing import Dict, List, Mapping, Optional, Sequence, Tuple
@@ -197,10 +198,11 @@ def host_section(more: Mapping[str, str]) -> Section:
 
 
 def _next_commands(folder: str) -> str:
+    best = shlex.quote(f"{folder}/best.ckpt")
     return commands(
-        f"python eval.py --pretrained {folder}/best.ckpt --report {folder}/report",
-        f"python predict.py --pretrained {folder}/best.ckpt --input IMAGE_OR_FOLDER",
-        f"python export.py --pretrained {folder}/best.ckpt --file_format MINDIR",
+        f"python eval.py --pretrained {best} --report {shlex.quote(f'{folder}/report')}",
+        f"python predict.py --pretrained {best} --input IMAGE_OR_FOLDER",
+        f"python export.py --pretrained {best} --file_format MINDIR",
     )
 
 

@@ -6,14 +6,11 @@ import contextlib
 import functools
 import importlib.metadata
 import platform
-import re
-from pathlib import Path
 from typing import Dict
 
 from .. import __version__
-from .regular_files import RECORD_BYTES, read_text
+from .processor import describe_processor
 
-_CPU_INFO = Path("/proc/cpuinfo")
 _PACKAGES = ("mindspore", "numpy", "scipy", "pillow", "simplejpeg", "numba")
 
 
@@ -23,19 +20,10 @@ def describe_host() -> Dict[str, str]:
 
     The name of the host is left out: a page goes to others.
     """
-    found = {"system": platform.platform(), "processor": _processor()}
+    found = {"system": platform.platform(), "processor": describe_processor()}
     found["Python"] = platform.python_version()
     found["mindspore-classifiers"] = __version__
     for name in _PACKAGES:
         with contextlib.suppress(importlib.metadata.PackageNotFoundError):
             found[name] = importlib.metadata.version(name)
     return found
-
-
-def _processor() -> str:
-    with contextlib.suppress(OSError, ValueError):
-        # The processors of a large host are many lines; the first says it.
-        model = re.search(r"^model name\s*:\s*(.+)$", read_text(_CPU_INFO, RECORD_BYTES), re.M)
-        if model:
-            return f"{model[1]} ({platform.machine()})"
-    return platform.processor() or platform.machine()

@@ -39,14 +39,13 @@ from ..runtime.regular_files import (
     require_regular,
 )
 from ..runtime.text import printable, to_utf8
+from .export_record import TOLERANCE
 from .exported_network import filled
 from .golden_images import golden_images
 from .input_files import MANIFEST, InputFile, manifest_text
 
 BUNDLE, LABELS = "bundle.tsv", "labels.txt"
 _VERSION = 1
-# Largest difference of a logit, as a share of the largest one: what export.py allows, too.
-TOLERANCE = 1e-4
 # (B, H, W, 3) uint8 -> (B, num_classes) float32 logits.
 Predict = Callable[[np.ndarray], np.ndarray]
 

@@ -27,6 +27,7 @@ from ..trainer.evaluate import EvalNet
 from ..trainer.open_checkpoint import open_checkpoint
 from .converter_config import write_converter_configs
 from .export_record import (
+    TOLERANCE,
     ExportRecord,
     Input,
     record_path,
@@ -39,8 +40,6 @@ from .onnx_export import INPUT, build_onnx, prepare_for_onnx
 
 _LOGGER = logging.getLogger(__name__)
 
-# Largest difference of a logit, as a share of the largest logit.
-_TOLERANCE = 1e-4
 _SUFFIXES = {"MINDIR": ".mindir", "ONNX": ".onnx", "AIR": ".air"}
 # A cell over numpy batches: what a file computes.
 Predict = Callable[[np.ndarray], np.ndarray]
@@ -206,7 +205,7 @@ def _compare(predict: Predict, images: np.ndarray, expected: np.ndarray, path: P
             f"output {str(path)!r}: cannot be loaded back ({on_one_line(error)})"
         ) from error
     difference = float(np.abs(found - expected).max())
-    limit = _TOLERANCE * max(1.0, float(np.abs(expected).max()))
+    limit = TOLERANCE * max(1.0, float(np.abs(expected).max()))
     print(f"largest difference of {expected.size} logits from the network's: {difference:.3g}")
     if not difference <= limit:
         raise UserError(

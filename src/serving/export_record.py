@@ -31,6 +31,8 @@ from ..runtime.regular_files import EXPORT_BYTES, RECORD_BYTES, read_regular, re
 Input = Literal["float32_nchw", "uint8_nhwc"]
 # Of the images of one call, as float32.
 _MOST_INPUT_BYTES = 2**32
+# Largest difference of a file's logit from its network's, as a share of the largest logit.
+TOLERANCE = 1e-4
 # Of the records that this version writes. It grows when older ones would read them wrongly.
 _FORMAT = 1
 # In the record: SHA-256 of all else that is in it. Older ones have none.
