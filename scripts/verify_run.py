@@ -13,7 +13,7 @@ from typing import Any, Dict, List, Optional, Sequence
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from src.args import Config, parse_args, with_values
+from src.args import Config, RunConfig, parse_args, with_values
 from src.configs.parser import COMMAND_LINE
 from src.errors import UserError
 from src.runtime.entry import CommandParser, finite, parse_recipe, positive, run_parsed
@@ -35,6 +35,9 @@ def verify(arguments: argparse.Namespace, keys: Sequence[str]) -> int:
     Args:
         keys: words of the command line that are keys of a recipe.
     """
+    from src.runtime.device import prepare_import
+
+    prepare_import(RunConfig())
     from src.runs.evidence import contradictions, plan_repetition, read_evidence
 
     evidence = read_evidence(arguments.run)

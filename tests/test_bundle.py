@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 import os
 import shutil
 from pathlib import Path
@@ -58,10 +59,13 @@ def test_a_copy_agrees(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     folder = tmp_path / "elsewhere"
+    caplog.set_level(logging.INFO)
     shutil.copytree(bundles[form], folder)
     assert check(folder, monkeypatch) == 0
+    assert not caplog.messages
     lines = capsys.readouterr().out.splitlines()
     assert [line.split(":")[0] for line in lines[:5]] == [
         *("wide.jpg", "upright.jpg", "turned.jpg", "transparent.png", "small.png")

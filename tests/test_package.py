@@ -101,7 +101,7 @@ def test_the_wheel_needs_what_requirements_txt_says(environment: Path) -> None:
     assert [name for name in needed if name.startswith("mindspore")] == wanted[:1]
     assert (
         len([line for line in lines if line.startswith("Requires-Dist:")])
-        == len(wanted) + 3 + 4 + 1
+        == len(wanted) + 3 + 5 + 1
     )
     assert {"Provides-Extra: obs", "Provides-Extra: onnx", "Provides-Extra: hub"} <= set(lines)
 

@@ -7,6 +7,7 @@ import json
 import os
 import re
 import shutil
+import subprocess
 import sys
 from pathlib import Path
 from typing import Any, Callable, Dict, List, Tuple
@@ -119,6 +120,25 @@ def test_one_bit_one_image_and_one_key_are_named(
     assert "(1 of " in found[3]
     assert len(found) == 4
     assert {path.name: path.read_bytes() for path in run.iterdir()} == before
+
+
+IMPORTED = """
+import importlib, os, sys
+class Finder:
+    def find_spec(self, name, path=None, target=None):
+        if name == "mindspore":
+            print("GLOG_v", os.environ.get("GLOG_v"))
+            raise SystemExit
+sys.meta_path.insert(0, Finder())
+importlib.import_module("scripts.verify_run").main(["outputs"])
+"""
+
+
+def test_mindspore_is_quiet_from_its_import_on() -> None:
+    environment = {name: value for name, value in os.environ.items() if name != "GLOG_v"}
+    words = [sys.executable, "-c", IMPORTED]
+    done = subprocess.run(words, cwd=ROOT, env=environment, capture_output=True, text=True)
+    assert done.stdout == "GLOG_v 3\n", done.stderr
 
 
 @pytest.mark.slow  # the fast suite has all of them at once

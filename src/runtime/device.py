@@ -40,7 +40,7 @@ def setup_device(run: RunConfig, *, seed: int, has_run_log: bool = False) -> Wor
     if os.environ.get("MS_ROLE") == "MS_SCHED":
         ignore_signals()  # the ranks save, and need it meanwhile
     device_id = _device_id(run, environment)
-    _prepare_import(run, environment, has_run_log=has_run_log)
+    prepare_import(run, environment, has_run_log=has_run_log)
     import mindspore as ms
 
     from .compat import set_device, show_only_errors
@@ -73,8 +73,11 @@ def _device_id(run: RunConfig, environment: Optional[RankEnvironment]) -> int:
     return environment.device_id
 
 
-def _prepare_import(
-    run: RunConfig, environment: Optional[RankEnvironment], *, has_run_log: bool
+def prepare_import(
+    run: RunConfig,
+    environment: Optional[RankEnvironment] = None,
+    *,
+    has_run_log: bool = False,
 ) -> None:
     """Sets what MindSpore and its libraries read when they are imported, unless the user did."""
     use_cache_folders()

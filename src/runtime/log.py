@@ -71,6 +71,18 @@ def log_problems_only() -> None:
     logging.getLogger().setLevel(logging.WARNING)
 
 
+@contextlib.contextmanager
+def problems_only() -> Iterator[None]:
+    """Within the block only warnings and errors are logged."""
+    root = logging.getLogger()
+    before = root.level
+    root.setLevel(max(before, logging.WARNING))
+    try:
+        yield
+    finally:
+        root.setLevel(before)
+
+
 def log_to_file(path: Path) -> None:
     """From now on everything logged is also appended to `path`, with the time.
 

@@ -11,6 +11,7 @@ from mindspore import Tensor
 from ..args import Config, replace
 from ..data.sources import create_decoder
 from ..errors import UserError
+from ..runtime.log import problems_only
 from .bundle import Bundle, Predict, predict_all, prepared, read_bundle, transform_lines
 from .exported_network import open_exported
 
@@ -63,7 +64,8 @@ def check_bundle(
         UserError: the bundle is damaged, contradicts itself, or its network cannot be run here.
     """
     bundle = read_bundle(folder)
-    net, config, record = open_exported(replace(config, pretrained=str(bundle.network)))
+    with problems_only():  # the transform is compared below
+        net, config, record = open_exported(replace(config, pretrained=str(bundle.network)))
     said = {"input": record.input, "num_classes": str(record.num_classes)}
     said.update({"batch_size": str(record.batch_size or 0), **transform_lines(config)})
     for key, value in said.items():
