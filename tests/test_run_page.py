@@ -130,7 +130,9 @@ def test_the_page_has_the_recipe_with_the_origin_of_every_value() -> None:
 
 def test_the_page_says_how_far_the_run_is() -> None:
     rows = [row(4, 1.0, loss=0.5, lr=0.1), row(4, 1, val_loss=1.5, top1=62.5, top5=90.0)]
-    page = run_page(story(Config(), rows, best_top1=62.5, best_epoch=1), folder="x")
+    config = replace(Config(), data_url="/home/me/flowers")
+    page = run_page(story(config, rows, best_top1=62.5, best_epoch=1), folder="x")
+    assert "training on flowers" in page
     assert "under way" in page
     assert "<dt>best top-1</dt><dd>62.500 %<small>raw weights, epoch 1" in page
     assert "<dt>steps</dt><dd>4<small>of 8" in page
@@ -330,6 +332,7 @@ def test_a_card_that_a_person_changed_is_left_alone(tmp_path: Path, caplog: Any)
 
 def test_the_card_does_not_say_where_the_data_lies() -> None:
     assert data_name("ImageNet", "/home/me/flowers/") == "flowers"
+    assert data_name("MindRecord", "/home/me/flowers_packed") == "flowers_packed"
     assert data_name("Digits", "/home/me/digits") == "Digits"
 
 

@@ -50,9 +50,14 @@ class Card:
     facts: Mapping[str, str] = field(default_factory=dict)
 
 
+# Values of `set` that say how images lie there, not which they are.
+_ANY_IMAGES = ("ImageNet", "MindRecord")
+
+
 def data_name(set_name: str, data_url: str) -> str:
-    """`Digits`; of a folder of images its own name, without the way to it."""
-    return Path(data_url.rstrip("/")).name or set_name if set_name == "ImageNet" else set_name
+    """`Digits`; of somebody's own images the name of their folder, without the way to it."""
+    own = Path(data_url.rstrip("/")).name if set_name in _ANY_IMAGES else ""
+    return own or set_name
 
 
 def model_card(card: Card) -> str:

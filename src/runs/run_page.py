@@ -24,6 +24,7 @@ from .markup import (
     table,
     without_credentials,
 )
+from .model_card import data_name
 
 Rows = List[Dict[str, str]]
 # Of the table of evaluations, the last ones.
@@ -76,7 +77,8 @@ def run_page(story: RunStory, *, folder: str) -> str:
         Section("Go on", _next_commands(folder)),
     ]
     state = "finished" if story.step >= story.total_steps else "under way"
-    facts = [f"training on {config.data.set}", state, f"written {now()}"]
+    data = data_name(config.data.set, config.data.data_url)
+    facts = [f"training on {data}", state, f"written {now()}"]
     title = f"{config.model.arch}: training run"
     return page(title, facts, _figures(story), [s for s in sections if s is not None])
 
