@@ -8,6 +8,8 @@ Evaluation of random pixels at 224. `lite 1` and `lite 2` are the C++ program wi
 threads; `native`, `off` and `torch` are those of benchmarks/cpu.py, on all cores. The sides take
 turns, each round in a fresh process; what counts is the median of the rounds. `apart` is the
 largest difference between the logits of one and of two threads, as a share of the largest logit.
+With `--files N` instead: the program's `--images` on N photographs, JPEGs of 500x375, with a
+bundle and one thread of Lite: `all`, and decoding (with the transform) and the network alone.
 """
 
 from __future__ import annotations
@@ -15,6 +17,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import re
 import statistics
 import subprocess
 import sys
@@ -25,6 +28,7 @@ from typing import Any, Dict, List, Optional, Sequence
 
 import cpu  # finds the package beside it
 import numpy as np
+from pipeline import SIZES, write_images
 
 from src.errors import UserError
 from src.runtime.entry import CommandParser, positive, run_command
@@ -35,6 +39,8 @@ ARCHS = [name for name, (_, side) in cpu.NETWORKS.items() if side == SIDE]
 THREADS = (1, 2)
 MS20 = Path(os.environ.get("VENV20", cpu.ROOT / ".venv20")) / "bin" / "python"
 PROGRAM = Path(os.environ.get("BUILD_DIR", cpu.ROOT / "ascend310_infer" / "out")) / "main"
+# "...; 12.5 images/s (decoding alone 310, the network alone 12.6); wrote ..."
+RATE = re.compile(r"([\d.e+]+)(?: images/s|, the|\))")
 
 _EXPORT = """
 import sys, mindspore as ms
@@ -43,9 +49,12 @@ from src.models.registry import create_model
 import export
 name, batch, folder = sys.argv[1:]
 ms.save_checkpoint(create_model(name, num_classes=1000, img_size=224), f"{folder}/n.ckpt")
-sys.exit(export.main(["--arch", name, "--image_size", "224", "--num_classes", "1000",
-    "--pretrained", f"{folder}/n.ckpt", "--output", f"{folder}/n.mindir", "--input", "uint8_nhwc",
-    "--batch_size", batch]))
+for output in ("--output", f"{folder}/n.mindir"), ("--bundle", f"{folder}/bundle"):
+    code = export.main(["--arch", name, "--image_size", "224", "--num_classes", "1000",
+        "--pretrained", f"{folder}/n.ckpt", "--input", "uint8_nhwc",
+        "--batch_size", batch, *output])
+    if code:
+        sys.exit(code)
 """
 
 
@@ -108,6 +117,22 @@ def compare(arch: str, args: argparse.Namespace) -> Dict[str, Any]:
     return {"arch": arch, "batch": args.batch, "apart": apart, **medians}
 
 
+def compare_files(arch: str, args: argparse.Namespace) -> Dict[str, Any]:
+    """What the program says of images that it reads itself, images per second."""
+    rates: Dict[str, List[float]] = {}
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        run([MS20, "-c", _EXPORT, arch, args.batch, folder], cwd=cpu.ROOT)
+        write_images(folder / "photographs", SIZES["500x375"]._replace(num_images=args.files))
+        words = [f"--images={folder / 'photographs/train'}", f"--bundle={folder / 'bundle'}"]
+        words += ["--device_target=CPU", "--threads=1"]
+        for _ in range(args.rounds):
+            said = run([PROGRAM, *words], cwd=folder).splitlines()[-1]
+            for side, rate in zip(("all", "decoding", "network"), RATE.findall(said)):
+                rates.setdefault(side, []).append(float(rate))
+    return {"arch": arch, **{side: statistics.median(found) for side, found in rates.items()}}
+
+
 def run_all(args: argparse.Namespace) -> None:
     """Measures all that was asked for."""
     if args.json:
@@ -117,7 +142,7 @@ def run_all(args: argparse.Namespace) -> None:
             raise UserError(f"{path}: not there; see --help")
     rows = []
     for arch in args.archs:
-        rows.append(compare(arch, args))
+        rows.append((compare_files if args.files else compare)(arch, args))
         rates = {side: value for side, value in rows[-1].items() if side not in ("arch", "batch")}
         print(arch, "  ".join(f"{side} {value:.3g}" for side, value in rates.items()), flush=True)
     if args.json:
@@ -130,6 +155,7 @@ def main(argv: Optional[Sequence[str]] = None) -> int:
     parser.add_argument("--batch", type=positive, default=8, help="images of a batch")
     parser.add_argument("--rounds", type=positive, default=3, help="turns of each side")
     parser.add_argument("--batches", type=positive, default=5, help="measured in each process")
+    parser.add_argument("--files", type=positive, help="photographs that the program reads itself")
     parser.add_argument("--json", type=Path, help="file for everything, as JSON")
     return run_command(run_all, parser, argv)
 
