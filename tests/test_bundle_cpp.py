@@ -263,11 +263,22 @@ def _xmp(image: Image.Image, _: np.random.Generator) -> tuple:
     return ".png", encoded(image, "PNG", pnginfo=info)
 
 
+def _cut_behind_the_pixels(image: Image.Image, rng: np.random.Generator) -> tuple:
+    content = encoded(image, "PNG")[:-12]  # without IEND
+    return ".png", content[: len(content) - int(rng.integers(4))]  # of the CRC
+
+
+def _text_of_a_wrong_sum(image: Image.Image, _: np.random.Generator) -> tuple:
+    content = encoded(image, "PNG")
+    return ".png", content[:-12] + b"\0\0\0\3tEXta\0b\0\0\0\0" + content[-12:]
+
+
 _KINDS: List[Callable] = [
     *(_jpeg, _progressive, _turned, _in_mode("L", "JPEG"), _in_mode("CMYK", "JPEG")),
     *(_in_mode("RGB", "PNG"), _in_mode("P", "PNG"), _in_mode("1", "PNG"), _in_mode("L", "PNG")),
     *(_transparent("RGB"), _transparent("L"), _keyed("P", b"\0\x80\xff" * 20), _keyed("L", 200)),
     *(_keyed("RGB", (255, 255, 255)), _keyed("1", 1), _sixteen_bits, _wrong_ending, _xmp),
+    *(_cut_behind_the_pixels, _text_of_a_wrong_sum),
     *(_turned, _turned, _turned, _jpeg),
 ]
 
@@ -388,6 +399,8 @@ def damaged() -> Dict[str, bytes]:
     return {
         "cut.jpg": jpeg[: len(jpeg) // 2],
         "cut.png": png[: len(png) // 2],
+        "chunk.png": png[:33] + b"\x7f\0\0\0tEXta\0" + png[33:],
+        "chunk_behind.png": png[:-12] + b"\x7f\0\0\0tEXta\0b",
         "empty.png": b"",
         "header.jpg": jpeg[:20],
         "noise.jpg": b"\xff\xd8\xff" + bytes(range(256)),
@@ -414,7 +427,7 @@ def test_files_that_cannot_be_read_are_left_out_as_predict_leaves_them(
             prepared(config_of(bundle), create_decoder(config_of(bundle)), images / name)
     given = ["--images", str(images), "--bundle", str(bundle), "--output_path"]
     done = run(*given, str(tmp_path / "none"))
-    assert "none of 8 images can be read" in error(done)
+    assert "none of 10 images can be read" in error(done)
     left_out = [line for line in done.stderr.splitlines() if line.startswith("warning: left out: ")]
     assert [Path(line.split("'")[1]).name for line in left_out] == sorted(damaged())
     assert "more than the 89478485 allowed" in left_out[-1]
@@ -427,7 +440,7 @@ def test_files_that_cannot_be_read_are_left_out_as_predict_leaves_them(
     (images / "gone.jpg").symlink_to("nowhere")
     done = run(*given, str(tmp_path / "out"))
     assert done.returncode == 0
-    assert done.stdout.startswith("1 images predicted, 8 left out; ")
+    assert done.stdout.startswith("1 images predicted, 10 left out; ")
     said = "4 left out, not JPEG or PNG files: 1 .txt, 1 dead link, 1 link to a folder it is in, 1 "
     assert f"{said}pipe, socket or device" in done.stderr
     rows = (tmp_path / "out" / "predictions.csv").read_text().splitlines()

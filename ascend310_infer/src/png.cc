@@ -49,6 +49,21 @@ class Reader {
 
   static void OnWarning(png_structp, png_const_charp) {}
 
+  // libpng takes memory for a chunk by the length that it says; pixels (IDAT) it reads in pieces.
+  bool HasCutChunk() const {
+    constexpr std::size_t kSignature = 8, kHead = 8, kCrc = 4;
+    std::size_t at = kSignature;
+    while (at + kHead <= bytes_.size()) {
+      const auto* chunk = reinterpret_cast<png_const_bytep>(bytes_.data() + at);
+      const auto is_a = [chunk](const char* name) { return std::memcmp(chunk + 4, name, 4) == 0; };
+      const std::size_t length = png_get_uint_32(chunk);
+      if (is_a("IEND")) return false;
+      if (length + kCrc > bytes_.size() - at - kHead) return !is_a("IDAT");
+      at += kHead + length + kCrc;
+    }
+    return false;
+  }
+
   static void Take(png_structp png, png_bytep data, png_size_t size) {
     auto* reader = static_cast<Reader*>(png_get_io_ptr(png));
     if (size > reader->bytes_.size() - reader->at_) png_error(png, "the file is cut off");
@@ -58,6 +73,7 @@ class Reader {
 
   bool ReadHeader() {
     if (setjmp(give_up_) != 0) return false;
+    if (HasCutChunk()) png_error(png_, "a chunk ends beyond the file");
     png_set_read_fn(png_, this, Take);
     png_set_crc_action(png_, PNG_CRC_ERROR_QUIT, PNG_CRC_ERROR_QUIT);
     png_set_user_limits(png_, 0x7fffffff, 0x7fffffff);
