@@ -40,12 +40,12 @@ ON_AI_CPU = {
 # What is slow though it is right, or is not what it seems to be.
 NOTES = {
     **ON_AI_CPU,
-    "Adam": "2.10: compiled by CANN at the first step, as all that has no aclnn name",
+    "Adam": "2.10: CANN compiles it at the first step, like all without aclnn",
     "Conv2D": "2.0: float32 is computed in float16 (910A), with `amp_level O0` too",
     "Conv2DBackpropFilter": "2.0: takes float16, gives float32",
     "Conv2DBackpropInput": "2.0: as Conv2D",
-    "Erf": "exact GELU: Erf, Mul and Add forward, Exp and Pow backward, each over the hidden layer",
-    "Gather": "the partner of a mixed image; draws, one for each sample, row or column",
+    "Erf": "exact GELU: Erf, Mul, Add forward and Exp, Pow backward, each over the hidden layer",
+    "Gather": "takes the partner of a mixed image, and a random number per sample, row or column",
     "IsFinite": "2.0: one number on the AI CPU, once a step",
     "LayerNorm": "float16 with `amp_level O3` only",
     "MaxPool": "2.0: float32 is computed in float16",
@@ -56,40 +56,42 @@ NOTES = {
 
 _HEAD = """# Operators of our graphs on an Ascend
 
-Made by `tests/ascend_page.py`; [ascend.md](ascend.md) says how to start. Nothing here was run on
-an Ascend: it is what can be read from the graphs that the compiler makes, without the kernels of a
-CPU, and from the wheels.
+This page lists every operator in the compiled graphs of this repository, and says whether each
+MindSpore has a kernel for it on an Ascend, and of which kind. Look here when an operator is slow or
+missing on a card; [ascend.md](ascend.md) says how to start one. **Nothing here has run on an
+Ascend**: the graphs were compiled for a CPU, without its native kernels, and the kernels of an
+Ascend were read from MindSpore's wheels.
 
-The graphs are those of training, evaluation and export: networks of five families, `amp_level` O0
-to O3 in float16, every optimizer, clipping, erasing, loss, distillation, averaging, accumulation.
-They are compiled for a CPU; what an Ascend's own passes make of them afterwards is not in them.
-AllReduce (several ranks) and `amp_dtype bfloat16` are left out.
+The graphs are those of training, evaluation and export, for networks of five families. They cover
+`amp_level` O0 to O3 in float16, and every optimizer, clipping, erasing, loss, distillation,
+averaging and accumulation. They do not cover AllReduce (several ranks), `amp_dtype bfloat16`, or
+what the compiler changes afterwards for an Ascend.
 
-`tests/test_ascend_graphs.py` fails when a graph has
+`tests/ascend_page.py` writes this page. `tests/test_ascend_graphs.py` fails when a graph has
 
-- an operator, or types of one, without a row here;
-- a tensor of another type than {types};
+- an operator, or types of one, that no row below has;
+- a tensor of a type other than {types};
 - an operator on the AI CPU with a tensor of more than {limit} elements for each image of a batch,
-  but for {exceptions};
-- an operator of both float16 and float32, but for norms: CANN's compiler of whole graphs may
+  except {exceptions};
+- an operator of both float16 and float32, except norms: CANN's compiler of whole graphs may
   refuse it;
 - a shape that depends on data;
 - more than one compilation for the same shapes.
 
-Where it runs:
+The columns 2.0.0 and 2.10.0 say where an operator runs:
 
 | word | meaning | source |
 |---|---|---|
-| AI Core | a kernel of 2.0.0 takes these types | `mindspore/ops/_op_impl/tbe` of its wheel |
-| AI Core in float16 | float32 is cast: 2.0.0 has float16 only | the same |
-| AI Core in float32 | float16 is cast: 2.0.0 has float32 only | the same |
-| AI CPU | a kernel of 2.0.0, slow on large tensors | `mindspore/ops/_op_impl/aicpu` |
-| aclnn | a class of 2.10.0 calls CANN | names in `lib/plugin/libmindspore_ops_ascend.so` |
-| CANN, ... | no such class: CANN compiles its operator at the first step | 2.0.0's kernel |
-| no kernel | another view of the same memory | |
+| AI Core | 2.0.0 has a kernel of these types | `mindspore/ops/_op_impl/tbe` of its wheel |
+| AI Core in float16 | 2.0.0 has a float16 kernel only; float32 is cast | the same |
+| AI Core in float32 | 2.0.0 has a float32 kernel only; float16 is cast | the same |
+| AI CPU | 2.0.0 has a kernel that is slow on large tensors | `mindspore/ops/_op_impl/aicpu` |
+| aclnn | 2.10.0 has a class that calls CANN | names in `lib/plugin/libmindspore_ops_ascend.so` |
+| CANN, ... | 2.10.0 has none; CANN compiles its operator at the first step | 2.0.0's kernel |
+| no kernel | none is needed: another view of the same memory | |
 | - | not in the graphs of this version | |
 
-{passes} are replaced by others in an Ascend's passes
+On an Ascend the compiler replaces {passes} by others
 (in 2.0.0's wheel: {pass_names}).
 A newer CANN may take more types than 2.0.0 did. With `jit_level` O2, the default on 910A, 2.10
 gives whole graphs to CANN's compiler, and nothing runs through aclnn.
