@@ -30,7 +30,7 @@ if [ ! -e $formats/qemu-aarch64 ]; then
 fi
 
 # inside COMMAND: in the root, at the repository's copy. /bin/true stands for the compiler of the kernels,
-# which are there already: in the emulator it would take longer than src/kernels/build.py waits.
+# which are there already: in the emulator it would take longer than src/runtime/native_library.py waits.
 inside() {
     local path=/venv/bin:/usr/sbin:/usr/bin:/sbin:/bin
     env -i PATH=$path HOME=/root CXX=/bin/true chroot "$root" /bin/bash -c "cd /repo && $1"
@@ -60,10 +60,10 @@ step "requirements"
 inside "python -m pip install --quiet --no-cache-dir -r requirements.txt pytest pytest-timeout scikit-learn"
 
 step "kernels, compiled here"
-library=$(inside "python -c 'import os; from src.kernels.build import cached; print(cached(\"/bin/true\", os.environ))'")
-mkdir -p "$root$(dirname "$library")"
+stem=$(inside "python -c 'from src.kernels.build import KERNELS; from src.runtime.caches import cache_folders; print(next(cache_folders(KERNELS.name)) / KERNELS.stem([\"/bin/true\"]))'")
 aarch64-linux-gnu-g++ -std=c++17 -O3 -mcpu=tsv110 -ffp-contract=fast -fno-math-errno -fno-trapping-math \
-    -fopenmp -fPIC -shared -o "$root$library" "$REPO"/src/kernels/native/*.cc
+    -fopenmp -fPIC -shared -o "$root$stem.so" "$REPO"/src/kernels/native/*.cc
+mv "$root$stem.so" "$root$stem-$(sha256sum "$root$stem.so" | cut -c1-16).so"
 
 step "train.py --dry_run"
 inside "python train.py --config src/configs/cct_2_3x2_32_digits.yaml --device_target CPU --cpu_kernels native --dry_run"

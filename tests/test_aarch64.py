@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 from typing import List, Sequence
 
@@ -135,6 +137,29 @@ def test_the_name_of_the_compiled_kernels_tells_cores_apart() -> None:
     second = CPUINFO.format(number=1, implementer="0x48", part="0xd01")
     assert native_library.identity(kunpeng) != native_library.identity(neoverse)
     assert native_library.identity(kunpeng) == native_library.identity(kunpeng + second)
+
+
+def test_the_emulated_machine_finds_the_kernels_that_were_compiled_outside(tmp_path: Path) -> None:
+    """The part of try_aarch64.sh that puts them into the cache, with this machine as the other."""
+    need_compiler()
+    script = (ROOT / "scripts" / "try_aarch64.sh").read_text()
+    (part,) = re.findall(r'^step "kernels.*?\n(.*?)^step ', script, re.MULTILINE | re.DOTALL)
+    stubs = f"""
+        set -euo pipefail
+        root= REPO={ROOT}
+        inside() {{ env CXX=/bin/true bash -c "cd $REPO && $1"; }}
+        {CROSS_COMPILER}() {{ g++ -shared -x c++ -o "$root$stem.so" /dev/null; }}
+    """
+    variables = {
+        **os.environ,
+        "XDG_CACHE_HOME": str(tmp_path),
+        "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
+    }
+    command = ["bash", "-c", stubs + part]
+    done = subprocess.run(command, env=variables, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    found = build.KERNELS.path({**variables, "CXX": "/bin/true"})
+    assert list(tmp_path.rglob("*.so")) == [found]
 
 
 def compiled(compiler: Sequence[str], path: Path, *flags: str) -> None:

@@ -73,7 +73,7 @@ class NativeLibrary:
         if compiler is None:
             names = environment.get("CXX") or f"{', '.join(COMPILERS)}, or CXX"
             raise UserError(f"no C++ compiler ({names}) on this machine")
-        stem = f"{self.name}-{self._fingerprint(compiler)}"
+        stem = self.stem(compiler)
         reason = "no folder for the compiled library can be written"
         found: Optional[Path] = None
         for folder in cache_folders(self.name, environment):
@@ -88,6 +88,14 @@ class NativeLibrary:
             except OSError as error:
                 reason = f"the compiled library cannot be kept or loaded ({error})"
         raise UserError(reason)
+
+    def stem(self, compiler: Sequence[str]) -> str:
+        """The name without `-DIGEST.so` at its end; DIGEST: 16 digits of the content's SHA-256.
+
+        Args:
+            compiler: words of the command.
+        """
+        return f"{self.name}-{self._fingerprint(compiler)}"
 
     def _keep(
         self, folder: Path, stem: str, found: Optional[Path], compiler: Sequence[str]
