@@ -57,7 +57,7 @@ mkdir -p "$root/repo"
 
 step "requirements"
 [ -x "$root/venv/bin/python" ] || inside "python3 -m venv /venv"
-inside "python -m pip install --quiet --no-cache-dir -r requirements.txt pytest pytest-timeout scikit-learn"
+inside "python -m pip install --quiet --no-cache-dir -r requirements.txt pytest pytest-timeout 'hypothesis>=6.100,<7' scikit-learn"
 
 step "kernels, compiled here"
 stem=$(inside "python -c 'from src.kernels.build import KERNELS; from src.runtime.caches import cache_folders; print(next(cache_folders(KERNELS.name)) / KERNELS.stem([\"/bin/true\"]))'")
