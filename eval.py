@@ -1,4 +1,8 @@
-"""Evaluate weights: `python eval.py --pretrained FILE [--KEY VALUE ...]`.
+"""Measure the accuracy of weights on validation images: top-1, top-5 and loss.
+
+usage: python eval.py --pretrained FILE [--KEY VALUE ...]
+
+The scores are printed, and written beside the weights; --report DIR makes a page with pictures.
 
 FILE is a checkpoint, or with `--data_url DIR` a .mindir or .onnx of export.py, or the name of
 published weights.
@@ -273,7 +277,7 @@ def completed(config: EvalRun) -> EvalRun:
 
 
 def main(argv: Optional[Sequence[str]] = None) -> int:
-    return run_entry_point(evaluate_network, argv, EvalRun, complete=completed)
+    return run_entry_point(evaluate_network, argv, EvalRun, complete=completed, about=__doc__)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,10 @@
-"""Export a checkpoint: `python export.py --config FILE.yaml --pretrained FILE.ckpt`."""
+"""Turn a checkpoint into a file for inference: MINDIR, ONNX or AIR.
+
+usage: python export.py --pretrained FILE.ckpt [--file_format ONNX] [--KEY VALUE ...]
+
+A MINDIR or ONNX file is kept only if it computes what the network computes. --bundle DIR makes a
+folder that can be checked on the machine where it will run.
+"""
 
 from __future__ import annotations
 
@@ -18,7 +24,7 @@ from src.storage.remote_files import is_url
 
 
 def export(config: ExportRun) -> None:
-    """Writes MINDIR, ONNX or AIR, and loads it back to compare it with the network."""
+    """Writes MINDIR, ONNX or AIR; what MindSpore reads is loaded back and compared."""
     if not config.model.pretrained:
         raise UserError("pretrained null: export.py needs --pretrained FILE.ckpt")
     given = config.model.pretrained
@@ -42,7 +48,7 @@ def completed(config: ExportRun) -> ExportRun:
 
 
 def main(argv: Optional[Sequence[str]] = None) -> int:
-    return run_entry_point(export, argv, ExportRun, complete=completed)
+    return run_entry_point(export, argv, ExportRun, complete=completed, about=__doc__)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Score the C++ program's results: `python postprocess.py --result_dir DIR --dataset_name N`."""
+"""Score what the C++ program has computed: top-1 and top-5, printed and written beside it."""
 
 from __future__ import annotations
 
@@ -23,19 +23,19 @@ SCORES = "inference_scores.json"
 def create_parser() -> CommandParser:
     """The options."""
     parser = CommandParser("postprocess.py", __doc__ or "")
-    parser.add_argument("--result_dir", type=Path, required=True, help="folder of the results")
+    parser.add_argument("--result_dir", type=Path, required=True, help="folder it wrote into")
     parser.add_argument(
         "--dataset_name",
         required=True,
         type=str.lower,
         choices=list(DATASET_NAMES),
-        help="of preprocess.py",
+        help="the one that preprocess.py was given",
     )
     parser.add_argument(
         "--label_file",
         type=Path,
         default=Path("preprocess_Result/label.json"),
-        help="of preprocess.py (default: %(default)s)",
+        help="labels that preprocess.py wrote (default: %(default)s)",
     )
     return parser
 

@@ -25,10 +25,14 @@ from src.runtime.files import check_output, check_output_folder
 _LOGGER = logging.getLogger(__name__)
 
 DESCRIPTION = """\
-Besides these options every key of a recipe is one (listed below), and --pretrained FILE is needed:
-a checkpoint, a .mindir or .onnx of export.py, or the name of published weights. Architecture,
-classes, normalisation and names of classes come from the options and --config, else from the file;
-how images are made from the options, else from the file, else from --config."""
+Classify images: print the likeliest classes of each, or write them as a file or as pictures.
+
+--pretrained FILE is needed: a checkpoint, a .mindir or .onnx of export.py, or the name of published
+weights. It and every other key of a recipe are options too; they are listed at the end.
+
+Architecture and classes come from the options and --config, else from the file. Image size,
+resizing, cropping and normalisation come from the options, else from the file, else from --config.
+Names of classes come from --labels, else from the file."""
 
 
 def predict(arguments: argparse.Namespace, config: PredictRun) -> None:

@@ -1,6 +1,9 @@
-"""Write inputs for the C++ program: `python preprocess.py --dataset_name N --data_path DIR`.
+"""Prepare validation images for the C++ program: files of pixels, their labels and a manifest.
 
-With `--for_mindir FILE.mindir`, as export.py wrote that file; else as `--config` says.
+usage: python preprocess.py --dataset_name NAME --data_path DIR [--KEY VALUE ...]
+
+With --for_mindir FILE.mindir the pixels are what that file of export.py expects; else --config
+says how they are made.
 """
 
 from __future__ import annotations
@@ -66,7 +69,7 @@ def preprocess(config: PreprocessRun) -> None:
 
 
 def main(argv: Optional[Sequence[str]] = None) -> int:
-    return run_entry_point(preprocess, argv, PreprocessRun)
+    return run_entry_point(preprocess, argv, PreprocessRun, about=__doc__)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,10 @@
-"""Train a network: `python train.py --config src/configs/NAME.yaml [--KEY VALUE ...]`."""
+"""Train a network on a folder of images, and leave checkpoints, scores and curves in a folder.
+
+usage: python train.py --config src/configs/NAME.yaml [--KEY VALUE ...]
+
+The network begins with new weights, with those of --pretrained FILE, or where a run stopped
+(--resume auto).
+"""
 
 from __future__ import annotations
 
@@ -69,7 +75,7 @@ def _train(
 
 
 def main(argv: Optional[Sequence[str]] = None) -> int:
-    return run_entry_point(train, argv)
+    return run_entry_point(train, argv, about=__doc__)
 
 
 if __name__ == "__main__":

@@ -1,6 +1,10 @@
-"""Average the weights of several checkpoints of a network.
+"""Average the weights of several checkpoints of a network, and write them as one checkpoint.
 
 python scripts/average_checkpoints.py CHECKPOINT... --output Y.ckpt
+
+A folder stands for its epoch_*.ckpt. The mean is computed in float64; running statistics of
+BatchNorm are averaged like weights. The optimizer, its averages and its counters are left out.
+train.py and eval.py take the file as --pretrained.
 """
 
 from __future__ import annotations
@@ -19,10 +23,6 @@ from src.errors import UserError
 from src.runtime.entry import CommandParser, run_command
 from src.runtime.files import check_output
 
-DESCRIPTION = """\
-The mean of the weights, computed in float64 and written for train.py --pretrained. A folder stands
-for its epoch_*.ckpt. Running statistics of BatchNorm are averaged like weights; the optimizer, its
-averages and its counters are left out."""
 Arrays = Dict[str, np.ndarray]
 
 # What a checkpoint says of its network, as opposed to the state of a run.
@@ -113,12 +113,16 @@ def _check_same_network(first: Any, other: Any, due: Arrays, held: Arrays) -> No
 
 
 def main(argv: Optional[Sequence[str]] = None) -> int:
-    parser = CommandParser("average_checkpoints.py", DESCRIPTION)
+    parser = CommandParser("average_checkpoints.py", __doc__ or "")
     parser.add_argument(
         "checkpoints", nargs="+", type=Path, metavar="CHECKPOINT", help="file, or folder of a run"
     )
     parser.add_argument("--output", required=True, type=Path, help=".ckpt to write")
-    parser.add_argument("--ema", action="store_true", help="the averaged weights of each")
+    parser.add_argument(
+        "--ema",
+        action="store_true",
+        help="take the averaged weights of each (default: the raw ones)",
+    )
     return run_command(average, parser, argv)
 
 

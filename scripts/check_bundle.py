@@ -1,4 +1,12 @@
-"""Run the golden images of a bundle on this machine: python scripts/check_bundle.py FOLDER"""
+"""Check a bundle on this machine: does it compute here what it computed where it was made?
+
+python scripts/check_bundle.py FOLDER
+
+FOLDER is what `export.py --bundle FOLDER` made, copied to this machine. Every file is compared with
+its SHA-256. The five images of the bundle are turned into pixels here, and their recorded pixels
+into logits. The largest differences are shown for each image. Exit code: 0; 1 when an image
+differs; 2 for an error.
+"""
 
 from __future__ import annotations
 
@@ -13,11 +21,6 @@ from src.args import PredictRun, replace
 from src.runtime.device import setup_device
 from src.runtime.entry import CommandParser, finite, run_command, whole
 from src.runtime.text import printable
-
-DESCRIPTION = """\
-FOLDER is what export.py --bundle FOLDER made, copied to this machine. Every byte of it is compared
-with its SHA-256; its five images become pixels here, and their recorded pixels logits. For each
-image the largest differences are shown. Exit code: 0; 1 when an image differs; 2 for an error."""
 
 
 def check(arguments: argparse.Namespace) -> int:
@@ -41,15 +44,17 @@ def check(arguments: argparse.Namespace) -> int:
 
 
 def main(argv: Optional[Sequence[str]] = None) -> int:
-    parser = CommandParser("check_bundle.py", DESCRIPTION)
-    parser.add_argument("folder", type=Path, metavar="FOLDER", help="of export.py --bundle")
+    parser = CommandParser("check_bundle.py", __doc__ or "")
+    parser.add_argument("folder", type=Path, metavar="FOLDER", help="bundle to check")
     parser.add_argument(
         "--device_target",
         choices=("CPU", "GPU", "Ascend"),
         default="CPU",
         help="device that a .mindir runs on (default CPU); an .onnx runs on the CPU",
     )
-    parser.add_argument("--device_id", type=whole, default=0, help="of several (default 0)")
+    parser.add_argument(
+        "--device_id", type=whole, default=0, help="number of the device (default 0)"
+    )
     parser.add_argument(
         "--tolerance",
         type=finite,

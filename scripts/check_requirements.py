@@ -1,4 +1,12 @@
-"""Check that the requirements can be installed on another machine. See docs/aarch64.md."""
+"""Check that everything required can be installed on another machine, such as an ARM server.
+
+python scripts/check_requirements.py [FILE ...]
+
+The package index is asked for a wheel of every requirement, and of what they require in turn, for a
+processor and a Python that need not be those of this machine. Only metadata is downloaded. The exit
+code is 1 when a wheel is missing. UV_DEFAULT_INDEX names an index other than PyPI. See
+docs/aarch64.md.
+"""
 
 from __future__ import annotations
 
@@ -16,10 +24,6 @@ from src.errors import UserError
 from src.runtime.entry import CommandParser, run_command
 from src.runtime.regular_files import RECIPE_BYTES, read_text
 
-DESCRIPTION = """\
-Asks the package index for wheels of every requirement, and of what they require in turn, for a
-processor and a Python that need not be those of this machine. Nothing but metadata is downloaded.
-The exit code is 1 when something is missing. UV_DEFAULT_INDEX names an index other than PyPI."""
 # What a user installs, and the Pythons it is for.
 PYTHONS = {
     "requirements.txt": ("3.10", "3.11", "3.12"),
@@ -117,9 +121,13 @@ def check(arguments: argparse.Namespace) -> int:
 
 
 def main(argv: Optional[Sequence[str]] = None) -> int:
-    parser = CommandParser("check_requirements.py", DESCRIPTION)
-    parser.add_argument("files", type=Path, nargs="*", help="default: what a user installs")
-    parser.add_argument("--python", nargs="+", help="e.g. 3.10 3.11; default: the file's own")
+    parser = CommandParser("check_requirements.py", __doc__ or "")
+    parser.add_argument(
+        "files", type=Path, nargs="*", help="requirements files (default: all that a user installs)"
+    )
+    parser.add_argument(
+        "--python", nargs="+", help="versions such as 3.10 3.11 (default: the file's own)"
+    )
     parser.add_argument(
         "--platform",
         default="aarch64-manylinux_2_28",

@@ -1,4 +1,7 @@
-"""What got better and what got worse: python scripts/compare_reports.py A B"""
+"""Show which images one of two networks gets right and the other wrong.
+
+python scripts/compare_reports.py A B
+"""
 
 from __future__ import annotations
 
@@ -16,6 +19,8 @@ from src.runtime.entry import CommandParser, run_command, whole
 from src.runtime.text import printable
 
 DESCRIPTION = """\
+Show which images one of two networks gets right and the other wrong.
+
 A and B are folders of eval.py --report over the same images. McNemar's test asks whether the images
 that only one of them gets right are split as by chance (exact, two-sided)."""
 Rows = Dict[str, Dict[str, str]]
@@ -98,7 +103,7 @@ def main(argv: Optional[Sequence[str]] = None) -> int:
     parser.add_argument("a", type=Path, metavar="A", help="folder of a report")
     parser.add_argument("b", type=Path, metavar="B", help="folder of another")
     parser.add_argument("--most", type=whole, default=10, help="rows per list (default 10)")
-    parser.add_argument("--json", action="store_true", help="everything, as JSON")
+    parser.add_argument("--json", action="store_true", help="print everything as JSON")
     return run_command(compare, parser, argv)
 
 

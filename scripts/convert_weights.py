@@ -1,4 +1,4 @@
-"""Convert weights between PyTorch and MindSpore.
+"""Convert files of weights between PyTorch and MindSpore.
 
 python scripts/convert_weights.py --arch A --input X.pth --output Y.ckpt
 python scripts/convert_weights.py --arch A --input Y.ckpt --output Z.safetensors --to torch
@@ -22,20 +22,20 @@ from src.runtime.entry import CommandParser, run_command, whole
 if TYPE_CHECKING:
     from src.checkpoints.saved_record import SavedRecord
 
-DESCRIPTION = """\
-PyTorch -> MindSpore: reads .pth, .pth.tar, .pth.zip, .pt, .bin, lightning's and mindcv's .ckpt,
-.safetensors, .npz and the .index.json of weights in pieces, named as by timm, the authors,
-torchvision, transformers, mmpretrain, open_clip or mindcv; runs no code in them; and writes a .ckpt
-that train.py and eval.py take as --pretrained. MindSpore -> PyTorch (--to torch): reads a .ckpt and
-writes .safetensors with timm's names (CCT, CVT and ViT-Lite: the authors'). Every tensor of the
-network must have its place.
+DESCRIPTION = f"""{__doc__ or ""}
+The first way reads .pth, .pth.tar, .pth.zip, .pt, .bin, lightning's and mindcv's .ckpt,
+.safetensors, .npz and the .index.json of weights in pieces, and runs no code in them. The names of
+weights may be those of timm, the authors, torchvision, transformers, mmpretrain, open_clip or
+mindcv. train.py and eval.py take the written .ckpt as --pretrained. The second way writes timm's
+names (CCT, CVT and ViT-Lite: the authors'). A weight that does not fit is an error.
 
-How images are made for these weights is recorded too, and programs that read them do the same: by
---name, else by the hub's config.json beside the file, else by the file's own name. Options go
-before that.
+The .ckpt also says how images are made for these weights, and programs that read it do the same.
+That comes from the options, else from --name, else from the hub's config.json beside the file, else
+from the file's own name.
 
-Weights that learnt your own classes: --data_url or --class_names records what they are called,
-which eval.py and train.py compare with their data."""
+If the weights learnt classes of your own, give --data_url or --class_names: the .ckpt then has
+their names, and eval.py and train.py compare them with their data.
+"""
 
 SUFFIXES = {"mindspore": ".ckpt", "torch": ".safetensors"}
 
@@ -46,25 +46,25 @@ def _parser() -> CommandParser:
         "--arch", help="architecture, as in recipes (default: what --name or config.json says)"
     )
     parser.add_argument(
-        "--name", help="that the weights were published by (scripts/list_models.py --pretrained)"
+        "--name", help="name of the published weights (scripts/list_models.py --pretrained)"
     )
     parser.add_argument("--input", required=True, type=Path, help="weights to read")
     parser.add_argument(
         "--output", required=True, type=Path, help=".ckpt; --to torch: .safetensors"
     )
-    parser.add_argument("--to", choices=tuple(SUFFIXES), default="mindspore", help="direction")
+    parser.add_argument("--to", choices=tuple(SUFFIXES), default="mindspore", help="what to write")
     parser.add_argument(
         "--ema", action="store_true", help="take the averaged weights (default: the raw ones)"
     )
-    parser.add_argument("--key", help="entry of the file with the weights, where it has several")
+    parser.add_argument("--key", help="entry that has the weights, where the file has several")
     parser.add_argument(
-        "--prefix", help="what the network's names begin with, where a file holds several networks"
+        "--prefix", help="how the names of the network begin, where the file has several networks"
     )
     parser.add_argument(
         "--num_classes",
         type=whole,
         help="classes of the network (default: those of the weights); a classifier for another "
-        "number is freshly initialised",
+        "number gets new weights",
     )
     parser.add_argument(
         "--image_size",

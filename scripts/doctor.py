@@ -1,4 +1,11 @@
-"""Check this machine for training and inference: python scripts/doctor.py [--json]"""
+"""Check this machine for training and inference, and say how to cure what is wrong.
+
+python scripts/doctor.py [--device_target Ascend]
+
+Python, packages, devices, limits and the rank table are examined, and three steps are trained on
+each device that is there. Every finding that is not ok comes with the command that cures it. The
+exit code is 1 when something is broken.
+"""
 
 from __future__ import annotations
 
@@ -15,10 +22,6 @@ from src.doctor.diagnosis import diagnose
 from src.doctor.machine import Machine
 from src.runtime.entry import CommandParser, run_command
 
-DESCRIPTION = """\
-Looks at Python, packages, devices, limits and the rank table, and trains three steps on each device
-that is there. Every finding has a verdict and, unless it is ok, the command that cures it. The exit
-code is 1 when something is broken."""
 MARKS = {"ok": "ok     ", "note": "note   ", "broken": "BROKEN "}
 
 
@@ -39,13 +42,13 @@ def examine(arguments: argparse.Namespace) -> int:
 
 
 def main(argv: Optional[Sequence[str]] = None) -> int:
-    parser = CommandParser("doctor.py", DESCRIPTION)
-    parser.add_argument("--json", action="store_true", help="findings as JSON")
-    parser.add_argument("--no_probe", action="store_true", help="do not train")
+    parser = CommandParser("doctor.py", __doc__ or "")
+    parser.add_argument("--json", action="store_true", help="print the findings as JSON")
+    parser.add_argument("--no_probe", action="store_true", help="do not train the three steps")
     parser.add_argument(
         "--device_target",
         choices=("Ascend", "GPU", "CPU"),
-        help="what you want to train on; without it whatever is here",
+        help="what you want to train on (default: whatever is here)",
     )
     return run_command(examine, parser, argv)
 

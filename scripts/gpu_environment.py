@@ -1,4 +1,10 @@
-"""CUDA 11 of requirements-gpu.txt for a shell: eval "$(python scripts/gpu_environment.py)" """
+"""Print the variables by which MindSpore finds the CUDA 11 of requirements-gpu.txt.
+
+eval "$(python scripts/gpu_environment.py)"
+
+First `pip install -r requirements-gpu.txt` into this environment. CUDA_HOME gets a bin/nvcc that
+only tells its version, which is all that MindSpore asks of it; an nvcc that is there is kept.
+"""
 
 from __future__ import annotations
 
@@ -14,10 +20,6 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from src.errors import UserError
 from src.runtime.entry import CommandParser, run_command
 
-DESCRIPTION = """\
-Prints the variables under which MindSpore finds the CUDA 11 that `pip install -r
-requirements-gpu.txt` has put into this environment. CUDA_HOME gets a bin/nvcc that tells its
-version, which is all that MindSpore asks of it; an nvcc that is there already is left alone."""
 _NVCC = "#!/bin/sh\necho 'Cuda compilation tools, release 11.8, V11.8.89'\n"
 
 
@@ -52,7 +54,7 @@ def print_variables(_: argparse.Namespace) -> None:
 
 
 def main(argv: Optional[Sequence[str]] = None) -> int:
-    return run_command(print_variables, CommandParser("gpu_environment.py", DESCRIPTION), argv)
+    return run_command(print_variables, CommandParser("gpu_environment.py", __doc__ or ""), argv)
 
 
 if __name__ == "__main__":

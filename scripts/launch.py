@@ -1,6 +1,8 @@
 """Start train.py or eval.py on one device or many, look after the processes, and end with theirs.
 
 python scripts/launch.py --launcher cluster --nproc 2 -- train.py --config FILE
+
+scripts/run_*.sh call this program. docs/distributed.md says which launcher is for which machine.
 """
 
 from __future__ import annotations
@@ -78,39 +80,74 @@ class _Once(argparse.Action):
 
 
 def _parser() -> CommandParser:
-    parser = CommandParser("launch.py", (__doc__ or "").splitlines()[0])
+    parser = CommandParser("launch.py", __doc__ or "")
     parser.register("action", None, _Once)
     parser.add_argument(
         "--launcher",
         choices=sorted(PLANS),
         default="cluster",
-        help="how the processes find each other",
+        help="how the processes are started and find each other (default: cluster)",
     )
     parser.add_argument(
-        "--device", choices=("Ascend", "GPU", "CPU"), default="CPU", help="what they run on"
+        "--device",
+        choices=("Ascend", "GPU", "CPU"),
+        default="CPU",
+        help="what they run on (default: CPU)",
     )
     parser.add_argument("--nproc", type=whole, help="processes on this host (default 1)")
-    parser.add_argument("--devices", help="their devices, such as 4,5,6,7")
+    parser.add_argument("--devices", help="devices of this host, one process each: 4,5,6,7")
     parser.add_argument("--device_id", help="standalone: number of the device (default 0)")
     parser.add_argument("--rank_table", help="rank table, or a folder with jobstart_hccl.json")
-    parser.add_argument("--server_id", help="this host in the rank table, if it is not evident")
-    parser.add_argument("--nnodes", type=whole, default=1, help="hosts with --nproc processes each")
-    parser.add_argument("--node_rank", type=whole, default=0, help="number of this host, from 0")
-    parser.add_argument("--master_addr", default="127.0.0.1", help="address or name of host 0")
-    parser.add_argument("--master_port", help="default: a free one; with several hosts 8118")
-    parser.add_argument("--logs", type=Path, default=Path("outputs/logs"), help="one log per rank")
-    parser.add_argument("--timeout", type=whole, default=600, help="s until all ranks have met")
     parser.add_argument(
-        "--rank_timeout",
-        type=whole,
-        help=f"s that a rank may be silent (stopped, its host suspended) before the job is ended, "
-        f"default {RANK_TIMEOUT_S}; of cluster, msrun and rank_table",
+        "--server_id",
+        help="entry of this host in the rank table (default: the one with its address)",
     )
-    parser.add_argument("--grace", type=finite, default=20.0, help="s to end in after another died")
-    parser.add_argument("--no_bind", dest="bind", action="store_false", help="do not bind cores")
+    _add_hosts(parser)
+    parser.add_argument(
+        "--logs",
+        type=Path,
+        default=Path("outputs/logs"),
+        help="folder with a log of each rank (default: outputs/logs)",
+    )
+    _add_limits(parser)
+    parser.add_argument(
+        "--no_bind", dest="bind", action="store_false", help="do not bind ranks to cores"
+    )
     parser.add_argument("--dry_run", action="store_true", help="print what would run, and end")
     parser.add_argument("program", nargs=argparse.REMAINDER, help="-- train.py and its arguments")
     return parser
+
+
+def _add_hosts(parser: CommandParser) -> None:
+    parser.add_argument("--nnodes", type=whole, default=1, help="number of hosts (default 1)")
+    parser.add_argument("--node_rank", type=whole, default=0, help="number of this host, from 0")
+    parser.add_argument(
+        "--master_addr", default="127.0.0.1", help="address or name of host 0 (default 127.0.0.1)"
+    )
+    parser.add_argument(
+        "--master_port", help="port of host 0 (default: a free one; with several hosts 8118)"
+    )
+
+
+def _add_limits(parser: CommandParser) -> None:
+    parser.add_argument(
+        "--timeout",
+        type=whole,
+        default=600,
+        help="seconds until all ranks must have met (default 600)",
+    )
+    parser.add_argument(
+        "--rank_timeout",
+        type=whole,
+        help="cluster, msrun, rank_table: seconds that a rank may be silent (stopped, its host "
+        f"suspended) before the job is ended (default {RANK_TIMEOUT_S})",
+    )
+    parser.add_argument(
+        "--grace",
+        type=finite,
+        default=20.0,
+        help="seconds after the death of a rank until the others are killed (default 20)",
+    )
 
 
 def main(argv: Optional[Sequence[str]] = None) -> int:

@@ -1,4 +1,15 @@
-"""List architectures, or published weights: python scripts/list_models.py [--pretrained]"""
+"""List the architectures, or the published weights of timm, that are here.
+
+python scripts/list_models.py [--filter deit] [--pretrained]
+
+One line per architecture: name, family, parameters (millions), GMACs (1e9 multiply-accumulates of
+one image at the size beside it), classes, published top-1 (percent) and whose number that is, and
+the recipes in src/configs. No published number was measured here.
+
+With --pretrained one line per file of weights that timm publishes: its name, licence, size of the
+images and classes (0: no classifier), top-1 on ImageNet's validation images (percent), the same at
+the larger size of images that timm tests with, and whose number both are.
+"""
 
 from __future__ import annotations
 
@@ -19,14 +30,6 @@ if TYPE_CHECKING:
     from src.models.published import PublishedWeights
 
 RECIPES = Path(__file__).resolve().parents[1] / "src" / "configs"
-DESCRIPTION = """\
-One line per architecture: name, family, parameters (millions), GMACs (1e9 multiply-accumulates of
-one image at the size beside it), classes, published top-1 (percent) and whose number that is, and
-the recipes in src/configs. No published number was measured here.
-
-With --pretrained one line per file of weights that timm publishes: its name, licence, size of the
-images and classes (0: no classifier), top-1 on ImageNet's validation images (percent), the same at
-the larger size of images that timm tests with, and whose number both are."""
 HEADINGS = ("name", "family", "M params", "GMACs", "size", "classes", "top-1", "of", "recipes")
 PUBLISHED = ("name", "licence", "size", "classes", "top-1", "test size", "top-1 there", "of")
 NUMERIC = (2, 3, 4, 5, 6)  # of both
@@ -139,8 +142,10 @@ def keywords(family: str) -> str:
 
 
 def main(argv: Optional[Sequence[str]] = None) -> int:
-    parser = CommandParser("list_models.py", DESCRIPTION)
-    parser.add_argument("--filter", default="", help="a family, or part of a name")
+    parser = CommandParser("list_models.py", __doc__ or "")
+    parser.add_argument(
+        "--filter", default="", help="list only this family, or names with this part"
+    )
     instead = parser.add_mutually_exclusive_group()
     instead.add_argument(
         "--model_args",

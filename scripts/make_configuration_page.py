@@ -1,7 +1,7 @@
-"""Write docs/configuration.md and docs/zh/configuration.md from the declared keys.
+"""Write docs/configuration.md and docs/zh/configuration.md from the declared keys: for developers.
 
-English meanings stand in src/settings (options of predict.py: in predict.py), Chinese ones in
-docs/zh/meanings.yaml. Run it after a change of either: python scripts/make_configuration_page.py
+The English meanings are in src/settings (those of predict.py's options: in predict.py), the Chinese
+ones in docs/zh/meanings.yaml. After changing one, run: python scripts/make_configuration_page.py
 """
 
 from __future__ import annotations
@@ -225,7 +225,10 @@ def write(arguments: argparse.Namespace) -> None:
 def main(argv: Optional[Sequence[str]] = None) -> int:
     parser = CommandParser("make_configuration_page.py", __doc__ or "")
     parser.add_argument(
-        "--folder", type=Path, default=FOLDER, help="of the documentation; default: %(default)s"
+        "--folder",
+        type=Path,
+        default=FOLDER,
+        help="folder of the documentation (default: %(default)s)",
     )
     return run_command(write, parser, argv)
 

@@ -1,4 +1,9 @@
-"""Make src/data/digits.npz from scikit-learn: python scripts/make_digits_file.py"""
+"""Write src/data/digits.npz, the images of `set: Digits`, from scikit-learn: for developers.
+
+python scripts/make_digits_file.py
+
+The file has image (1797, 8, 8) uint8, values 0..16, and label (1797,) uint8.
+"""
 
 from __future__ import annotations
 
@@ -14,8 +19,6 @@ from src.runtime.entry import CommandParser, run_command
 from src.runtime.files import check_output, replacing
 
 OUTPUT = ROOT / "src" / "data" / "digits.npz"
-DESCRIPTION = """\
-Writes image (1797, 8, 8) uint8, values 0..16, and label (1797,) uint8 of scikit-learn's digits."""
 
 
 def make(arguments: argparse.Namespace) -> None:
@@ -33,8 +36,10 @@ def make(arguments: argparse.Namespace) -> None:
 
 
 def main(argv: Optional[Sequence[str]] = None) -> int:
-    parser = CommandParser("make_digits_file.py", DESCRIPTION)
-    parser.add_argument("--output", type=Path, default=OUTPUT, help="default: %(default)s")
+    parser = CommandParser("make_digits_file.py", __doc__ or "")
+    parser.add_argument(
+        "--output", type=Path, default=OUTPUT, help="file to write (default: %(default)s)"
+    )
     return run_command(make, parser, argv)
 
 

@@ -1,7 +1,7 @@
-"""Write the tables of variants and keywords in docs/models and docs/zh/models.
+"""Write the tables of variants and keywords in docs/models and docs/zh/models: for developers.
 
-What they say in English stands in the code, their Chinese in docs/zh/models/meanings.yaml. Run it
-after a change of either: python scripts/make_model_pages.py
+The English of the tables is in the code, the Chinese in docs/zh/models/meanings.yaml. After
+changing one, run: python scripts/make_model_pages.py
 """
 
 from __future__ import annotations
@@ -161,7 +161,10 @@ def write(arguments: argparse.Namespace) -> None:
 def main(argv: Optional[Sequence[str]] = None) -> int:
     parser = CommandParser("make_model_pages.py", __doc__ or "")
     parser.add_argument(
-        "--folder", type=Path, default=FOLDER, help="of the documentation; default: %(default)s"
+        "--folder",
+        type=Path,
+        default=FOLDER,
+        help="folder of the documentation (default: %(default)s)",
     )
     return run_command(write, parser, argv)
 

@@ -1,11 +1,11 @@
-"""Pack a data set into shards of MindRecord, or check a packed one.
+"""Pack a data set into a few large files (MindRecord), or check a packed one.
 
 python scripts/pack_dataset.py --data_url data/imagenet --output data/packed --short_side 256
 python scripts/pack_dataset.py --data_url data/cifar10 --set CIFAR10 --output data/packed
 python scripts/pack_dataset.py --verify data/packed
 
-Train from it with `set: MindRecord` and `data_url: data/packed`. Started again after it was
-stopped, it goes on with the first shard that is not whole.
+Train from them with `set: MindRecord` and `data_url: data/packed`. If the program was stopped,
+start it again: it goes on with the first file that is not whole.
 """
 
 from __future__ import annotations

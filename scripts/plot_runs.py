@@ -1,4 +1,10 @@
-"""Draw the curves of several runs in one picture: python scripts/plot_runs.py RUN..."""
+"""Draw the curves of several runs into one picture: losses, learning rate and top-1.
+
+python scripts/plot_runs.py RUN...
+
+A run is its folder, or its metrics.csv. Each has a colour; dashed is the top-1 of the averaged
+weights.
+"""
 
 from __future__ import annotations
 
@@ -15,9 +21,6 @@ from src.runs.records import COLUMNS, draw_runs, read_records
 from src.runtime.entry import CommandParser, run_command
 from src.runtime.files import check_output, unused
 
-DESCRIPTION = """\
-One colour per run: training and validation loss, learning rate, and top-1 (dashed: of the averaged
-weights). A run is its folder, or its metrics.csv."""
 NEEDED = ("step", "epoch", "loss", "lr", "val_loss", "top1")
 
 
@@ -65,14 +68,18 @@ def _read(path: Path) -> List[Dict[str, str]]:
 
 
 def main(argv: Optional[Sequence[str]] = None) -> int:
-    parser = CommandParser("plot_runs.py", DESCRIPTION)
-    parser.add_argument("runs", nargs="+", type=Path, metavar="RUN", help="folder of a run")
+    parser = CommandParser("plot_runs.py", __doc__ or "")
+    parser.add_argument(
+        "runs", nargs="+", type=Path, metavar="RUN", help="folder of a run, or its metrics.csv"
+    )
     parser.add_argument(
         "--output",
         type=Path,
         help="picture to write (default: runs.png, or runs_2.png, ..., beside the first run)",
     )
-    parser.add_argument("--x", choices=("epoch", "step"), default="epoch", help="default: epoch")
+    parser.add_argument(
+        "--x", choices=("epoch", "step"), default="epoch", help="horizontal axis (default: epoch)"
+    )
     return run_command(plot, parser, argv)
 
 

@@ -1,11 +1,11 @@
-"""Make a data set of ImageNet's own archives: a folder for each class, or shards of MindRecord.
+"""Make a data set from ImageNet's own archives: a folder for each class, or packed files.
 
 python scripts/prepare_imagenet.py --train ILSVRC2012_img_train.tar --val ILSVRC2012_img_val.tar \\
     --devkit ILSVRC2012_devkit_t12.tar.gz --output data/imagenet
 python scripts/prepare_imagenet.py ... --output data/packed --pack --short_side 256
 
-Train from folders with `set: ImageNet`, from shards with `set: MindRecord`. Started again after it
-was stopped, it goes on with what is not there yet.
+Train from folders with `set: ImageNet`, from packed files with `set: MindRecord`. If the program
+was stopped, start it again: it goes on with what is not there yet.
 """
 
 from __future__ import annotations
@@ -70,7 +70,7 @@ def create_parser() -> CommandParser:
     parser.add_argument(
         "--output", type=Path, required=True, help="folder to write; gets train/ and val/"
     )
-    parser.add_argument("--pack", action="store_true", help="write shards, not a file per image")
+    parser.add_argument("--pack", action="store_true", help="write packed files (MindRecord)")
     parser.add_argument(
         "--allow_partial",
         action="store_true",
@@ -79,7 +79,7 @@ def create_parser() -> CommandParser:
     parser.add_argument(
         "--check_md5",
         action="store_true",
-        help="compare the archives with the sums of the originals first",
+        help="first compare the archives with the MD5 sums of the originals",
     )
     add_packing_options(parser)
     return parser

@@ -1,11 +1,10 @@
-"""Draw what the network will really see: a contact sheet of a recipe's first batch.
+"""Draw what the network sees when a recipe trains it: the first images of the first batch.
 
-python scripts/preview_augment.py --config src/configs/NAME.yaml [--KEY VALUE ...]
+usage: python scripts/preview_augment.py --config src/configs/NAME.yaml [--KEY VALUE ...]
 
-Writes preview.png into `train_url` (default: outputs/<arch>), or preview_2.png where it is there
-already, and prints the name. One row per image of the first batch of the run (on one rank): as
-read, after each transform, after erasing, and mixed with its partner in that batch; below it the
-classes and their weights.
+The picture is preview.png in `train_url` (default: outputs/<arch>), or preview_2.png where there is
+one already. Each row shows one image (on one rank): as read, after each transform, after erasing,
+and mixed with its partner in that batch. Below it are the classes and their weights.
 """
 
 from __future__ import annotations
@@ -142,7 +141,7 @@ def preview(config: Config) -> None:
 
 
 def main(argv: Optional[Sequence[str]] = None) -> int:
-    return run_entry_point(preview, argv)
+    return run_entry_point(preview, argv, about=__doc__)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,9 @@
-"""HCCL rank tables: make, merge, validate, convert, show. See docs/distributed.md."""
+"""Make, merge, convert and check HCCL rank tables, which list the hosts and cards of a job.
+
+python scripts/rank_table.py make --server_id 10.0.0.1 --output host1.json
+
+See docs/distributed.md.
+"""
 
 from __future__ import annotations
 
@@ -71,8 +76,14 @@ def work(options: argparse.Namespace) -> None:
 def _parser() -> CommandParser:
     parser = CommandParser("rank_table.py", __doc__ or "")
     commands = parser.add_subparsers(dest="command", required=True)
-    made = commands.add_parser("make", help="write the table of this host")
-    made.add_argument("--devices", default="[0,8)", help="0,1,2,3 or [0,8)")
+
+    def add(name: str, text: str) -> CommandParser:
+        return commands.add_parser(name, help=text, description=f"{text[0].upper()}{text[1:]}.")
+
+    made = add("make", "write the table of this host")
+    made.add_argument(
+        "--devices", default="[0,8)", help="cards, as 0,1,2,3 or [0,8) (default: [0,8))"
+    )
     made.add_argument("--server_id", required=True, help="IP address of this host")
     made.add_argument("--hccn_tool", default="hccn_tool", help="program that knows the addresses")
     made.add_argument(
@@ -82,15 +93,20 @@ def _parser() -> CommandParser:
         help="file with the addresses, where that program is not (default: %(default)s)",
     )
     made.add_argument("--output", type=Path, required=True, help="table to write")
-    merged = commands.add_parser("merge", help="one table of several hosts' tables")
+    merged = add("merge", "write one table from the tables of several hosts")
     merged.add_argument("tables", type=Path, nargs="+", help="files or folders, one of each host")
     merged.add_argument("--output", type=Path, required=True, help="table to write")
-    converted = commands.add_parser("convert", help="ModelArts' template 2 -> version 1.0")
+    converted = add("convert", "turn a table of ModelArts' template 2 into one of version 1.0")
     converted.add_argument("table", type=Path, help="file or folder")
     converted.add_argument("--output", type=Path, required=True, help="table to write")
-    converted.add_argument("--timeout", type=finite, default=600, help="s to wait for `completed`")
-    for name, text in (("validate", "check a table"), ("show", "check, and list the ranks")):
-        command = commands.add_parser(name, help=text)
+    converted.add_argument(
+        "--timeout", type=finite, default=600, help="seconds to wait for `completed`"
+    )
+    for name, text in (
+        ("validate", "check a table"),
+        ("show", "check a table, and list its ranks"),
+    ):
+        command = add(name, text)
         command.add_argument("table", type=Path, help="file or folder")
     return parser
 

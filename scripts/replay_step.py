@@ -1,6 +1,8 @@
-"""Repeat the step on which a run gave up: the command is in its overflow.json.
+"""Find out why a run gave up: repeat the step whose gradient was not finite, and name the weight.
 
-python scripts/replay_step.py --config RUN/config.yaml --resume RUN/overflow.ckpt
+usage: python scripts/replay_step.py --config RUN/config.yaml --resume RUN/overflow.ckpt
+
+This command is in overflow.json of the run.
 """
 
 from __future__ import annotations
@@ -39,7 +41,7 @@ def replay(config: Config) -> None:
 
 
 def main(argv: Optional[Sequence[str]] = None) -> int:
-    return run_entry_point(replay, argv)
+    return run_entry_point(replay, argv, about=__doc__)
 
 
 if __name__ == "__main__":

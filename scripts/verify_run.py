@@ -1,4 +1,4 @@
-"""Repeat steps of a run from one of its checkpoints, and say whether their digests agree.
+"""Check a run: repeat some of its steps, and compare the weights with the digests it left.
 
 python scripts/verify_run.py RUN [--steps N] [--checkpoint RUN/epoch_NNN.ckpt] [--KEY VALUE ...]
 """
@@ -19,12 +19,12 @@ from src.errors import UserError
 from src.runtime.entry import CommandParser, finite, parse_recipe, positive, run_parsed
 
 _ABOUT = """\
-Repeat steps of a run, and say whether the digests of all weights agree with those in its
-metrics.csv. Before that every checkpoint is compared with its own digest and its row, and
+Check a run: repeat some of its steps, and compare the weights with the digests in its metrics.csv.
+Before that every checkpoint is compared with its own digest and its row in metrics.csv, and
 config.yaml with the recipe inside the checkpoints. Nothing in RUN is written.
 
---KEY VALUE: keys of a recipe that change nothing it computes, such as --device_target, or
---data_url where the images lie elsewhere now.
+--KEY VALUE: keys of a recipe that do not change what it computes, such as --device_target, or
+--data_url where the images are elsewhere now.
 
 Exit code 0: all agrees; 1: something does not, and is named; 2: it cannot be repeated."""
 
@@ -117,7 +117,7 @@ def _parser() -> CommandParser:
     parser = CommandParser("verify_run.py", _ABOUT)
     parser.add_argument("run", type=Path, help="folder of a run")
     parser.add_argument(
-        "--steps", type=positive, help="repeat at most so many (default: to the next digest)"
+        "--steps", type=positive, help="repeat at most so many steps (default: to the next digest)"
     )
     parser.add_argument(
         "--checkpoint",

@@ -45,7 +45,7 @@ _BEFORE: Dict[str, Any] = {"background": None}
 # effect since. No key that a checkpoint may hold has gone yet (tests/fixtures/every_key.yaml).
 _FORMER: Dict[str, Optional[str]] = {}
 _HELP_HEAD = """\
-usage: PROGRAM [--config FILE] [--KEY VALUE ...]
+{about}
 
 Every key is an option, and a line `KEY: VALUE` of the YAML file. The command line goes
 before the file, the file before the file it names as `base:`, and that before defaults.
@@ -57,6 +57,8 @@ before the file, the file before the file it names as `base:`, and that before d
   --print_config
       print every value and where it came from, as YAML, and exit
 """
+
+_USAGE = "usage: PROGRAM [--config FILE] [--KEY VALUE ...]"
 
 AnyConfig = TypeVar("AnyConfig", bound="Config")
 
@@ -155,6 +157,7 @@ def parse_args(
     config_type: Type[Config] = Config,
     *,
     complete: Optional[Completion] = None,
+    about: Optional[str] = None,
 ) -> Any:
     """The configuration of a program: the defaults, under `--config FILE`, under the command line.
 
@@ -163,6 +166,7 @@ def parse_args(
         config_type: Config, or a program's extension of it by sections of its own, which recipes
             may not have keys of.
         complete: what else the program asks for values, so that `--print_config` shows them.
+        about: what `--help` says first: what the program does, and how it is called.
 
     Returns:
         A `config_type`.
@@ -174,7 +178,7 @@ def parse_args(
     """
     arguments = list(sys.argv[1:] if argv is None else argv)
     try:
-        return _config_of(arguments, config_type, complete)
+        return _config_of(arguments, config_type, complete, about)
     except UserError as error:
         if "--debug" in arguments:
             raise
@@ -231,13 +235,17 @@ def from_saved_text(text: str, name: str) -> Config:
 
 
 def _config_of(
-    arguments: List[str], config_type: Type[Config], complete: Optional[Completion]
+    arguments: List[str],
+    config_type: Type[Config],
+    complete: Optional[Completion],
+    about: Optional[str],
 ) -> Config:
     options = _options(config_type)
     known, ignored = parser.split_known(arguments, options)
     words = parser.split_command_line(known, options)
     if _HELP in words:
-        _print_and_exit(_help_text(config_type))
+        head = _HELP_HEAD.format(about=(about or _USAGE).strip())
+        _print_and_exit(f"{head}\n{help_of_keys(config_type)}")
     keys = parser.keys_of(config_type)
     given = {
         key: parser.command_line_entry(key, words[key], is_flag=keys.get(key, bool) is bool)
@@ -321,10 +329,6 @@ def _print_and_exit(text: str) -> NoReturn:
     with contextlib.suppress(BrokenPipeError):  # `| head` has seen enough
         print(text, end="")
     raise SystemExit(0)
-
-
-def _help_text(config_type: Type[Config]) -> str:
-    return _HELP_HEAD + "\n" + help_of_keys(config_type)
 
 
 def help_of_keys(config_type: Type[Config] = Config) -> str:

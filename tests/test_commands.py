@@ -121,13 +121,16 @@ def load(program: str, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
 def test_help_and_a_shortened_option(
     program: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    main = load(program, monkeypatch).main
+    module = load(program, monkeypatch)
+    main, does = module.main, re.split("[:\\n]", module.__doc__ or "")[0]
     with pytest.raises(SystemExit) as ended:
         main(["-h"])
     helped = capsys.readouterr()
     assert ended.value.code in (None, 0)
     assert helped.err == ""
     assert "--debug" in helped.out
+    assert len(does) > 10
+    assert does in helped.out.partition("  -h, --help")[0], "what it does comes first"
     with pytest.raises(SystemExit) as ended:
         main([*NEEDED.get(program, []), "--debu"])
     refused = capsys.readouterr()

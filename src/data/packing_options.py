@@ -27,33 +27,48 @@ _NAMES = (*_RANGES, "exif_orientation", "background", "on_bad_image")
 
 def add_packing_options(parser: CommandParser) -> None:
     """How images are packed, and by how many threads."""
-    parser.add_argument("--short_side", type=whole, default=0, help="shrink to it; 0: do not")
-    parser.add_argument("--quality", type=whole, default=95, help="of shrunk JPEGs")
+    parser.add_argument(
+        "--short_side",
+        type=whole,
+        default=0,
+        help="shrink larger images until their shorter side has so many pixels (default 0: do not)",
+    )
+    parser.add_argument(
+        "--quality",
+        type=whole,
+        default=95,
+        help="JPEG quality of shrunk images, 1 to 100 (default %(default)s)",
+    )
     parser.add_argument(
         "--images_per_shard",
         type=whole,
         default=10_000,
-        help="images of a file (default: %(default)s)",
+        help="images in each packed file (default: %(default)s)",
     )
     parser.add_argument(
         "--exif_orientation",
         action="store_true",
-        help="turn images that are shrunk; as in a recipe",
+        help="rotate images that are shrunk as their EXIF block or XMP says",
     )
     parser.add_argument(
         "--background",
         type=colour,
         default=(255, 255, 255),
         metavar="R,G,B",
-        help="as in a recipe, for images that are shrunk; or null (default 255,255,255)",
+        help="colour behind transparent pixels of shrunk images, or null (default 255,255,255)",
     )
     parser.add_argument(
         "--on_bad_image",
         choices=("raise", "skip"),
         default="raise",
-        help="an image that cannot be read: an error, or leave it out and name it",
+        help="an image that cannot be read is an error, or is left out and named (default: raise)",
     )
-    parser.add_argument("--max_image_pixels", type=whole, default=89_478_485, help="as in a recipe")
+    parser.add_argument(
+        "--max_image_pixels",
+        type=whole,
+        default=89_478_485,
+        help="refuse images of more pixels (default %(default)s)",
+    )
     parser.add_argument(
         "--num_workers",
         type=whole,

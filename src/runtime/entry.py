@@ -49,6 +49,7 @@ def run_entry_point(
     config_type: Optional[Type[Config]] = None,
     *,
     complete: Optional[Callable[[Any], Any]] = None,
+    about: Optional[str] = None,
 ) -> int:
     """Parses `argv`, runs `work` and returns the exit code.
 
@@ -57,10 +58,10 @@ def run_entry_point(
 
     Args:
         config_type: what `work` takes; None: `Config`.
-        complete: as of `parse_args`.
+        complete, about: as of `parse_args`.
     """
     open_standard_streams()
-    config = parse_recipe(argv, config_type, complete=complete)
+    config = parse_recipe(argv, config_type, complete=complete, about=about)
     explained = lack_explained(config)(work)
     return _run(lambda: explained(config), debug=config.run.debug, origins=config.origins)
 
@@ -70,6 +71,7 @@ def parse_recipe(
     config_type: Optional[Type[Config]] = None,
     *,
     complete: Optional[Callable[[Any], Any]] = None,
+    about: Optional[str] = None,
 ) -> Any:
     """`parse_args`, which reads files: a signal ends that too, with one line and 128 + N."""
     # A command without a recipe starts on a Python that has no package but its own.
@@ -77,7 +79,7 @@ def parse_recipe(
 
     try:
         with signals_end_this():
-            return parse_args(argv, config_type or Config, complete=complete)
+            return parse_args(argv, config_type or Config, complete=complete, about=about)
     except KeyboardInterrupt as error:
         sys.exit(_say(error, {}))
 
