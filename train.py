@@ -17,7 +17,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent))
 
 from src.args import Config
 from src.checkpoints.named_weights import stage_weights
-from src.runtime.device import setup_device
+from src.runtime.device import prepare_import, setup_device
 from src.runtime.entry import run_entry_point
 from src.runtime.ranks import World
 from src.storage.staging import localize_output, uploads
@@ -28,13 +28,12 @@ def train(config: Config) -> None:
     from src.checkpoints.tensor_file import is_whole
 
     train_url = config.train.train_url
+    has_run_log = not (config.train.dry_run or config.train.profile)
+    # Weights by name are converted, which imports MindSpore.
+    prepare_import(config.run, has_run_log=has_run_log)
     config = localize_output(stage_weights(config), continues=True, is_whole=is_whole)
-    world = setup_device(
-        config.run,
-        seed=config.train.seed,
-        has_run_log=not (config.train.dry_run or config.train.profile),
-    )
-    # MindSpore is imported here, after the arguments are known to be good: a misspelt key costs a
+    world = setup_device(config.run, seed=config.train.seed, has_run_log=has_run_log)
+    # MindSpore is imported by now, after the arguments are known to be good: a misspelt key costs a
     # tenth of a second.
     from src.checkpoints.complete_config import complete_by_data
     from src.runs.lock import sole_writer

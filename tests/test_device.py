@@ -25,7 +25,6 @@ from src.runtime.npu_smi import (
     generation,
     parse_cards,
 )
-from src.runtime.ranks import read_rank_environment
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -110,8 +109,7 @@ def test_where_mindspore_logs(
 ) -> None:
     environ = dict(variables)
     monkeypatch.setattr(os, "environ", environ)
-    environment = read_rank_environment(variables)
-    device._prepare_import(RunConfig(), environment, has_run_log=has_run_log)
+    device.prepare_import(RunConfig(), has_run_log=has_run_log)
     handlers = [h for h in logging.getLogger().handlers if isinstance(h, FrameworkLog)]
     assert (environ["GLOG_v"], len(handlers)) == (level, int(has_folder))
     folder = environ.get("GLOG_log_dir")
@@ -127,7 +125,7 @@ def test_without_a_temporary_folder_warnings_are_dropped(monkeypatch: pytest.Mon
     environ: Dict[str, str] = {}
     monkeypatch.setattr(os, "environ", environ)
     monkeypatch.setattr(tempfile, "tempdir", "/nowhere")
-    device._prepare_import(RunConfig(), None, has_run_log=True)
+    device.prepare_import(RunConfig(), has_run_log=True)
     assert environ["GLOG_v"] == "3"
     assert "GLOG_log_dir" not in environ
 

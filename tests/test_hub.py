@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 import os
 import subprocess
 import sys
@@ -49,8 +50,10 @@ def refusal(*names: str, repository: str = NAME) -> str:
     return message
 
 
-def test_a_file_is_fetched_once(server: HubServer) -> None:
+def test_a_file_is_fetched_once(server: HubServer, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO)
     path = fetch()
+    assert [m for m in caplog.messages if "HTTP Request" in m] == []
     downloads = [request for request in server.requests if request.startswith("GET")]
     assert fetch() == path
     assert [r for r in server.requests if r.startswith("GET")] == downloads

@@ -40,7 +40,7 @@ def setup_device(run: RunConfig, *, seed: int, has_run_log: bool = False) -> Wor
     if os.environ.get("MS_ROLE") == "MS_SCHED":
         ignore_signals()  # the ranks save, and need it meanwhile
     device_id = _device_id(run, environment)
-    prepare_import(run, environment, has_run_log=has_run_log)
+    prepare_import(run, has_run_log=has_run_log)
     import mindspore as ms
 
     from .compat import set_device, show_only_errors
@@ -73,16 +73,14 @@ def _device_id(run: RunConfig, environment: Optional[RankEnvironment]) -> int:
     return environment.device_id
 
 
-def prepare_import(
-    run: RunConfig,
-    environment: Optional[RankEnvironment] = None,
-    *,
-    has_run_log: bool = False,
-) -> None:
-    """Sets what MindSpore and its libraries read when they are imported, unless the user did."""
+def prepare_import(run: RunConfig, *, has_run_log: bool = False) -> None:
+    """Sets what MindSpore and its libraries read when they are imported, unless the user did.
+
+    `setup_device` does it too; a program that imports MindSpore before calls it first.
+    """
     use_cache_folders()
     if "GLOG_v" not in os.environ:
-        _direct_framework_log(environment, has_run_log=has_run_log)
+        _direct_framework_log(read_rank_environment(os.environ), has_run_log=has_run_log)
     if run.device_target == "CPU":
         # The convolutions in MindSpore's oneDNN fall back to reference kernels above AVX2, which
         # take a hundred times longer (docs/design.md).

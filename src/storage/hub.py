@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import logging
 import re
 from pathlib import Path
 from typing import Any, Iterator, Optional, Sequence, Tuple
@@ -53,6 +54,7 @@ def fetch_file(repository: str, names: Sequence[str], *, purpose: str) -> Tuple[
             f"{place_of(repository, names[0])} by hand and convert it (scripts/convert_weights.py)"
         ) from error
     disable_propagation()  # it has a handler of its own, and each line would be there twice
+    logging.getLogger("httpx").setLevel(logging.WARNING)  # a line for each request
     for name in names:
         with _one_line(purpose, repository, name):
             try:
