@@ -326,7 +326,7 @@ def runnable(command: str) -> str:
         return f"{command} --dry_run"
     if command == "bash scripts/run_tests.sh":
         return f"{command} -h"
-    if "--config src/configs/deit_small_patch16_224.yaml" in command:
+    if "--pretrained timm/" in command:
         return f"{command} --print_config"
     if "finetune.yaml" in command:
         return f"{command} --epochs 2"
