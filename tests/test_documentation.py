@@ -193,7 +193,7 @@ def test_keys_in_the_tables_of_migration_exist() -> None:
 
 def test_the_walk_of_a_batch_enters_each_file_once() -> None:
     text = (ROOT / "docs" / "design.md").read_text(encoding="utf-8")
-    walk = text.split("## The walk of one training batch")[1].split("\n## ")[0]
+    walk = text.split("## How one training batch goes through the code")[1].split("\n## ")[0]
     entered = re.findall(r"^\d+\. `(src/[\w/]+\.py)`", walk, re.MULTILINE)
     named = re.findall(r"`(src/[\w/]+\.py)`", walk)
     assert len(entered) > 15
