@@ -121,7 +121,7 @@ def test_every_path_gives_the_scores_of_eval(
 
     theirs = onnx_logits(onnx, folder)
     labels = list(json.loads((inputs / "label.json").read_text())["labels"].values())
-    totals = EvalTotals()
+    totals = EvalTotals(10)
     totals.update(theirs, np.array(labels))
     mine = np.concatenate([np.fromfile(f, np.float32) for f in sorted(results.glob("*_0.bin"))])
     difference = np.abs(mine.reshape(-1, 10)[:360] - theirs).max()

@@ -91,7 +91,7 @@ def score_results(folder: Path, labels: Labels) -> EvalResult:
             is no finite number.
     """
     _check(folder, labels)
-    totals = EvalTotals()
+    totals = EvalTotals(labels.num_classes)
     for start, name in zip(range(0, len(labels.labels), labels.batch_size), labels.results):
         label = labels.labels[start : start + labels.batch_size]
         totals.update(_read_logits(folder / name, labels)[: len(label)], label)

@@ -56,7 +56,7 @@ def evaluate(
         UserError: the network is for another number of classes than the data has.
     """
     eval_net.set_train(False)
-    totals = EvalTotals()
+    totals = EvalTotals(len(dataset.class_names))
     _has_overflowed(float_status)  # in what ran before
     for batch, logits in _with_logits(eval_net, dataset.batches()):
         if logits.shape[1] != len(dataset.class_names):
