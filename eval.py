@@ -14,7 +14,6 @@ import logging
 import math
 import os
 import sys
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Dict, NamedTuple, Optional, Sequence
 
@@ -135,10 +134,7 @@ def _write_result(config: EvalRun, result: Any, *, is_local: bool) -> None:
             "cure it",
             result.loss,
         )
-    print(
-        f"top-1 {result.top1:.3f} %  top-5 {result.top5:.3f} %  loss {result.loss:.4f}  "
-        f"images {result.images}  {config.model.arch}  {source}"
-    )
+    print(f"{result.text()}  images {result.images}  {config.model.arch}  {source}")
     if config.train.train_url is None and not is_local:
         _LOGGER.info("the weights are no file here: give --train_url for a file of the scores")
     else:
@@ -156,7 +152,7 @@ def _write_file(config: EvalRun, result: Any) -> None:
         "weights": "ema" if config.train.ema else "raw",
         "set": config.data.set,
         "data_url": os.path.abspath(config.data.data_url),
-        **asdict(result),
+        **result.as_json(),
     }
     name = evaluation_name(Path(source), weights=content["weights"], data_url=config.data.data_url)
     try:
@@ -218,7 +214,7 @@ def _background(config: EvalRun, weights: _Weights, first: Any) -> Any:
     from src.report.mistakes import try_heat_maps
     from src.report.page import Background
     from src.runs.run_page import host_section, recipe_section
-    from src.runs.weights_page import curves_of, recipe_of
+    from src.runs.weights_page import choice_of, curves_of, recipe_of
     from src.runtime.device import describe_device
 
     after = [
@@ -229,7 +225,8 @@ def _background(config: EvalRun, weights: _Weights, first: Any) -> Any:
         return Background(after=after)
     known, net = (weights.about, weights.checkpoint.path), weights.net
     heat = try_heat_maps(lambda: create_heat_maps(net.normalize, net.network), *first)
-    return Background(curves_of(*known), [*recipe_of(*known), *after], heat)
+    recipe = [*recipe_of(*known), *after]
+    return Background(curves_of(*known), recipe, heat, choice_of(*known, config))
 
 
 def _facts(config: EvalRun, weights: _Weights) -> Dict[str, str]:
@@ -253,6 +250,7 @@ def _write_card(folder: Path, config: EvalRun, weights: _Weights, first: Any) ->
     scores = {"Top-1 accuracy (%)": result.top1, "Top-5 accuracy (%)": result.top5}
     scores.update({"Macro accuracy (%)": first.macro_accuracy(), "Loss": result.loss})
     facts = {"images": str(result.images), "weights": first.weights}
+    facts["95 % interval of top-1"] = "{:.2f} to {:.2f}".format(*result.top1_interval)
     if about.started_from:
         facts["started from"] = about.started_from
     card = Card(

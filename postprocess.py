@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import sys
-from dataclasses import asdict
 from pathlib import Path
 from typing import Optional, Sequence
 
@@ -57,7 +56,7 @@ def postprocess(options: argparse.Namespace) -> None:
             "version": 1,
             "result_dir": str(options.result_dir),
             "dataset_name": asked,
-            **asdict(result),
+            **result.as_json(),
         },
     )
     print(f"Top1 acc: {result.top1 / 100:.5f}")

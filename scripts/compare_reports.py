@@ -9,7 +9,7 @@ import argparse
 import json
 import sys
 from pathlib import Path
-from typing import Dict, List, Optional, Sequence, Tuple
+from typing import Any, Dict, List, Optional, Sequence, Tuple
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
@@ -17,12 +17,14 @@ from src.errors import UserError
 from src.report.outcomes import read_outcomes
 from src.runtime.entry import CommandParser, run_command, whole
 from src.runtime.text import printable
+from src.trainer.metrics import difference_interval, wilson_interval
 
 DESCRIPTION = """\
 Show which images one of two networks gets right and the other wrong.
 
 A and B are folders of eval.py --report over the same images. McNemar's test asks whether the images
-that only one of them gets right are split as by chance (exact, two-sided)."""
+that only one of them gets right are split as by chance (exact, two-sided). The 95 %
+intervals are Wilson's of each score, and Bonett and Price's of their difference."""
 Rows = Dict[str, Dict[str, str]]
 
 
@@ -47,13 +49,13 @@ def compare(arguments: argparse.Namespace) -> None:
         raise UserError(f"report {str(arguments.b)!r}: another label for {labels[0]!r}")
     better = [image for image in a if a[image]["correct"] < b[image]["correct"]]
     worse = [image for image in a if a[image]["correct"] > b[image]["correct"]]
-    scores = [_top1(rows) for rows in (a, b)]
     result = {
-        "a": {"report": str(arguments.a), "top1": scores[0]},
-        "b": {"report": str(arguments.b), "top1": scores[1]},
+        "a": _side(arguments.a, a),
+        "b": _side(arguments.b, b),
         "images": len(a),
         "better": len(better),
         "worse": len(worse),
+        "difference_interval": list(difference_interval(len(better), len(worse), len(a))),
         "p_value": mcnemar(len(worse), len(better)),
         "classes": _classes(a, b),
     }
@@ -65,6 +67,12 @@ def compare(arguments: argparse.Namespace) -> None:
         for image in images[: arguments.most]:
             change = f"{a[image]['predicted']} -> {b[image]['predicted']}"
             print(printable(f"{title}: {image}  {change}"))
+
+
+def _side(folder: Path, rows: Rows) -> Dict[str, Any]:
+    top1 = _top1(rows)
+    interval = list(wilson_interval(top1, len(rows)))
+    return {"report": str(folder), "top1": top1, "top1_interval": interval}
 
 
 def _top1(rows: Rows) -> float:
@@ -85,8 +93,11 @@ def _classes(a: Rows, b: Rows) -> List[Tuple[str, float, float]]:
 
 def _show(result: Dict, most: int) -> None:
     a, b = result["a"], result["b"]
-    print(f"A  top-1 {a['top1']:.3f} %  {a['report']}")
-    print(f"B  top-1 {b['top1']:.3f} %  {b['report']}  ({b['top1'] - a['top1']:+.3f})")
+    for name, side in (("A", a), ("B", b)):
+        low, high = side["top1_interval"]
+        print(f"{name}  top-1 {side['top1']:.3f} % [{low:.2f}, {high:.2f}]  {side['report']}")
+    low, high = result["difference_interval"]
+    print(f"B - A  {b['top1'] - a['top1']:+.3f} points [{low:+.2f}, {high:+.2f}]")
     verdict = "a difference" if result["p_value"] < 0.05 else "no difference beyond chance"
     print(
         f"of {result['images']} images B gets {result['better']} right that A does not, A "

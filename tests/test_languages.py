@@ -36,7 +36,7 @@ COMPARED = [path for path in CHINESE if path.name != "README_CN.md"]
 
 PROMISED = (
     *("data", "distributed", "inference", "object_storage", "troubleshooting", "migrating"),
-    *("checkpoints", "commands", "recipes", "tutorial", "weights"),
+    *("checkpoints", "commands", "evaluation", "recipes", "tutorial", "weights"),
     *("configuration", "models/cct", "models/convmixer", "models/convnext", "models/deit"),
     "models/twins",
 )

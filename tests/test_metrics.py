@@ -9,7 +9,7 @@ import pytest
 from sklearn.metrics import balanced_accuracy_score, top_k_accuracy_score
 from torch_oracle import torch
 
-from src.trainer.metrics import EvalTotals
+from src.trainer.metrics import EvalResult, EvalTotals, difference_interval, wilson_interval
 
 
 def test_scores_equal_sklearn_and_torch_over_uneven_batches() -> None:
@@ -66,3 +66,37 @@ def test_classes_without_images_do_not_count_and_ranks_add_up() -> None:
     result = ranks[0].summed(lambda sums: sums + sent[0]).result()
     assert result.macro_recall == pytest.approx(100 * (3 / 4 + 1 / 2) / 2)
     assert (result.images, result.top1) == (6, pytest.approx(100 * 4 / 6))
+
+
+@pytest.mark.parametrize(("hits", "images"), [(0, 7), (7, 7), (359, 360), (1, 1), (38_123, 50_000)])
+def test_the_interval_of_a_score_is_scipys_and_statsmodels(hits: int, images: int) -> None:
+    from scipy.stats import binomtest
+    from statsmodels.stats.proportion import proportion_confint
+
+    found = np.array(wilson_interval(100.0 * hits / images, images)) / 100
+    theirs = binomtest(hits, images).proportion_ci(confidence_level=0.95, method="wilson")
+    np.testing.assert_allclose(found, theirs, atol=1e-12)
+    np.testing.assert_allclose(
+        found, proportion_confint(hits, images, alpha=0.05, method="wilson"), atol=1e-12
+    )
+
+
+def test_scores_are_written_and_shown_with_their_interval() -> None:
+    result = EvalResult(91.25, 100.0, 0.4776, 400, 80.0)
+    assert result.text() == "top-1 91.250 % [88.07, 93.64]  top-5 100.000 %  loss 0.4776"
+    low, high = result.as_json()["top1_interval"]
+    assert (round(low, 2), round(high, 2)) == (88.07, 93.64)
+    assert np.isnan(EvalTotals(2).result().top1_interval).all()
+
+
+@pytest.mark.parametrize(("better", "worse", "images"), [(31, 12, 400), (0, 0, 50), (3, 0, 3)])
+def test_the_interval_of_a_difference_is_walds_after_one_image_more_on_each_side(
+    better: int, worse: int, images: int
+) -> None:
+    """Bonett and Price define it so; scipy has the interval of a mean."""
+    from scipy.stats import norm
+
+    change = np.repeat([1.0, -1.0, 0.0], [better + 1, worse + 1, images - better - worse])
+    spread = change.std() / len(change) ** 0.5
+    due = norm.interval(0.95, loc=change.mean(), scale=spread)
+    np.testing.assert_allclose(np.array(difference_interval(better, worse, images)) / 100, due)

@@ -30,7 +30,7 @@ from src.report.mistakes import mistakes_html, try_heat_maps
 from src.report.outcomes import Collector, Outcomes, real_accuracy, write_outcomes
 from src.report.page import write_report
 from src.runtime.text import printable
-from src.trainer.metrics import EvalResult
+from src.trainer.metrics import EvalResult, wilson_interval
 
 RESULT = EvalResult(50.0, 90.0, 1.0, 400)
 
@@ -120,6 +120,11 @@ def test_the_report_says_what_eval_says(report: Path) -> None:
     assert (content["kind"], beside["kind"]) == ("report", "evaluation")
     assert (raw["weights"], ema["weights"]) == ("raw", "ema")
     assert raw["top1"] == beside["top1"]
+    assert raw["top1_interval"] == beside["top1_interval"]
+    shown = "{:.2f} to {:.2f}".format(*wilson_interval(raw["top1"], 360))
+    page = (report / "report.html").read_text()
+    assert f"<small>95 %: {shown}; raw weights</small>" in page
+    assert f"<td>{shown}</td>" in page
     assert raw["top1"] != ema["top1"]
     rows = (report / "images.csv").read_text().splitlines()[1:]
     assert len(rows) == 360
@@ -423,6 +428,11 @@ def test_mcnemar_is_statsmodels(tmp_path: Path, capsys: pytest.CaptureFixture[st
     assert program.main(given) == 0
     text = capsys.readouterr().out
     assert f"McNemar p = {due.pvalue:.3g}: a difference" in text
+    low, high = found["difference_interval"]
+    assert low < found["b"]["top1"] - found["a"]["top1"] < high
+    assert f" points [{low:+.2f}, {high:+.2f}]" in text
+    low, high = wilson_interval(100 * b.correct.mean(), 400)
+    assert f"B  top-1 {found['b']['top1']:.3f} % [{low:.2f}, {high:.2f}]" in text
     assert program.main([given[0], given[0]]) == 0
     assert "p = 1: no difference" in capsys.readouterr().out
 

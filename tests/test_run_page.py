@@ -18,9 +18,9 @@ from src.runs import run_page as pages
 from src.runs.charts import Mark, Series, line_chart, nice_step, thinned
 from src.runs.markup import table, without_credentials
 from src.runs.model_card import Card, data_name, model_card, write_card
-from src.runs.run_page import RunStory, curves_section, run_page
+from src.runs.run_page import RunStory, choice_bias, curves_section, run_page
 from src.runs.style import STYLE
-from src.runs.weights_page import curves_of, origins_of, recipe_of
+from src.runs.weights_page import choice_of, curves_of, origins_of, recipe_of
 from src.trainer import run_report
 from src.trainer.run_report import RunReport
 from src.trainer.run_state import RunState
@@ -139,6 +139,22 @@ def test_the_page_says_how_far_the_run_is() -> None:
     assert '<td class="n">62.500</td><td class="n">90.000</td><td class="n">1.5000</td>' in page
 
 
+def test_weights_that_scores_have_chosen_say_so(tmp_path: Path) -> None:
+    config = replace(Config(), data_url=str(tmp_path / "data"))
+    record = SavedRecord(config=to_yaml(config), step=8, names=["best.ckpt", "epoch_002.ckpt"])
+    rows = [row(4, epoch, top1=60.0 + epoch) for epoch in (1, 2, 3)]
+    page = run_page(story(config, rows, best_top1=63.0, best_epoch=3), folder="x")
+    assert "best.ckpt is the best of 3 evaluations of its run on these images." in page
+    assert "raw weights, epoch 3, best of 3<" in page
+    assert "too high on average" not in run_page(story(config, rows[:1]), folder="x")
+    (tmp_path / "metrics.csv").write_text("step,epoch,top1\n4,1,60.5\n8,2,62.5\n")
+    for name, is_chosen in (("best", True), ("copy", True), ("last", False), ("epoch_002", False)):
+        said = choice_of(record, tmp_path / f"{name}.ckpt", config)
+        assert said == (choice_bias(2) if is_chosen else "")
+    elsewhere = replace(config, data_url=str(tmp_path / "test_images"))
+    assert choice_of(record, tmp_path / "best.ckpt", elsewhere) == ""
+
+
 @pytest.mark.parametrize(
     ("given", "shown"),
     [
@@ -219,7 +235,7 @@ def test_weights_that_no_run_made_have_no_curves(tmp_path: Path) -> None:
 def report(folder: Path) -> RunReport:
     (folder / "metrics.csv").write_text("step,epoch,top1,top5,val_loss\n4,1,62.5,90.0,1.5\n")
     config = parse_args(["--arch", "cct_2_3x2_32", "--set", "Digits"])
-    return RunReport(config, folder, total_steps=8, class_names=["a", "b"])
+    return RunReport(config, folder, total_steps=8, class_names=["a", "b"], val_images=40)
 
 
 def test_the_report_and_the_card_are_written(tmp_path: Path) -> None:

@@ -18,7 +18,7 @@ from ..runtime.json_files import read_typed
 from ..runtime.plain_numbers import decimal_number
 from ..runtime.regular_files import RECORD_BYTES, TABLE_BYTES, read_text
 from ..runtime.text import from_cell, to_cell, to_utf8
-from ..trainer.metrics import EvalResult
+from ..trainer.metrics import EvalResult, wilson_interval
 from .predictions import top_k
 
 _COLUMNS = ("image", "label", "predicted", "confidence", "correct")
@@ -258,6 +258,7 @@ def summary(outcomes: Outcomes, real: Optional[Tuple[float, int]]) -> Dict[str, 
     found = {
         "weights": outcomes.weights,
         "top1": outcomes.result.top1,
+        "top1_interval": list(outcomes.result.top1_interval),
         "top5": outcomes.result.top5,
         "macro_top1": outcomes.macro_accuracy(),
         "loss": outcomes.result.loss,
@@ -270,4 +271,5 @@ def summary(outcomes: Outcomes, real: Optional[Tuple[float, int]]) -> Dict[str, 
     }
     if real is not None:
         found["real_top1"], found["real_images"] = real
+        found["real_top1_interval"] = list(wilson_interval(*real))
     return found

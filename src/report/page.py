@@ -9,7 +9,7 @@ from typing import Any, Dict, List, Optional, Sequence, Tuple
 import numpy as np
 
 from ..errors import UserError
-from ..runs.markup import Figure, Section, page, table
+from ..runs.markup import Figure, Section, lines, page, table
 from ..runs.run_page import now
 from ..runtime.files import write_json, write_whole
 from ..runtime.text import to_utf8
@@ -22,6 +22,11 @@ KIND, VERSION = "report", 1
 MISTAKES = 25
 _MATRIX_CLASSES, _SMALL_MATRIX = 100, 15
 _PAIRS, _CLASS_ROWS = 20, 1000
+_INTERVAL_NOTE = (
+    "95 %: Wilson's confidence interval of top-1. It is for the choice of the images alone; "
+    "another seed of the training moves the score too. scripts/compare_reports.py has the "
+    "interval of the difference of two reports."
+)
 
 
 @dataclass(frozen=True)
@@ -32,11 +37,13 @@ class Background:
         before, after: sections between the scores and what was found image by image, and at the
             end of the page.
         heat: of the mistakes of the first pass; None: there are none.
+        choice: what is to be known of the scores of weights that scores have chosen.
     """
 
     before: Sequence[Section] = ()
     after: Sequence[Section] = ()
     heat: Optional[HeatMaps] = None
+    choice: str = ""
 
 
 def create_folder(folder: Path) -> None:
@@ -92,7 +99,7 @@ def _page(
     title = f"{facts['arch']}: top-1 {summaries[0]['top1']:.3f}\u00a0%"
     shown = [f"{key}: {value}" for key, value in facts.items()]
     sections = [
-        Section("Scores", _scores(summaries)),
+        Section("Scores", _scores(summaries, background.choice)),
         Section("Confusion", _confusion(outcomes)),
         Section("Calibration", _calibration(outcomes.calibration())),
     ]
@@ -106,7 +113,11 @@ def _page(
 
 def _figures(first: Dict[str, Any]) -> List[Figure]:
     found = [
-        Figure("top-1", f"{first['top1']:.3f} %", f"{first['weights']} weights"),
+        Figure(
+            "top-1",
+            f"{first['top1']:.3f} %",
+            f"95 %: {_interval(first['top1_interval'])}; {first['weights']} weights",
+        ),
         Figure("top-5", f"{first['top5']:.3f} %"),
         Figure("macro accuracy", f"{first['macro_top1']:.3f} %", "mean of the classes"),
         Figure("loss", f"{first['loss']:.4f}"),
@@ -114,26 +125,33 @@ def _figures(first: Dict[str, Any]) -> List[Figure]:
         Figure("images", f"{first['images']:,}"),
     ]
     if "real_top1" in first:
-        found.insert(2, Figure("ReaL top-1", f"{first['real_top1']:.3f} %"))
+        note = f"95 %: {_interval(first['real_top1_interval'])}"
+        found.insert(2, Figure("ReaL top-1", f"{first['real_top1']:.3f} %", note))
     return found
 
 
-def _scores(summaries: List[Dict[str, Any]]) -> str:
+def _interval(ends: Sequence[float]) -> str:
+    return "{:.2f} to {:.2f}".format(*ends)
+
+
+def _scores(summaries: List[Dict[str, Any]], choice: str) -> str:
     columns = {"top1": "top-1 %", "top5": "top-5 %", "macro_top1": "macro %"}
     if "real_top1" in summaries[0]:
         columns["real_top1"] = "ReaL top-1 %"
-    head = ("weights", *columns.values(), "loss", "ECE", "images")
+    head = ("weights", *columns.values(), "95 % of top-1", "loss", "ECE", "images")
     rows = [
         (
             s["weights"],
             *(f"{s[key]:.3f}" for key in columns),
+            _interval(s["top1_interval"]),
             f"{s['loss']:.4f}",
             f"{s['ece']:.4f}",
             str(s["images"]),
         )
         for s in summaries
     ]
-    return table(head, rows, label="Scores", fits=True)
+    said = [_INTERVAL_NOTE, *([choice] if choice else [])]
+    return table(head, rows, label="Scores", fits=True) + lines(said)
 
 
 def _confusion(outcomes: Outcomes) -> str:

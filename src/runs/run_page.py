@@ -44,6 +44,7 @@ class RunStory:
         step, total_steps: how far it is.
         best_top1, best_epoch: by the weights that `best_by` names; epoch 0: none yet.
         changes: where it went on with another recipe.
+        best_interval: 95 % confidence interval of `best_top1`, percent.
     """
 
     config: Config
@@ -54,6 +55,7 @@ class RunStory:
     best_top1: float = -1.0
     best_epoch: int = 0
     changes: Sequence[Change] = field(default_factory=list)
+    best_interval: Optional[Tuple[float, float]] = None
 
 
 def now() -> str:
@@ -87,7 +89,10 @@ def _figures(story: RunStory) -> List[Figure]:
     config = story.config
     found = []
     if story.best_epoch:
-        note = f"{config.train.best_by} weights, epoch {story.best_epoch}"
+        count = sum(bool(row.get("top1")) for row in story.rows)
+        note = f"{config.train.best_by} weights, epoch {story.best_epoch}, best of {count}"
+        if story.best_interval:
+            note += "; 95 %: {:.2f} to {:.2f}".format(*story.best_interval)
         found.append(Figure("best top-1", f"{story.best_top1:.3f} %", note))
     for name, key, unit in (
         ("last top-1", "top1", " %"),
@@ -146,6 +151,20 @@ def _marks(rows: Rows, changes: Sequence[Change]) -> List[Mark]:
     return found
 
 
+def choice_bias(count: int) -> str:
+    """What is to be known of a checkpoint that its own scores have chosen.
+
+    Args:
+        count: evaluations of its run; 0: not known.
+    """
+    among = f"{count} evaluations" if count else "the evaluations"
+    return (
+        f"best.ckpt is the best of {among} of its run on these images. The best of several scores "
+        "is too high on average, and no interval corrects that: report the score of last.ckpt, or "
+        "of images that chose nothing, such as a test split."
+    )
+
+
 def _evaluations(rows: Rows) -> List[Section]:
     head = {"epoch": "epoch", "step": "step", "top1": "top-1 %", "top5": "top-5 %"}
     head["val_loss"] = "loss"
@@ -155,7 +174,10 @@ def _evaluations(rows: Rows) -> List[Section]:
     if not found:
         return []
     cells = [[_short(key, row.get(key) or "-") for key in head] for row in found]
-    return [Section("Evaluations", table(list(head.values()), cells, label="Evaluations"))]
+    body = table(list(head.values()), cells, label="Evaluations")
+    if len(found) > 1:
+        body += lines([choice_bias(sum(bool(row.get("top1")) for row in rows))])
+    return [Section("Evaluations", body)]
 
 
 def _short(key: str, value: str) -> str:

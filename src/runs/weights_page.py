@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from pathlib import Path
 from typing import Dict, List
@@ -11,8 +12,9 @@ from ..checkpoints.saved_record import SavedRecord
 from ..configs import parser
 from ..runtime.regular_files import RECIPE_BYTES, read_text
 from .markup import Section
+from .own_files import epoch_of
 from .records import read_records
-from .run_page import Rows, curves_section, recipe_section
+from .run_page import Rows, choice_bias, curves_section, recipe_section
 
 # A line of the config.yaml of a run: key, value, where that came from.
 _LINE = re.compile(r"^(\w+): (.*)  # (.*)$", re.M)
@@ -31,6 +33,22 @@ def recipe_of(record: SavedRecord, path: Path) -> List[Section]:
         return []
     origins = origins_of(recipe, path.parent / "config.yaml")
     return [recipe_section(recipe, origins, title="Recipe of the training")]
+
+
+def choice_of(record: SavedRecord, path: Path, config: Config) -> str:
+    """That these images have chosen the weights at `path`, where `config` evaluates on them."""
+    trained = record.recipe(str(path)) if record.step is not None else None
+    is_best = path.name == "best.ckpt" or (
+        "best.ckpt" in (record.names or ()) and epoch_of(path.name) is None
+    )
+    if trained is None or not is_best or path.name == "last.ckpt":
+        return ""
+    data = [
+        (os.path.abspath(recipe.data.data_url), recipe.data.set, recipe.data.val_share)
+        for recipe in (trained, config)
+    ]
+    count = sum(bool(row.get("top1")) for row in _rows(path.parent / "metrics.csv"))
+    return choice_bias(count) if data[0] == data[1] and count != 1 else ""
 
 
 def epochs_of(record: SavedRecord) -> str:

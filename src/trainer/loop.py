@@ -77,6 +77,7 @@ class Trainer:
             checkpoints.folder,
             total_steps=len(lr_schedule),
             class_names=train_set.class_names,
+            val_images=val_set.num_samples,
         )
         self._outputs = OutputBuffer()
         self._last_batches: List[Batch] = []
@@ -355,13 +356,13 @@ class Trainer:
         """Scores raw and averaged weights; returns the top-1 that `best.ckpt` goes by."""
         result = self._scores()
         row = {"val_loss": result.loss, "top1": result.top1, "top5": result.top5}
-        shown = f"epoch {epoch}: val {_summary(result)}"
+        shown = f"epoch {epoch}: val {result.text()}"
         ema = self.train_step.ema
         averaged = result
         if ema is not None:
             with ema.applied():
                 averaged = self._scores()
-            shown += f"; ema {_summary(averaged)}"
+            shown += f"; ema {averaged.text()}"
             row.update(ema_val_loss=averaged.loss, ema_top1=averaged.top1, ema_top5=averaged.top5)
         self.train_step.set_train(True)
         self._record(step=self.state.step, epoch=epoch, **row)
@@ -413,7 +414,3 @@ class Trainer:
             on_digest=lambda digest: self._record_digest(digest, images),
         )
         self._saved_step = self.state.step
-
-
-def _summary(result: EvalResult) -> str:
-    return f"top-1 {result.top1:.3f} %  top-5 {result.top5:.3f} %  loss {result.loss:.4f}"

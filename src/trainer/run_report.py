@@ -12,6 +12,7 @@ from ..runs.records import read_records
 from ..runs.run_page import RunStory, last_scores, run_page
 from ..runtime.files import write_whole
 from ..runtime.text import to_utf8
+from .metrics import wilson_interval
 from .run_state import RunState
 
 _LOGGER = logging.getLogger(__name__)
@@ -24,16 +25,24 @@ class RunReport:
     Args:
         folder: of the run.
         class_names: of the training data.
+        val_images: of the validation set.
     """
 
     def __init__(
-        self, config: Config, folder: Path, *, total_steps: int, class_names: Sequence[str]
+        self,
+        config: Config,
+        folder: Path,
+        *,
+        total_steps: int,
+        class_names: Sequence[str],
+        val_images: int,
     ) -> None:
         self.header: Sequence[str] = ()
         self._config = config
         self._folder = folder
         self._total_steps = total_steps
         self._class_names = class_names
+        self._val_images = val_images
 
     def write(self, state: RunState) -> None:
         """What cannot be written is said, and the run goes on."""
@@ -47,6 +56,7 @@ class RunReport:
                 state.best_top1,
                 state.best_epoch,
                 state.changes or [],
+                wilson_interval(state.best_top1, self._val_images) if state.best_epoch else None,
             )
             write_whole(self._folder / PAGE, to_utf8(run_page(story, folder=str(self._folder))))
             write_card(self._folder, self._card(story, state))
