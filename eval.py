@@ -5,17 +5,18 @@ usage: python eval.py --pretrained FILE [--KEY VALUE ...]
 The scores are printed, and written beside the weights; --report DIR makes a page with pictures.
 
 FILE is a checkpoint, or with `--data_url DIR` a .mindir or .onnx of export.py, or the name of
-published weights.
+published weights, or a pattern of files such as 'outputs/*/best.ckpt'.
 """
 
 from __future__ import annotations
 
+import glob
 import logging
 import math
 import os
 import sys
 from pathlib import Path
-from typing import Any, Dict, NamedTuple, Optional, Sequence
+from typing import Any, Dict, List, NamedTuple, Optional, Sequence, Tuple
 
 # Which `python -P` does not do.
 sys.path.insert(0, str(Path(__file__).resolve().parent))
@@ -24,24 +25,92 @@ from src.args import EvalRun, replace
 from src.checkpoints.named_weights import stage_weights
 from src.configs.parser import COMMAND_LINE
 from src.data.classes import TrainedClasses
-from src.errors import UserError
+from src.errors import UserError, on_one_line, some_of
 from src.runtime.device import setup_device
 from src.runtime.entry import run_entry_point
-from src.runtime.files import check_output_folder
+from src.runtime.files import check_output, check_output_folder
+from src.runtime.ranks import World
 from src.storage.staging import localize_output, uploads
 
 _LOGGER = logging.getLogger(__name__)
 
 
 def evaluate_network(config: EvalRun) -> None:
-    """Prints one line of scores over the validation set, and writes them beside the weights."""
+    """Prints one line of scores over the validation set, and writes them beside the weights.
+
+    Of several checkpoints a table too.
+    """
     if not config.model.pretrained:
         raise UserError("pretrained null: eval.py needs --pretrained FILE (.ckpt .mindir .onnx)")
+    report, results = config.evaluation.report, config.evaluation.results_file
+    if report:
+        check_output_folder("report", Path(report))
+    if results:
+        check_output("results_file", Path(results), ".csv")
+    if results or _is_pattern(_source(config)):
+        _evaluate_all(config, _files(config), Path(results) if results else None)
+    else:
+        _evaluate(config)
+
+
+def _is_pattern(source: str) -> bool:
+    return glob.has_magic(source) and not Path(source).exists()
+
+
+def _files(config: EvalRun) -> List[str]:
+    source = _source(config)
+    if not _is_pattern(source):
+        return [source]
+    found = sorted(path for path in glob.glob(source, recursive=True) if os.path.isfile(path))
+    if not found:
+        raise UserError(f"pretrained {source!r}: no file here matches; put a pattern into quotes")
     if config.evaluation.report:
-        check_output_folder("report", Path(config.evaluation.report))
+        raise UserError(
+            f"report {config.evaluation.report!r}: is of one checkpoint, and pretrained {source!r} "
+            f"are {len(found)} files; leave it out, or name one of them"
+        )
+    return found
+
+
+def _evaluate_all(config: EvalRun, sources: Sequence[str], results: Optional[Path]) -> None:
+    """One after the other; what fails is said, and costs the others nothing."""
+    from src.report.score_table import ScoreTable
+
+    world = setup_device(config.run, seed=config.train.seed)
+    table = ScoreTable(results if world.is_main else None)
+    for source in sources:
+        try:
+            completed, result = _evaluate(replace(config, pretrained=source), world)
+        except Exception as error:  # of MindSpore too
+            if config.run.debug or len(sources) == 1:
+                raise
+            reason = on_one_line(error, 1000)
+            _LOGGER.error("%s: no scores: %s", source, reason)
+            table.add_failure(source, reason)
+        else:
+            table.add(replace(completed, pretrained=source), result)
+    if world.is_main:
+        print(table.text())
+    failures = table.failures()
+    if failures:
+        raise UserError(
+            f"pretrained {_source(config)!r}: {len(failures)} of {len(sources)} files have no "
+            f"scores, for the reasons above: {some_of(failures)}"
+        )
+
+
+def _evaluate(config: EvalRun, world: Optional[World] = None) -> Tuple[EvalRun, Any]:
+    """Evaluates one set of weights, prints and writes its scores.
+
+    Args:
+        world: None: the device is not set up yet, which is for when inputs are here.
+
+    Returns:
+        The recipe that was completed by the weights, and an `EvalResult`.
+    """
     given = _with_own_folder(config)
     config = localize_output(stage_weights(given), continues=False)
-    world = setup_device(config.run, seed=config.train.seed)
+    world = world or setup_device(config.run, seed=config.train.seed)
     from src.data.imagenet import create_dataset
     from src.runtime.float_status import create_float_status
     from src.trainer.evaluate import evaluate
@@ -62,6 +131,7 @@ def evaluate_network(config: EvalRun) -> None:
     if world.is_main:
         with uploads(given.train.train_url, config, is_main=True):
             _write_result(config, result, is_local=_source(given) == _source(config))
+    return config, result
 
 
 class _Weights(NamedTuple):
@@ -271,6 +341,8 @@ def completed(config: EvalRun) -> EvalRun:
     """The recipe with what the file of weights says."""
     from src.serving.complete_config import complete_by_file
 
+    if _is_pattern(_source(config)):  # each of the files says something else
+        return config
     return complete_by_file(config)
 
 

@@ -25,7 +25,9 @@ from src.checkpoints.complete_config import complete_by_checkpoint
 from src.checkpoints.saved_record import SavedRecord
 from src.data.idx import SETS
 from src.report.evaluation_file import evaluation_name, write_evaluation
+from src.report.score_table import ScoreTable
 from src.trainer.build import build_network
+from src.trainer.metrics import EvalResult, wilson_interval
 
 RECIPE = """\
 arch: cct_2_3x2_32
@@ -236,3 +238,88 @@ def test_weights_in_a_folder_nobody_may_write_are_scored_all_the_same(
     assert "--train_url gives it a folder" in caplog.text
     given = [*words, "--train_url", str(root / "scores")]
     assert "train_url" in failure(capsys, eval_program, given)
+
+
+# --- several checkpoints --------------------------------------------------------------------------
+
+
+def test_several_checkpoints_are_scored_into_one_table(
+    root: Path, capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
+) -> None:
+    data = str(root / "data")
+    # Another architecture, another crop, and images of another size.
+    other = {"arch": "cct_4_3x2_32", "crop_pct": 0.9, "image_size": 8, "val_share": 0.5}
+    write_weights(root / "other" / "best.ckpt", data_url=data, **other)
+    whole = (root / "run" / "best.ckpt").read_bytes()
+    for name, copied in (("broken", whole[:-9]), ("third", whole)):
+        (root / name).mkdir()
+        (root / name / "best.ckpt").write_bytes(copied)
+    table = root / "scores.csv"
+    words = ["--pretrained", str(root / "*" / "best.ckpt"), "--results_file", str(table)]
+    message = failure(capsys, eval_program, words)
+    assert "1 of 4 files have no scores" in message
+    assert f"{root}/broken/best.ckpt" in message
+    rows = list(csv.DictReader(table.open()))
+    assert {Path(row["checkpoint"]).parent.name for row in rows} == {
+        *("run", "other", "third", "broken")
+    }
+    *scored, broken = rows
+    assert (broken["checkpoint"], broken["top1"]) == (f"{root}/broken/best.ckpt", "")
+    assert "damaged" in broken["error"]
+    assert f"broken/best.ckpt: no scores: {broken['error']}" in caplog.text
+    assert [float(row["top1"]) for row in scored] == sorted(
+        (float(row["top1"]) for row in scored), reverse=True
+    )
+    for row in scored:
+        beside = Path(row["checkpoint"]).with_name("eval_best_data_val.json")
+        alone = json.loads(beside.read_text())
+        for key in ("arch", "images", "top1", "top5", "loss", "macro_recall"):
+            assert row[key] == (alone[key] if key == "arch" else f"{alone[key]:.7g}"), key
+        ends = [float(row[key]) for key in ("top1_low", "top1_high")]
+        assert ends == pytest.approx(alone["top1_interval"], rel=1e-6)
+    found = {Path(row["checkpoint"]).parent.name: row for row in scored}
+    assert [found["other"][key] for key in other if key != "val_share"] == [
+        *("cct_4_3x2_32", "0.9", "8")
+    ]
+    assert [found[name]["images"] for name in ("run", "other", "third")] == ["3", "6", "3"]
+    assert found["run"]["loss"] == found["third"]["loss"]
+
+
+def test_the_table_on_the_screen_has_the_best_first(
+    root: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    table = ScoreTable(None)
+    for name, top1 in (("a", 50.0), ("b", 75.0), ("c", float("nan"))):
+        config = replace(parse_args([], EvalRun), pretrained=f"{name}.ckpt")
+        table.add(config, EvalResult(top1, 100.0, 0.5, 40, 25.0))
+    table.add_failure("d.ckpt", "why")
+    head, *lines = table.text().splitlines()
+    assert head.split() == "checkpoint arch top-1 % 95 % top-5 % macro % loss images".split()
+    assert [line.split()[0] for line in lines] == ["b.ckpt", "a.ckpt", "c.ckpt"]
+    low, high = wilson_interval(75.0, 40)
+    assert f"75.000  {low:.2f} to {high:.2f}  100.000   25.000  0.5000      40" in lines[0]
+    assert table.failures() == ["d.ckpt"]
+    # A single one has the same file.
+    path = str(root / "run" / "best.ckpt")
+    assert eval_program.main(["--pretrained", path, "--results_file", "one.csv"]) == 0
+    (row,) = csv.DictReader(Path("one.csv").read_text().splitlines())
+    assert row["checkpoint"] == path
+    assert capsys.readouterr().out.splitlines()[-1].startswith(path)
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["--pretrained", "none*.ckpt"], "pretrained 'none*.ckpt': no file here matches"),
+        (["--report", "report"], "report 'report': is of one checkpoint, and pretrained "),
+        (["--results_file", "x.txt"], "results_file 'x.txt': expected a .csv file"),
+        (["--results_file", "no/x.csv"], "results_file 'no/x.csv': no such folder"),
+    ],
+)
+def test_several_checkpoints_refuse(
+    words: List[str], said: str, root: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    given = ["--pretrained", str(root / "r*" / "best.ckpt"), *words]
+    assert said in failure(capsys, eval_program, given)
+    assert not list(Path.cwd().iterdir())
+    assert not list((root / "run").glob("*.json"))

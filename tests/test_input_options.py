@@ -32,6 +32,7 @@ WORDS = {
 # ... and that name what is written.
 WRITTEN = {
     *("bundle", "cache_dir", "folder", "logs", "output", "output_file", "report", "result_path"),
+    *("results_file",),
     *("save_pictures", "train_url"),
 }
 # Keys that all configurations have, but not all programs read.

@@ -56,7 +56,7 @@ class ModelConfig(Section):
         None,
         "weights loaded before training: a checkpoint, or the name of published weights "
         "(scripts/list_models.py --pretrained lists them); eval.py and predict.py also take a "
-        "file of export.py",
+        "file of export.py, and eval.py a pattern of files such as 'outputs/*/best.ckpt'",
         free=True,
         input_url=True,
     )

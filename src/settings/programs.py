@@ -80,6 +80,11 @@ class EvalConfig(Section):
         "with report: JSON file of the ReaL labels of ImageNet's validation images",
         special="null: not used",
     )
+    results_file: Optional[str] = key(
+        None,
+        "CSV file to write: a row for each checkpoint of pretrained, best top-1 first",
+        special="null: none",
+    )
 
     def __post_init__(self) -> None:
         super().__post_init__()
