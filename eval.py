@@ -175,6 +175,7 @@ def _check_data(config: EvalRun) -> None:
     """
     url, origin = config.data.data_url, config.origins["data_url"]
     if origin != _source(config):
+        _warn_of_share(config)
         return
     if config.data.set != "Digits" and not Path(url).exists():
         from src.data.idx import SETS
@@ -185,6 +186,18 @@ def _check_data(config: EvalRun) -> None:
             "give --data_url"
         )
     _LOGGER.info("data of the weights: %s %s", config.data.set, url)
+
+
+def _warn_of_share(config: EvalRun) -> None:
+    """A share that was set aside of the images of training is none of those of a test set."""
+    share, origin = config.data.val_share, config.origins["val_share"]
+    if config.evaluation.class_subset and share and origin == _source(config):
+        _LOGGER.warning(
+            "val_share %g, as %s says: a folder without val/ is evaluated in part; --val_share 0 "
+            "takes all of its images",
+            share,
+            origin,
+        )
 
 
 def _source(config: EvalRun) -> str:
@@ -204,7 +217,11 @@ def _write_result(config: EvalRun, result: Any, *, is_local: bool) -> None:
             "cure it",
             result.loss,
         )
-    print(f"{result.text()}  images {result.images}  {config.model.arch}  {source}")
+    everything = result.all_classes
+    over = f"over {result.classes} of {everything.classes} classes: " if everything else ""
+    print(f"{over}{result.text()}  images {result.images}  {config.model.arch}  {source}")
+    if everything:
+        print(f"over all {everything.classes} classes: {everything.text()}")
     if config.train.train_url is None and not is_local:
         _LOGGER.info("the weights are no file here: give --train_url for a file of the scores")
     else:

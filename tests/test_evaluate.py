@@ -44,6 +44,7 @@ class Batches:
 
     lost = None
     class_names = range(CLASSES)
+    scored = None
 
     def __init__(self, bad: int = -1) -> None:
         self.bad = bad

@@ -74,6 +74,7 @@ OF_OPTION: Dict[Tuple[str, str], List[str]] = {
     ],
     ("eval.py", "real_labels"): [*DATA, "--report", "report", "--pretrained", "good.ckpt"],
     ("eval.py", "data_url"): ["--pretrained", "good.ckpt"],
+    ("eval.py", "class_subset"): [*DATA, "--pretrained", "good.ckpt"],
     ("postprocess.py", "label_file"): ["--dataset_name", "digits", "--result_dir", "images"],
     ("preprocess.py", "pretrained"): ["--data_url", "images"],
     ("predict.py", "input"): ["--pretrained", "good.ckpt"],

@@ -162,7 +162,7 @@ OPENS_ITSELF = {
     "src/doctor/machine.py": ("cann_of_mindspore", "cpu_flags"),
     "src/models/catalogue.py": ("read_catalogue",),
     "src/models/published.py": ("read_published",),
-    "src/data/imagenet_names.py": ("imagenet_names",),
+    "src/data/imagenet_names.py": ("imagenet_names", "imagenet_subsets"),
     # in memory, opened before, or a connection
     "src/data/decode.py": ("_decode_with_pillow",),
     "src/data/tar_members.py": ("list_members",),

@@ -72,7 +72,13 @@ class TrainedClasses(NamedTuple):
     is_converted: bool = False
 
     def check(
-        self, names: Sequence[str], data_url: str, *, knows_order: bool, allows_other: bool = False
+        self,
+        names: Sequence[str],
+        data_url: str,
+        *,
+        knows_order: bool,
+        allows_other: bool = False,
+        more_remedies: str = "",
     ) -> None:
         """Refuses data whose labels mean something else than these weights learnt.
 
@@ -80,6 +86,7 @@ class TrainedClasses(NamedTuple):
             names: of the data, by label.
             knows_order: somebody has said by `class_order` how the folders are sorted.
             allows_other: warn instead.
+            more_remedies: of the program, where other classes are all of these weights'.
 
         Raises:
             UserError: naming what differs.
@@ -91,7 +98,9 @@ class TrainedClasses(NamedTuple):
         if problem is None:
             return
         if not allows_other:
-            raise UserError(f"{problem}, or --allow_other_classes to go on all the same")
+            is_subset = self.names is not None and set(names) < set(self.names)
+            more = more_remedies if is_subset else ""
+            raise UserError(f"{problem}{more}, or --allow_other_classes to go on all the same")
         _LOGGER.warning("allow_other_classes: %s", problem.partition("; give ")[0])
 
     def _difference(self, there: Sequence[str], here: Sequence[str], url: str) -> Optional[str]:

@@ -14,6 +14,7 @@ from ..args import Config, DataConfig
 from ..errors import UserError, some_of
 from ..runtime.threads import GIVE_UP_S
 from .augment.random_erasing import BOX_COLUMNS
+from .class_subset import SubsetImages
 from .image_sums import ImageSums
 from .rows import Fill, Rows, Shape
 from .sampler import Key
@@ -55,6 +56,8 @@ class ImageDataset:
         num_classes: classes of the split.
         class_names: the position is the label.
         images_per_class: by label, all ranks together.
+        scored: labels of the subset of the network's classes that the images are of; None: they
+            are of all.
         keys: () -> iterator of the keys of the samples that `batches` yields, in order.
         slow_images: those that took longest since it was told to forget.
         file_name: how messages name the image of an index; evaluation goes by the indices.
@@ -85,6 +88,7 @@ class ImageDataset:
         self.class_names: List[str] = source.class_names
         images = np.bincount(source.labels, minlength=self.num_classes)
         self.images_per_class: List[int] = images.tolist()
+        self.scored = source.scored if isinstance(source, SubsetImages) else None
         self.file_name: Callable[[int], str] = source.file_name
         self.slow_images = SlowImages(source.file_name)
         self.lost: Optional[str] = None

@@ -88,6 +88,7 @@ def scan_image_folder(
     val_share: float = 0.0,
     class_order: str = "code_point",
     decoder: Decoder | None = None,
+    takes_whole: bool = False,
 ) -> ImageFolder:
     """List one split, `train` or `val`, of the dataset at `root`, and say what is left out.
 
@@ -97,12 +98,15 @@ def scan_image_folder(
         val_share: where `root` holds class folders only, the share of each class that is `val`.
         class_order: of `classes.CLASS_ORDERS`.
         decoder: reads the files; None: with the defaults.
+        takes_whole: class folders that are not split are `val`, all of them, unless `val_share`
+            says otherwise.
 
     Raises:
         UserError: a folder is missing or empty, or the splits have different classes.
     """
     splits = _find_splits(root)
-    if not splits and val_share == 0 and list_folders(str(root)):
+    takes_whole = takes_whole and val_share == 0
+    if not (splits or takes_whole) and val_share == 0 and list_folders(str(root)):
         raise UserError(_no_split(root))
     folder = root / splits.get(split, split) if splits else root
     class_names = _list_classes(root, folder)
@@ -111,7 +115,7 @@ def scan_image_folder(
         other = root / splits.get("val" if split == "train" else "train", "val")
         _check_same_classes(folder, class_names, other, _list_classes(root, other))
     listing = _scan(root, folder, sort_classes(class_names, class_order))
-    if not splits:
+    if not (splits or takes_whole):
         listing = _share_of(listing, split, val_share)
     return ImageFolder(
         folder=folder,

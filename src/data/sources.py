@@ -7,12 +7,13 @@ from typing import List, Optional, Protocol, Union
 
 import numpy as np
 
-from ..args import Config
+from ..args import Config, EvalRun
 from ..configs import parser
 from ..errors import UserError, some_of
 from . import cifar, idx
 from .array_images import ArrayImages
 from .augment.parts import Part
+from .class_subset import take_subset
 from .classes import CLASS_ORDERS, TrainedClasses, sort_classes
 from .decode import BoxSeen, Decoder
 from .digits import prepare_digits
@@ -60,6 +61,7 @@ def open_source(config: Config, training: bool, trained: Optional[TrainedClasses
         UserError: they are not there, damaged, or of other classes than the weights or the recipe.
     """
     data = config.data
+    subset = config.evaluation.class_subset if isinstance(config, EvalRun) else None
     root = Path(data.data_url)
     split = "train" if training else "val"
     decoder = create_decoder(config)
@@ -75,13 +77,17 @@ def open_source(config: Config, training: bool, trained: Optional[TrainedClasses
             val_share=data.val_share,
             class_order=data.class_order,
             decoder=decoder,
+            takes_whole=subset is not None,
         )
+    if subset is not None and trained is not None:
+        return take_subset(source, subset, trained, config.model.num_classes)
     if trained is not None:
         check_classes(config, trained, source.class_names)
     if not training and len(source.class_names) != config.model.num_classes:
         raise UserError(
             f"data_url {data.data_url!r}: has {len(source.class_names)} classes, and the network "
             f"{config.model.num_classes}; give the --data_url it was trained on"
+            + _subset_remedy(config)
         )
     if len(source.class_names) != config.model.num_classes:
         raise UserError(
@@ -91,8 +97,22 @@ def open_source(config: Config, training: bool, trained: Optional[TrainedClasses
     return source
 
 
+def _subset_remedy(config: Config) -> str:
+    """What eval.py can do where data has other classes than the network."""
+    if not isinstance(config, EvalRun):
+        return ""
+    return ", or --class_subset auto (or a file) to score some of the network's classes"
+
+
 def open_unpacked(
-    name: str, root: Path, split: str, *, val_share: float, class_order: str, decoder: Decoder
+    name: str,
+    root: Path,
+    split: str,
+    *,
+    val_share: float,
+    class_order: str,
+    decoder: Decoder,
+    takes_whole: bool = False,
 ) -> Union[ImageFolder, ArrayImages]:
     """One split of any `set` but MindRecord; that of the digits is written first.
 
@@ -113,7 +133,12 @@ def open_unpacked(
     if name == "Digits":
         prepare_digits(root)
     return scan_image_folder(
-        root, split, val_share=val_share, class_order=class_order, decoder=decoder
+        root,
+        split,
+        val_share=val_share,
+        class_order=class_order,
+        decoder=decoder,
+        takes_whole=takes_whole,
     )
 
 
@@ -141,6 +166,7 @@ def check_classes(config: Config, trained: TrainedClasses, names: List[str]) -> 
         config.data.data_url,
         knows_order=config.origins["class_order"] != parser.DEFAULT,
         allows_other=config.train.allow_other_classes,
+        more_remedies=_subset_remedy(config),
     )
 
 

@@ -269,6 +269,9 @@ def summary(outcomes: Outcomes, real: Optional[Tuple[float, int]]) -> Dict[str, 
             for name, images, top1 in named
         ],
     }
+    if outcomes.result.all_classes:
+        found["scored_classes"] = outcomes.result.classes
+        found["all_classes"] = outcomes.result.all_classes.as_json()
     if real is not None:
         found["real_top1"], found["real_images"] = real
         found["real_top1_interval"] = list(wilson_interval(*real))

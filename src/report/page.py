@@ -150,8 +150,21 @@ def _scores(summaries: List[Dict[str, Any]], choice: str) -> str:
         )
         for s in summaries
     ]
-    said = [_INTERVAL_NOTE, *([choice] if choice else [])]
-    return table(head, rows, label="Scores", fits=True) + lines(said)
+    said = [_INTERVAL_NOTE, *map(_over_all, summaries), choice]
+    return table(head, rows, label="Scores", fits=True) + lines(list(filter(None, said)))
+
+
+def _over_all(summary: Dict[str, Any]) -> str:
+    """Of a subset of the classes, the scores over all."""
+    if "all_classes" not in summary:
+        return ""
+    found = summary["all_classes"]
+    scores = [f"{found[key]:.3f} %" for key in ("top1", "top5", "macro_recall")]
+    return (
+        f"{summary['weights']} weights: these scores are over the logits of "
+        f"{summary['scored_classes']} classes. Over those of all {found['classes']}: top-1 "
+        f"{scores[0]} ({_interval(found['top1_interval'])}), top-5 {scores[1]}, macro {scores[2]}."
+    )
 
 
 def _confusion(outcomes: Outcomes) -> str:

@@ -18,6 +18,7 @@ COLUMNS = (
     *("checkpoint", "arch", "weights", "set", "data_url"),
     *("image_size", "crop_pct", "interpolation"),
     *("images", "top1", "top1_low", "top1_high", "top5", "macro_recall", "loss"),
+    *("classes", "all_classes_top1"),  # with class_subset: over all classes of the network
     "error",  # why there are no scores
 )
 _SHOWN = {
@@ -59,9 +60,11 @@ class ScoreTable:
             **{key: getattr(data, key) for key in ("set", "data_url", "crop_pct", "interpolation")},
             **{
                 key: getattr(result, key)
-                for key in ("images", "top1", "top5", "macro_recall", "loss")
+                for key in ("images", "top1", "top5", "macro_recall", "loss", "classes")
             },
         }
+        if result.all_classes:
+            row["all_classes_top1"] = result.all_classes.top1
         self._add(row)
 
     def add_failure(self, source: str, error: str) -> None:

@@ -80,6 +80,13 @@ class EvalConfig(Section):
         "with report: JSON file of the ReaL labels of ImageNet's validation images",
         special="null: not used",
     )
+    class_subset: Optional[str] = key(
+        None,
+        "for images of some of the network's classes: auto, by the names of their folders, which "
+        "may be label numbers; imagenet_a or imagenet_r; or a file with a line FOLDER,CLASS for "
+        "each class; scored over the logits of these classes, and over all",
+        special="null: the data has the network's classes",
+    )
     results_file: Optional[str] = key(
         None,
         "CSV file to write: a row for each checkpoint of pretrained, best top-1 first",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from dataclasses import replace
 from typing import TYPE_CHECKING, Callable, Iterator, Optional, Tuple
 
 import mindspore as ms
@@ -46,6 +47,9 @@ def evaluate(
 ) -> EvalResult:
     """Scores `eval_net` over all of `dataset`, the last partial batch included.
 
+    Where its classes are a subset of the network's, the scores are over the logits of these
+    classes, and `all_classes` has those over all.
+
     Args:
         world: whose every process evaluates its share of the set; all return the same scores.
         watch: is given the logits, labels and images of every batch of this process.
@@ -57,6 +61,7 @@ def evaluate(
     """
     eval_net.set_train(False)
     totals = EvalTotals(len(dataset.class_names))
+    over_all = EvalTotals(len(dataset.class_names))  # of a subset of the classes
     _has_overflowed(float_status)  # in what ran before
     for batch, logits in _with_logits(eval_net, dataset.batches()):
         if logits.shape[1] != len(dataset.class_names):
@@ -64,13 +69,27 @@ def evaluate(
                 f"num_classes {logits.shape[1]}: the data has {len(dataset.class_names)} classes; "
                 "give a network for as many"
             )
+        if dataset.scored is not None:
+            over_all.update(logits, batch.label)
+            logits = _only(logits, dataset.scored)
         totals.update(logits, batch.label)
         if watch is not None:
             watch(logits, batch.label, batch.image)
     if dataset.lost:
         _LOGGER.warning("%s; evaluated without", dataset.lost)
-    totals.overflows = int(_has_overflowed(float_status))
-    return totals.summed(lambda sums: sum_over_ranks(sums, world)).result()
+    over_all.overflows = totals.overflows = int(_has_overflowed(float_status))
+    result = totals.summed(lambda sums: sum_over_ranks(sums, world)).result()
+    if dataset.scored is None:
+        return result
+    everything = over_all.summed(lambda sums: sum_over_ranks(sums, world)).result()
+    return replace(result, classes=len(dataset.scored), all_classes=everything)
+
+
+def _only(logits: np.ndarray, scored: np.ndarray) -> np.ndarray:
+    """(B, K) float32: those of other classes are -inf, which no class loses against."""
+    found = np.full_like(logits, -np.inf)
+    found[:, scored] = logits[:, scored]
+    return found
 
 
 def _has_overflowed(status: Optional[FloatStatus]) -> bool:

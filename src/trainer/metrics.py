@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import asdict, dataclass
 from statistics import NormalDist
-from typing import Any, Callable, Dict, Tuple
+from typing import Any, Callable, Dict, Optional, Tuple
 
 import numpy as np
 
@@ -18,6 +18,8 @@ class EvalResult:
 
     Attributes:
         macro_recall: percent; the mean of the classes' recalls, over classes that have images.
+        classes: whose logits were compared.
+        all_classes: the scores over the logits of all classes, where the others are over some.
     """
 
     top1: float
@@ -25,6 +27,8 @@ class EvalResult:
     loss: float
     images: int
     macro_recall: float = float("nan")
+    classes: int = 0
+    all_classes: Optional[EvalResult] = None
 
     @property
     def top1_interval(self) -> Tuple[float, float]:
@@ -34,7 +38,9 @@ class EvalResult:
     def as_json(self) -> Dict[str, Any]:
         """Every score, with the interval beside its top-1; what is NaN stays so."""
         found = {"top1": self.top1, "top1_interval": list(self.top1_interval)}
-        return {**found, **asdict(self)}
+        found = {**found, **asdict(self)}
+        found.pop("all_classes")
+        return {**found, "all_classes": self.all_classes.as_json()} if self.all_classes else found
 
     def text(self) -> str:
         """`top-1 91.250 % [88.05, 93.65]  top-5 100.000 %  loss 0.4776`."""
@@ -132,7 +138,8 @@ class EvalTotals:
         images = self.images or float("nan")
         top1, top5 = 100.0 * self.top1 / images, 100.0 * self.top5 / images
         loss = float("nan") if self.overflows else self.loss / images
-        return EvalResult(top1, top5, loss, self.images, self._macro_recall())
+        classes = len(self.class_images)
+        return EvalResult(top1, top5, loss, self.images, self._macro_recall(), classes)
 
     def _macro_recall(self) -> float:
         has_images = self.class_images > 0
