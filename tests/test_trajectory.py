@@ -59,9 +59,11 @@ def batches(side: int) -> List[Tuple[np.ndarray, np.ndarray]]:
     return found
 
 
-def our_run(case: Case, start: Dict[str, np.ndarray]) -> Tuple[List[float], Dict[str, np.ndarray]]:
+def our_run(
+    case: Case, start: Dict[str, np.ndarray], **keys: Any
+) -> Tuple[List[float], Dict[str, np.ndarray]]:
     """Loss of every step, and the weights afterwards by timm's names."""
-    config = config_of(case)
+    config = replace(config_of(case), **keys)
     network = create_model(
         case.name, img_size=case.side, num_classes=CLASSES, drop_path_rate=0.0, **case.changes
     )
@@ -141,8 +143,44 @@ def one_thread() -> Iterator[None]:
 def test_twenty_steps_equal_torchs(case: Case) -> None:
     model = load_rule_weights_of_reference(case.build_reference(num_classes=CLASSES)).train()
     start = arrays_of(model)
-    losses, weights = our_run(case, start)
-    expected_losses, expected = timms_run(model, config_of(case))
+    ours, theirs = our_run(case, start), timms_run(model, config_of(case))
+    compare(case, start, ours, theirs)
+
+
+# Groups of ours that `freeze` counts, and what timm's calls them.
+@pytest.mark.parametrize(
+    ("case", "freeze", "modules"),
+    [
+        (CASES[0], "2", ["stem", "blocks.0"]),
+        (CASES[0], "backbone", ["stem", "blocks"]),
+        pytest.param(CASES[1], "2", ["stem", "stages.0"], marks=pytest.mark.slow),
+    ],
+    ids=lambda value: str(getattr(value, "name", value)),
+)
+def test_twenty_steps_of_frozen_networks_equal_torchs(
+    case: Case, freeze: str, modules: List[str]
+) -> None:
+    from timm.utils import freeze as freeze_of_timm
+
+    model = load_rule_weights_of_reference(case.build_reference(num_classes=CLASSES)).train()
+    start = arrays_of(model)
+    freeze_of_timm(model, modules)
+    ours, theirs = our_run(case, start, freeze=freeze), timms_run(model, config_of(case))
+    compare(case, start, ours, theirs)
+    frozen = [name for name in start if name.startswith(tuple(f"{m}." for m in modules))]
+    assert len(frozen) > 5
+    for name, value in start.items():
+        assert np.array_equal(ours[1][name], value) == (name in frozen), name
+
+
+def compare(
+    case: Case,
+    start: Dict[str, np.ndarray],
+    ours: Tuple[List[float], Dict[str, np.ndarray]],
+    theirs: Tuple[List[float], Dict[str, np.ndarray]],
+) -> None:
+    """Losses of each step, and where the weights have gone from `start`."""
+    (losses, weights), (expected_losses, expected) = ours, theirs
     errors = np.abs(np.array(losses) / expected_losses - 1)
     assert errors.max() <= 1e-3, errors
     assert weights.keys() == expected.keys()

@@ -55,6 +55,8 @@ class Checkpoint:
     def averaged(self) -> Checkpoint:
         """The same with the averaged weights (`with_ema`) in place of the network's.
 
+        Frozen weights have no averages, and stay what they are.
+
         Raises:
             UserError: the file holds none, or some that are not finite.
         """
@@ -66,6 +68,10 @@ class Checkpoint:
                 "without with_ema"
             )
         check_finite(_values(tensors), self.path, kind="averages of checkpoint")
+        recipe = self.record.recipe(str(self.path))
+        if recipe is not None and recipe.optim.freeze != "none":
+            own = {n: t for n, t in self.tensors.items() if not n.startswith(STATE_PREFIX)}
+            tensors = {**own, **tensors}
         return Checkpoint(self.path, tensors, self.record)
 
 

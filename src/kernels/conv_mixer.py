@@ -79,8 +79,11 @@ class NativeConvMixer(ConvMixer):
         self.epsilon, self.share = constant(norms[0].eps), constant(norms[0].momentum)
 
     def forward_features(self, x: Tensor) -> Tensor:
+        if self.training and self.frozen_features == "some":
+            return super().forward_features(x)  # with norms of both kinds
         x = self.stem[0](x)
-        return self.to_map(self._by_batch(x) if self.training else self._by_running(x))
+        by_batch = self.training and self.frozen_features == "none"
+        return self.to_map(self._by_batch(x) if by_batch else self._by_running(x))
 
     def _by_batch(self, x: Tensor) -> Tensor:
         keep = ops.stack([drop_path.keep(x) for drop_path in self.drops])  # (depth, B)

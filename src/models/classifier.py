@@ -26,6 +26,8 @@ class Classifier(nn.Cell):
         position_table: name of the parameter (1, N, C) with the tokens' positions; "": none.
         position_filter: how the authors resize it for another grid, `bicubic` or `bilinear`.
         has_attention_maps: `attention_maps` can be called.
+        frozen_features: whose layers before the head stay in evaluation mode while it trains:
+            `none`, `some` or `all` of them.
     """
 
     num_features: int
@@ -36,6 +38,7 @@ class Classifier(nn.Cell):
     position_table: str = ""
     position_filter: str = ""
     has_attention_maps: bool = False
+    frozen_features: str = "none"
 
     @property
     def num_prefix_positions(self) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from typing import Optional, Tuple
 
@@ -45,6 +46,13 @@ class OptimConfig(Section):
         "factor 1",
         special="null: one rate for all",
         range="(0, 1]",
+    )
+    freeze: str = key(
+        "none",
+        "weights that keep their values; their layers compute as in evaluation: norms by their "
+        "running statistics, without dropout and stochastic depth",
+        special="none; backbone: all but the classifier, a linear probe; a number N: the first N "
+        "layer groups, counted from the stem as for layer_decay",
     )
     beta: Tuple[float, float] = key(
         (0.9, 0.999), "decay of the two moments; sgd and momentum do not use it", range="[0, 1)"
@@ -154,6 +162,15 @@ class OptimConfig(Section):
         "distillation: checkpoint of the teacher, or a name of published weights as for pretrained",
         input_url=True,
     )
+
+    def __post_init__(self) -> None:
+        if type(self.freeze) is int:
+            object.__setattr__(self, "freeze", str(self.freeze))
+        if not re.fullmatch("none|backbone|[1-9][0-9]{0,5}", str(self.freeze)):
+            raise FieldError(
+                ["freeze"], self.freeze, "none, backbone, or a number of layer groups such as 3"
+            )
+        super().__post_init__()
 
     def check_training(self) -> None:
         self._check_schedule()

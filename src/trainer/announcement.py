@@ -44,6 +44,7 @@ def describe_run(
     lines = [
         f"{model.arch}: {parameters:,} parameters, {macs / 1e9:.3g} GMACs for an image of "
         f"{model.image_size}x{model.image_size}, {model.num_classes} classes",
+        *_about_freezing(config, network),
         f"{_device(config, network)}, {config.run.mode} mode; MindSpore {ms.__version__}, NumPy "
         f"{np.__version__}, Python {platform.python_version()}",
         f"{train_set.num_samples} training and {val_set.num_samples} validation images; steps of "
@@ -101,6 +102,13 @@ def _epochs(config: Config) -> str:
     if optim.cooldown_epochs:
         parts.append(f"{optim.cooldown_epochs} of cooldown")
     return " and ".join(parts)
+
+
+def _about_freezing(config: Config, network: nn.Cell) -> List[str]:
+    if config.optim.freeze == "none":
+        return []
+    trained = sum(parameter.size for parameter in network.trainable_params())
+    return [f"freeze {config.optim.freeze}: {trained:,} of the parameters are trained"]
 
 
 def _about_repeats(config: Config) -> List[str]:

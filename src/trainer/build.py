@@ -21,6 +21,7 @@ from ..optim.amp import LossScale, apply_amp, resolve_amp, resolve_loss_scale
 from ..optim.clipping import GradientClip
 from ..optim.criterion import DistillationLoss, create_criterion
 from ..optim.ema import Ema
+from ..optim.freezing import freeze
 from ..optim.optimizer import create_optimizer
 from ..overrides import without_overrides
 from ..runtime.collectives import MeanOverRanks
@@ -143,8 +144,12 @@ def build_train_step(
 
     Args:
         class_names: of the data; None: a teacher's are not compared with them.
+
+    Raises:
+        UserError: as of `freeze` and `build_net_with_loss`.
     """
     train, data = config.train, config.data
+    frozen = freeze(network, config.optim.freeze)
     calls = Parameter(Tensor(0, ms.int32), name="train.calls", requires_grad=False)
     place = {"batch_size": data.batch_size, "rank": world.rank, "world_size": world.size}
     seed_drop_paths(network, seed=train.seed, step=calls, **place)
@@ -153,7 +158,8 @@ def build_train_step(
         seed_dropouts(network, seed=train.seed, step=calls, form=form, **place)
     ema = None
     if train.with_ema:
-        ema = Ema(list(network.get_parameters()), decay=train.ema_decay, warmup=train.ema_warmup)
+        changing = frozen.left_of(list(network.get_parameters()))
+        ema = Ema(changing, decay=train.ema_decay, warmup=train.ema_warmup)
     return TrainOneStep(
         build_net_with_loss(config, build_batch_transform(config), network, class_names),
         create_optimizer(config.optim, network),
@@ -164,6 +170,7 @@ def build_train_step(
         accumulation_step=train.accumulation_step,
         mean_over_ranks=MeanOverRanks(world) if world.size > 1 else None,
         float_status=create_float_status(config.run, world),
+        frozen=frozen,
     )
 
 

@@ -132,9 +132,14 @@ def build_trainer(
     """The loop with everything it runs; creates the run's folder once nothing else can fail.
 
     Raises:
-        UserError: weights that do not fit, a setting that is not available.
+        UserError: weights that do not fit, or none to freeze; a setting that is not available.
     """
     network = build_network(config)
+    if config.optim.freeze != "none" and not (config.model.pretrained or run.resumed):
+        raise UserError(
+            f"freeze {config.optim.freeze}: random weights would stay as they are; give "
+            "--pretrained, or --freeze none"
+        )
     if config.model.pretrained and not run.resumed:
         weights = start_from_pretrained(config, network, train_set.class_names)
         run.state.start_from(weights, Path(config.model.pretrained).name)

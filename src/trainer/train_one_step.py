@@ -10,6 +10,7 @@ from mindspore import Parameter, ParameterTuple, Tensor, nn, ops
 from ..optim.amp import LossScale
 from ..optim.clipping import GradientClip
 from ..optim.ema import Ema
+from ..optim.freezing import Frozen
 from ..optim.tensors import GlobalNorm, Snapshot, Tensors, add_to, assign, clear, copies, multiply
 from ..runtime.collectives import MeanOverRanks
 from ..runtime.float_status import FloatStatus
@@ -80,6 +81,7 @@ class TrainOneStep(nn.Cell):
         clip: limit of the gradient; None: off.
         float_status: on a device that saturates, what says that a gradient would not be finite;
             None: the gradient itself says it.
+        frozen: what of the network does not change; None: nothing.
     """
 
     def __init__(
@@ -94,8 +96,12 @@ class TrainOneStep(nn.Cell):
         accumulation_step: int = 1,
         mean_over_ranks: Optional[MeanOverRanks] = None,
         float_status: Optional[FloatStatus] = None,
+        frozen: Optional[Frozen] = None,
     ) -> None:
         super().__init__(auto_prefix=False)
+        frozen = frozen or Frozen()
+        # Past Cell's own way, which would give parameters and cells a second place.
+        self.__dict__["frozen"] = frozen
         self.net_with_loss = net_with_loss
         self.optimizer = optimizer
         self.loss_scale = loss_scale
@@ -115,7 +121,7 @@ class TrainOneStep(nn.Cell):
                 )
         # Running statistics: the forward pass changes them before anything is known of its result.
         # `calls` is in every layer that draws from it.
-        parameters = net_with_loss.network.get_parameters()
+        parameters = frozen.left_of(list(net_with_loss.network.get_parameters()))
         self.statistics = ParameterTuple(
             [p for p in parameters if not p.requires_grad and p is not calls]
         )
@@ -128,8 +134,9 @@ class TrainOneStep(nn.Cell):
         return [p for p in self.get_parameters() if not p.name.startswith(left_out)]
 
     def set_train(self, mode: bool = True) -> TrainOneStep:
-        """As of every cell, but a teacher stays in evaluation."""
+        """As of every cell, but a teacher and what is frozen stay in evaluation."""
         super().set_train(mode)
+        self.frozen.set_evaluation()
         if isinstance(self.net_with_loss, DistilledNetWithLoss):
             self.net_with_loss.teacher.set_train(False)
         return self
