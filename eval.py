@@ -350,6 +350,7 @@ def _write_card(folder: Path, config: EvalRun, weights: _Weights, first: Any) ->
         about.licence,
         about.published,
         facts,
+        config.model.in_chans,
     )
     write_card(folder, card)
 

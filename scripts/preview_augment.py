@@ -50,6 +50,7 @@ class Row(NamedTuple):
 
 def stages_of(config: Config, source: Source, key: Key) -> List[Tuple[str, np.ndarray]]:
     """Every stage of one training image, with its name."""
+    from src.data.channels import as_colours
     from src.data.sampler import sample_generator
     from src.data.transforms_factory import create_transforms
 
@@ -59,13 +60,14 @@ def stages_of(config: Config, source: Source, key: Key) -> List[Tuple[str, np.nd
     for transform in create_transforms(config):
         pixels = transform(pixels, rng)
         stages.append((type(transform).__name__, pixels))
-    return stages
+    return [(name, as_colours(pixels)) for name, pixels in stages]
 
 
 def on_device(config: Config, batch: Batch) -> Tuple[np.ndarray, np.ndarray]:
     """The batch as the network sees it, without and with mixing: each (B, H, W, 3) uint8."""
     from mindspore import Tensor
 
+    from src.data.channels import as_colours
     from src.trainer.build import build_batch_transform
 
     transform = build_batch_transform(config)
@@ -76,7 +78,8 @@ def on_device(config: Config, batch: Batch) -> Tuple[np.ndarray, np.ndarray]:
         arrays = (batch.image, batch.label, mix)
         normalized = transform(*(Tensor(array) for array in arrays))[0].asnumpy()
         colours = normalized.transpose(0, 2, 3, 1) * config.data.std + config.data.mean
-        results.append(np.rint(np.clip(255 * colours, 0, 255)).astype(np.uint8))
+        pixels = np.rint(np.clip(255 * colours, 0, 255)).astype(np.uint8)
+        results.append(as_colours(pixels))
     return results[0], results[1]
 
 

@@ -6,6 +6,7 @@ A YAML recipe is flat: each field of a section is one key. `src/settings` declar
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import re
 import sys
 from dataclasses import dataclass, field
@@ -19,6 +20,7 @@ from typing import (
     NoReturn,
     Optional,
     Sequence,
+    Tuple,
     Type,
     TypeVar,
 )
@@ -38,6 +40,8 @@ _CONFIG, _PRINT_CONFIG, _HELP = "config", "print_config", "help"
 # Spellings of the model zoo and customary ones; those of a key stand where it is declared.
 _ALIASES = {"--cct_config": _CONFIG, "-h": _HELP}
 PROGRAM = "program"
+# Keys of training whose operations know RGB only.
+_OF_COLOURS = ("auto_augment", "color_jitter", "grayscale_prob", "gaussian_blur_prob")
 _RUN_MODELARTS = "run_modelarts"
 # Keys younger than files that hold a recipe -> what was done before.
 _BEFORE: Dict[str, Any] = {"background": None}
@@ -80,10 +84,18 @@ class Config:
     def __post_init__(self) -> None:
         origins = {key: self.origins.get(key, parser.DEFAULT) for key in parser.keys_of(type(self))}
         object.__setattr__(self, "origins", origins)
+        mean, std = (
+            for_channels(key, getattr(self.data, key), self.model.in_chans)
+            for key in ("mean", "std")
+        )
+        data = dataclasses.replace(self.data, mean=mean, std=std)
+        object.__setattr__(self, "data", data)
         if self.TRAINS:
             self._check_training()
 
     def _check_training(self) -> None:
+        if self.model.in_chans == 4:
+            _check_opacity(self.data)
         for name in parser.section_types(type(self)):
             getattr(self, name).check_training()
         warmup_length, epochs = self.optim.warmup_length, self.train.epochs
@@ -146,6 +158,39 @@ class PredictRun(Config):
     """What predict.py reads beside its own options."""
 
     TRAINS: ClassVar[bool] = False
+
+
+def for_channels(key: str, values: Tuple[float, ...], in_chans: int) -> Tuple[float, ...]:
+    """A value of `mean` or `std` for each channel.
+
+    Raises:
+        FieldError: another number of them than this may be told from.
+    """
+    if len(values) == in_chans:
+        return values
+    if len(values) == 1:
+        return values * in_chans
+    if len(values) == 3 and in_chans == 1:
+        # What weights of 3 channels, summed over them, see of a grey image.
+        return (round(sum(values) / 3, 6),)
+    if len(values) == 3:
+        return (*values, 0.5)
+    counts = "1 or 3" if in_chans != 4 else "1, 3 or 4"
+    raise FieldError([key, "in_chans"], values, f"{counts} numbers, for in_chans {in_chans}")
+
+
+def _check_opacity(data: DataConfig) -> None:
+    """Refuses what is made for RGB only, for images with opacity beside it.
+
+    Raises:
+        FieldError: naming the key.
+    """
+    for key in _OF_COLOURS:
+        value = getattr(data, key)
+        if value:
+            raise FieldError([key, "in_chans"], value, f"{key} off, or in_chans 1 or 3")
+    if data.re_prob and data.re_mode == "rand":
+        raise FieldError(["re_mode", "in_chans"], data.re_mode, "const or pixel, for in_chans 4")
 
 
 # What settles values that nobody has given, by the file of weights for instance.

@@ -168,7 +168,10 @@ def _read(
     if free:
         network = create_model(arch, **{**given, **free})
     size = free.get("img_size", given["img_size"])
-    return network, arrays, naming, {"image_size": size} if size else {}
+    sizes = {"image_size": size} if size else {}
+    if "in_chans" in free:
+        sizes["in_chans"] = free["in_chans"]
+    return network, arrays, naming, sizes
 
 
 def _room_for(network: Classifier, arch: str) -> Allowance:

@@ -85,7 +85,8 @@ def _keywords_in(checkpoint: Checkpoint, arch: str) -> Dict[str, Any]:
         if recipe is not None:
             trained = recipe.model
             sizes = {"img_size": trained.image_size or None, "nonlinearity": trained.nonlinearity}
-            found.update(**sizes, **trained.model_args)
+            found.update(**sizes, in_chans=trained.in_chans)
+            found.update(trained.model_args)
     return {key: value for key, value in found.items() if value is not None}
 
 
@@ -127,7 +128,7 @@ def start_from_weights(
 def find_sizes(
     arrays: Arrays, network: Classifier, *, img_size: int, given: Collection[str] = ()
 ) -> Dict[str, int]:
-    """Sizes of the weights that differ from those of `network`: `num_classes`, `img_size`.
+    """Sizes of the weights that differ from `network`'s: `num_classes`, `in_chans`, `img_size`.
 
     Args:
         arrays: by the names of `network`. Sizes that cannot be read off them are left out.
@@ -143,6 +144,10 @@ def find_sizes(
         classes = weight.shape[0]
     if classes != network.num_classes:
         found = {"num_classes": classes}
+    first = _first_conv(network)
+    weight = arrays.get(first.name)
+    if weight is not None and _differs_in_channels(weight, first):
+        found["in_chans"] = weight.shape[1]
     due, held = _parameters(network).get(network.position_table), arrays.get(network.position_table)
     if due is not None and held is not None:
         new, old = _grid(held, network), _grid(due, network)
@@ -210,17 +215,55 @@ def _fresh_classifiers(network: Classifier) -> Arrays:
 
 
 def adapt_weights(arrays: Arrays, network: Classifier, *, level: int = logging.INFO) -> Arrays:
-    """Weights for another number of classes and another image size; each change is logged.
+    """Weights for other classes, channels and image sizes; each change is logged.
 
     Args:
         arrays: by the names of `network`.
         level: that changes are logged at.
 
     Raises:
-        UserError: as of `regenerate_sine_tables`.
+        UserError: as of `regenerate_sine_tables` and `adapt_channels`.
     """
-    adapted = regenerate_sine_tables(arrays, network)
+    adapted = adapt_channels(regenerate_sine_tables(arrays, network), network, level=level)
     return reset_classifiers(_resize_positions(adapted, network, level), network, level=level)
+
+
+def adapt_channels(arrays: Arrays, network: Classifier, *, level: int = logging.INFO) -> Arrays:
+    """The layer that reads the images, from weights for RGB; as timm's `adapt_input_conv`.
+
+    For grey images the sum over the channels; for others the channels repeated, and scaled by
+    3 / in_chans.
+
+    Raises:
+        UserError: the weights are for neither RGB nor the channels of `network`.
+    """
+    first = _first_conv(network)
+    held = arrays.get(first.name)
+    if held is None or not _differs_in_channels(held, first):
+        return arrays
+    old, new = held.shape[1], first.shape[1]
+    if old != 3:
+        raise UserError(
+            f"in_chans {new}: the weights are for in_chans {old}, and only those for 3 are "
+            f"adapted; give --in_chans {old}, or other weights"
+        )
+    _LOGGER.log(level, "%s: adapted from 3 to %d channels", first.name, new)
+    if new == 1:
+        return {**arrays, first.name: held.sum(axis=1, keepdims=True)}
+    repeated = np.tile(held, (1, -(-new // 3), 1, 1))[:, :new]
+    return {**arrays, first.name: repeated * np.float32(3 / new)}
+
+
+def _first_conv(network: Classifier) -> Parameter:
+    """What reads the images, (C', in_chans, h, w)."""
+    return next(parameter for parameter in network.get_parameters() if parameter.ndim == 4)
+
+
+def _differs_in_channels(held: np.ndarray, due: Parameter) -> bool:
+    """Whether weights (C', in_chans, h, w) fit but for in_chans."""
+    own = tuple(due.shape)
+    sides = (held.shape[:1] + held.shape[2:], own[:1] + own[2:])
+    return held.ndim == 4 and sides[0] == sides[1] and held.shape[1] != own[1]
 
 
 def reset_classifiers(arrays: Arrays, network: Classifier, *, level: int = logging.INFO) -> Arrays:

@@ -144,7 +144,8 @@ def _is_within(number: float, interval: str) -> bool:
     return above and below
 
 
-def _check_choice(name: str, value: Any, choices: Collection[str]) -> None:
+def _check_choice(name: str, value: Any, choices: Collection[Any]) -> None:
     if choices and value not in choices:
-        meant = suggestion(value, choices)
-        raise FieldError([name], value, "; ".join(filter(None, [", ".join(choices), meant])))
+        shown = [str(choice) for choice in choices]
+        meant = suggestion(str(value), shown)
+        raise FieldError([name], value, "; ".join(filter(None, [", ".join(shown), meant])))

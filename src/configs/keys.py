@@ -34,7 +34,7 @@ class Key(NamedTuple):
     # of two numbers: `low < high` or `low <= high`
     order: Optional[str]
     # allowed value -> what it stands for, maybe nothing
-    choices: Mapping[str, str]
+    choices: Mapping[Any, str]
     # another spelling of the option, such as `-b`
     also: Optional[str]
     # a list, each item of which has `range`
@@ -70,7 +70,7 @@ def key(
     special: Optional[str] = None,
     range: Optional[str] = None,
     order: Optional[str] = None,
-    choices: Union[Collection[str], Mapping[str, str]] = (),
+    choices: Union[Collection[str], Mapping[Any, str]] = (),
     also: Optional[str] = None,
     free: bool = False,
     input_url: bool = False,
@@ -122,7 +122,7 @@ def _section_keys(section_type: Type[Any]) -> Dict[str, Key]:
 section_keys: Callable[[Any], Dict[str, Key]] = functools.cache(_section_keys)
 
 
-def _listed(choices: Mapping[str, str]) -> str:
+def _listed(choices: Mapping[Any, str]) -> str:
     """`a, b (what b stands for) or c`."""
-    words = [f"{choice} ({note})" if note else choice for choice, note in choices.items()]
+    words = [f"{choice} ({note})" if note else str(choice) for choice, note in choices.items()]
     return " or ".join([", ".join(words[:-1]), words[-1]]) if len(words) > 1 else words[0]

@@ -11,6 +11,7 @@ import numpy as np
 from PIL import Image
 
 from .augment.parts import Part, whole
+from .channels import with_channels
 from .decode import BoxSeen, Decoder
 from .pixel_budget import PixelsInFlight
 
@@ -24,12 +25,14 @@ class ArrayImages:
         class_names: the position is the label.
         images: (N, H, W, 3) uint8, RGB, or (N, H, W) uint8, grey.
         labels: (N,) int32.
+        channels: of the network's images.
     """
 
     folder: Path
     class_names: List[str]
     images: np.ndarray = field(repr=False)
     labels: np.ndarray
+    channels: int = 3
 
     def __len__(self) -> int:
         return len(self.images)
@@ -50,11 +53,12 @@ class ArrayImages:
         return file.getvalue()
 
     def read(self, index: int) -> np.ndarray:
-        """(H, W, 3) uint8, RGB; three equal channels of a grey image."""
+        """(H, W, 3) uint8, RGB, or as `with_channels` has it; a grey image has three equal ones."""
         image = np.ascontiguousarray(self.images[index])
         with PixelsInFlight() as share:
             share.note(image.data)
-        return image if image.ndim == 3 else np.stack([image] * 3, axis=-1)
+        colours = image if image.ndim == 3 else np.stack([image] * 3, axis=-1)
+        return with_channels(colours, self.channels)
 
     def read_part(self, index: int, box_seen: BoxSeen) -> Part:
         """All of an image: it is small."""

@@ -35,7 +35,7 @@ class Batch(NamedTuple):
     """What one step of one rank reads.
 
     Attributes:
-        image: (B, H, W, 3) uint8, RGB.
+        image: (B, H, W, C) uint8: grey, RGB, or RGB and opacity.
         label: (B,) int32; -1 where an evaluation's last batch is filled up, or an image skipped.
         mix: (B, 5) float32, see `draw_mix`; with random erasing (B, 5 + R * 7), the R boxes of each
             image, see `RandomErasing.draw`; None in evaluation.
@@ -101,7 +101,8 @@ class ImageDataset:
         self._in_processes = config.data.python_multiprocessing
         self._patience_s = GIVE_UP_S if world_size == 1 else _PATIENCE_OF_RANKS_S
         columns = BOX_COLUMNS * config.data.re_count if has_boxes else 0
-        self._shape = Shape(config.data.batch_size, config.model.image_size, columns)
+        model = config.model
+        self._shape = Shape(config.data.batch_size, model.image_size, columns, model.in_chans)
         check_room_for_batches(self._shape, config)
         self.keys = keys
         self._mixes = mixes

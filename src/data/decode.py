@@ -1,4 +1,4 @@
-"""Bytes of an image file -> (H, W, 3) uint8, RGB, with Pillow's pixels.
+"""Bytes of an image file -> (H, W, 3) uint8, RGB, with Pillow's pixels; see also `channels`.
 
 Plain JPEGs go through simplejpeg (libjpeg-turbo, as Pillow uses, without Pillow's copies and with
 the interpreter's lock released). Whatever it refuses, and every other format, goes through Pillow,
@@ -18,6 +18,7 @@ from PIL import Image, ImageCms
 from ..errors import UserError, on_one_line
 from ..runtime.regular_files import IMAGE_BYTES, open_regular
 from .augment.parts import CropBox, Part, whole
+from .channels import with_channels
 from .image_bombs import (
     MOST_JPEG_SCANS,
     MeteredBytes,
@@ -96,6 +97,7 @@ class Decoder:
         background: what shows through transparent pixels; None: their own colour, as in timm.
         budget: file of the budget that larger images take their share of, see `pixel_budget`.
         parts: what decodes part of a JPEG; None: nothing here does.
+        channels: of the network's images; see `with_channels`. 4: nothing shows through.
     """
 
     max_pixels: int = BUDGET_PIXELS
@@ -103,6 +105,7 @@ class Decoder:
     background: Optional[Colour] = WHITE
     budget: str = field(default_factory=budget_file, compare=False, repr=False)
     parts: Optional[Libraries] = field(default_factory=find_libraries, compare=False, repr=False)
+    channels: int = 3
 
     def read_part(self, path: str, box_seen: BoxSeen) -> Part:
         """As much of a file as is seen, or more; as of `read`."""
@@ -119,7 +122,7 @@ class Decoder:
             return self.decode(read_image_file(path, self.budget), path)
 
     def decode(self, data: bytes, name: str) -> np.ndarray:
-        """The pixels of the file `name`: (H, W, 3) uint8, RGB.
+        """The pixels of the file `name`: (H, W, 3) uint8, RGB; for 4 channels (H, W, 4).
 
         Of several pictures in it the first; of 16 bits the upper 8. A pixel's value hangs on no
         other pixel.
@@ -136,7 +139,7 @@ class Decoder:
                 turns = self._may_turn(data)
                 pixels = None if turns else self._decode_jpeg(data, name, share, scans)
                 if pixels is not None:
-                    return pixels
+                    return with_channels(pixels, self.channels)
             return self._decode_with_pillow(data, name, share)
 
     def decode_part(self, data: bytes, name: str, box_seen: BoxSeen) -> Part:
@@ -160,7 +163,8 @@ class Decoder:
         with PixelsInFlight() as share:
             share.note(data)
             share.take(self.budget, _counted(box[2] * box[3], 1), image=height * width)
-            return read_part(self.parts, data, (height, width), box)
+            part = read_part(self.parts, data, (height, width), box)
+        return part and part._replace(pixels=with_channels(part.pixels, self.channels))
 
     def _may_turn(self, data: bytes) -> bool:
         return self.turns and any(block in data for block in _ORIENTED)
@@ -202,7 +206,7 @@ class Decoder:
                 grey = _GreyDepth.of(image)
                 image.load()
                 orientation = image.getexif().get(_ORIENTATION) if self.turns else None
-                pixels = _to_rgb(image, grey, self.background)
+                pixels = _in_bands(image, grey, self.background, self.channels)
             return _turned(pixels, orientation)
         except (BadImageError, MemoryError):
             raise
@@ -278,20 +282,24 @@ class _GreyDepth:
         )
 
 
-def _to_rgb(image: Image.Image, grey: _GreyDepth, background: Optional[Colour]) -> np.ndarray:
-    """(H, W, 3); what every step copies is a band of a large image."""
+def _in_bands(
+    image: Image.Image, grey: _GreyDepth, background: Optional[Colour], channels: int
+) -> np.ndarray:
+    """(H, W, 3 or 4); what every step copies is a band of a large image."""
     height = max(1, _BAND_PIXELS // image.width)
     if image.height <= height:
-        return _band_to_rgb(image, grey, background)
-    pixels = np.empty((image.height, image.width, 3), np.uint8)
+        return _band_of(image, grey, background, channels)
+    pixels = np.empty((image.height, image.width, max(3, channels)), np.uint8)
     for top in range(0, image.height, height):
         bottom = min(top + height, image.height)
         band = image.crop((0, top, image.width, bottom))
-        pixels[top:bottom] = _band_to_rgb(band, grey, background)
+        pixels[top:bottom] = _band_of(band, grey, background, channels)
     return pixels
 
 
-def _band_to_rgb(image: Image.Image, grey: _GreyDepth, background: Optional[Colour]) -> np.ndarray:
+def _band_of(
+    image: Image.Image, grey: _GreyDepth, background: Optional[Colour], channels: int
+) -> np.ndarray:
     if image.mode == "F":
         raise ValueError("floating point pixels, of no known range; convert them to 8 or 16 bits")
     if image.mode.startswith("I"):
@@ -303,11 +311,13 @@ def _band_to_rgb(image: Image.Image, grey: _GreyDepth, background: Optional[Colo
     else:
         # convert() copies even what is RGB already.
         colours, alpha = image if image.mode == "RGB" else image.convert("RGB"), None
+    if channels == 4 and alpha is not None:
+        return np.dstack([np.asarray(colours), np.asarray(alpha)])
     if background is not None and alpha is not None:
         canvas = Image.new("RGB", colours.size, background)
         canvas.paste(colours, mask=alpha)
         colours = canvas
-    return np.array(colours)
+    return with_channels(np.array(colours), channels)
 
 
 _Split = Tuple[Image.Image, Optional[Image.Image]]

@@ -219,6 +219,12 @@ def _compare_settings(folder: Path, settings: Settings, decoder: Decoder) -> Non
     differing = [
         f"{key} {packed[key]}, not {value}" for key, value in asked.items() if packed[key] != value
     ]
+    if settings.get("short_side") and decoder.channels == 4:
+        _warn_once(
+            f"{folder}: shrunk images were packed without their opacity; if some are transparent, "
+            "pack them without --short_side"
+        )
+        return
     if settings.get("short_side") and differing:
         _warn_once(
             f"{folder}: shrunk images were packed with {', '.join(differing)}; if some are "

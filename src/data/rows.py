@@ -20,7 +20,7 @@ class Rows(NamedTuple):
     """Samples of one batch, one after the other.
 
     Attributes:
-        image: (B, H, W, 3) uint8.
+        image: (B, H, W, C) uint8.
         label: (B,) int32.
         boxes: (B, R * 7) float32 of random erasing.
         digests: (B,) uint32, see `image_digest`.
@@ -47,26 +47,27 @@ Fill = Callable[[Key, int, np.ndarray, np.ndarray, np.ndarray], Optional[BadSamp
 
 
 class Shape(NamedTuple):
-    """Of a batch: B, H = W, and R * 7."""
+    """Of a batch: B, H = W, R * 7, and C."""
 
     batch_size: int
     image_size: int
     box_columns: int
+    channels: int = 3
 
     @property
     def num_bytes(self) -> int:
         """Of all its arrays."""
-        return self.batch_size * (self.image_size**2 * 3 + 9 + 4 * self.box_columns)
+        return self.batch_size * (self.image_size**2 * self.channels + 9 + 4 * self.box_columns)
 
     def split(self, buffer: Any) -> Rows:
         """The arrays in a buffer of `num_bytes`."""
-        count, side, columns = self
+        count, side, columns, channels = self
         boxes_at = 4 * count
         digests_at = boxes_at + 4 * count * columns
         image_at = digests_at + 4 * count
         flat = np.frombuffer(buffer, np.uint8)
         return Rows(
-            flat[image_at : self.num_bytes - count].reshape(count, side, side, 3),
+            flat[image_at : self.num_bytes - count].reshape(count, side, side, channels),
             flat[:boxes_at].view(np.int32),
             flat[boxes_at:digests_at].view(np.float32).reshape(count, columns),
             flat[digests_at:image_at].view(np.uint32),

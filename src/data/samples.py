@@ -84,7 +84,7 @@ class TrainSample:
             drawn = self.erasing.draw(rng)
             pixels = self.erasing.write_noise(pixels, drawn, rng)
             boxes[:] = drawn.reshape(-1)
-        image[:] = pixels
+        image[:] = pixels[..., : image.shape[-1]]  # of grey images the first
         label[0] = self.source.labels[index]
         return bad
 
@@ -153,7 +153,8 @@ class EvalSample:
             if not self.skips_bad:
                 raise on_bad_image(error) from error
             return BadSample(0, str(error))
-        image[:], label[0] = self.transform(part), self.source.labels[key.sample]
+        pixels = self.transform(part)
+        image[:], label[0] = pixels[..., : image.shape[-1]], self.source.labels[key.sample]
         if _is_flat(part, self.source, key.sample):
             return BadSample(0, self.source.file_name(key.sample), is_flat=True)
         return None

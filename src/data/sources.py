@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import List, Optional, Protocol, Union
 
@@ -38,7 +39,7 @@ class Source(Protocol):
         """How messages name an image."""
 
     def read(self, index: int) -> np.ndarray:
-        """(H, W, 3) uint8, RGB; raises BadImageError."""
+        """(H, W, 3) uint8, RGB, or as `with_channels` has it; raises BadImageError."""
 
     def read_part(self, index: int, box_seen: BoxSeen) -> Part:
         """As much of an image as is seen, or more; raises BadImageError."""
@@ -47,7 +48,12 @@ class Source(Protocol):
 def create_decoder(config: Config) -> Decoder:
     """How the recipe reads image files."""
     data = config.data
-    return Decoder(data.max_image_pixels, data.exif_orientation, data.background)
+    return Decoder(
+        data.max_image_pixels,
+        data.exif_orientation,
+        data.background,
+        channels=config.model.in_chans,
+    )
 
 
 def open_source(config: Config, training: bool, trained: Optional[TrainedClasses] = None) -> Source:
@@ -127,9 +133,9 @@ def open_unpacked(
         UserError: it is not there, or damaged.
     """
     if name in cifar.LAYOUTS:
-        return cifar.open_cifar(root, name, split)
+        return replace(cifar.open_cifar(root, name, split), channels=decoder.channels)
     if name in idx.SETS:
-        return idx.open_idx(root, name, split)
+        return replace(idx.open_idx(root, name, split), channels=decoder.channels)
     if name == "Digits":
         prepare_digits(root)
     return scan_image_folder(

@@ -14,10 +14,15 @@ from ..optim.tensors import GlobalNorm, Snapshot, Tensors
 from .cells import constant, overrides
 from .operators import in_place, operator, planes
 
+# That images.cc is written for.
+_CHANNELS = 3
+
 
 @overrides(ImageNormalize, normalize=lambda: operator("normalize_images", planes))
 class NativeImageNormalize(ImageNormalize):
     def construct(self, image: Tensor) -> Tensor:
+        if image.shape[3] != _CHANNELS:
+            return super().construct(image)
         return self.normalize(image, self.mean, self.inverse_std)
 
 
@@ -29,6 +34,8 @@ class NativeBatchTransform(BatchTransform):
         self.noise = Tensor(table, ms.float32)
 
     def mixed(self, codes: Tensor, mix: Tensor) -> Tensor:
+        if codes.shape[3] != _CHANNELS:
+            return super().mixed(codes, mix)
         mean, inverse_std = self.normalize.mean, self.normalize.inverse_std
         return self.mix_images(codes, mean, inverse_std, self.noise, mix)
 

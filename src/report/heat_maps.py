@@ -27,7 +27,7 @@ class _ClassScore(nn.Cell):
 
 
 class _Features(nn.Cell):
-    """(B, H, W, 3) uint8 -> the family's features in float32."""
+    """(B, H, W, C) uint8 -> the family's features in float32."""
 
     def __init__(self, normalize: nn.Cell, network: Classifier) -> None:
         super().__init__(auto_prefix=False)
@@ -50,7 +50,7 @@ class GradCam:
         self._gradient = ops.grad(_ClassScore(network).set_train(False))
 
     def __call__(self, image: np.ndarray, label: np.ndarray, num_classes: int) -> np.ndarray:
-        """Images (B, H, W, 3) uint8, the class of each (B,) -> (B, h, w) float64, >= 0."""
+        """Images (B, H, W, C) uint8, the class of each (B,) -> (B, h, w) float64, >= 0."""
         features = self._features(Tensor(image))
         one_hot = Tensor(np.eye(num_classes, dtype=np.float32)[label])
         gradient = self._gradient(features, one_hot).asnumpy().astype(np.float64)
@@ -69,7 +69,7 @@ def _as_maps(tokens: np.ndarray) -> np.ndarray:
 
 
 class _Rollout(nn.Cell):
-    """(B, H, W, 3) uint8 -> (B, N), how much of each input token reaches the classifier.
+    """(B, H, W, C) uint8 -> (B, N), how much of each input token reaches the classifier.
 
     The product over the layers of (A + I) / 2, A the mean attention of the heads (Abnar and
     Zuidema 2020, section 3); then the mean of the rows, weighted as the tokens are pooled.
@@ -98,7 +98,7 @@ class AttentionRollout:
         self._first_patch = network.num_prefix_tokens
 
     def __call__(self, image: np.ndarray, label: np.ndarray, num_classes: int) -> np.ndarray:
-        """Images (B, H, W, 3) uint8 -> (B, h, w) float64, >= 0."""
+        """Images (B, H, W, C) uint8 -> (B, h, w) float64, >= 0."""
         flow = self._rollout(Tensor(image)).asnumpy().astype(np.float64)[:, self._first_patch :]
         side = _side(flow.shape[1])
         return flow.reshape(len(flow), side, side)

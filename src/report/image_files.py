@@ -37,7 +37,7 @@ class ImageBatch(NamedTuple):
 
     Attributes:
         paths: of the images, (B,).
-        image: (B, H, W, 3) uint8, RGB.
+        image: (B, H, W, C) uint8, of the network's channels.
     """
 
     paths: List[str]
@@ -123,7 +123,7 @@ class ImageStream:
         batch_size = min(data.batch_size, len(names))
         side = config.model.image_size
         check_room(
-            (1 + _BATCHES_AHEAD) * batch_size * side**2 * 3,
+            (1 + _BATCHES_AHEAD) * batch_size * side**2 * config.model.in_chans,
             f"{1 + _BATCHES_AHEAD} batches of batch_size {batch_size} and image_size {side}",
             remedies(config),
         )
@@ -169,4 +169,4 @@ class ImageStream:
     def _load(self, path: str) -> np.ndarray:
         with PixelsInFlight():
             image = self._decoder.read_part(path, self._transform.box_seen)
-            return np.asarray(self._transform(image))
+            return np.asarray(self._transform(image))[..., : self._decoder.channels]

@@ -10,6 +10,7 @@ from typing import Any, Callable, List, NamedTuple, Optional, Tuple
 import numpy as np
 from PIL import Image
 
+from ..data.channels import as_colours
 from ..errors import UserError
 from ..runs.markup import folded, image_source, text
 from .outcomes import Collector, Outcomes
@@ -76,7 +77,8 @@ def mistakes_html(outcomes: Outcomes, found: Collector, heat: Optional[HeatMaps]
     """A card for each, the most confident first."""
     is_drawn = heat is not None and not heat.is_single
     cards: List[str] = []
-    for number, (confidence, index, image) in enumerate(found.mistakes):
+    for number, (confidence, index, pixels) in enumerate(found.mistakes):
+        image = as_colours(pixels)
         names = [outcomes.class_names[of[index]] for of in (outcomes.predicted, outcomes.label)]
         pictures = [_picture(image, f"image of {names[1]}")]
         if heat is not None and is_drawn:

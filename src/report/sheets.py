@@ -7,6 +7,7 @@ from typing import Any, List, Optional, Sequence, Tuple
 
 import numpy as np
 
+from ..data.channels import as_colours
 from ..errors import UserError
 from ..runtime.files import replacing
 from .pictures import Tile, contact_sheet, overlay, with_scale
@@ -44,17 +45,17 @@ class PredictionSheets:
         self._written: List[Path] = []
 
     def add(self, image: np.ndarray, predictions: Sequence[Prediction]) -> None:
-        """Images (B, H, W, 3) uint8 as the network saw them, and what it said."""
-        heats = None
+        """Images (B, H, W, C) uint8 as the network saw them, and what it said."""
+        colours, heats = as_colours(image), None
         if self._heat_maps is not None:
             labels = np.array([prediction.labels[0] for prediction in predictions])
             heats = self._heat_maps(image, labels, self._num_classes)
         for index, prediction in enumerate(predictions):
             best = zip(prediction.names[:2], prediction.probabilities)
             caption = [f"{100 * share:.1f} % {name}" for name, share in best]
-            self._tiles.append(Tile(image[index], [*caption, Path(prediction.image).name]))
+            self._tiles.append(Tile(colours[index], [*caption, Path(prediction.image).name]))
             if heats is not None:
-                shown = overlay(image[index], heats[index])
+                shown = overlay(colours[index], heats[index])
                 self._tiles.append(Tile(shown, self._caption(heats[index])))
             if len(self._tiles) >= _PER_SHEET * (1 if heats is None else 2):
                 self._write()

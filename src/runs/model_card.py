@@ -19,6 +19,7 @@ from ..runtime.text import printable, to_utf8, without_surrogates
 _LOGGER = logging.getLogger(__name__)
 NAME = "README.md"
 _MOST_CLASSES = 50
+_CHANNELS = {1: "grey", 3: "RGB", 4: "RGB and opacity"}
 # The last line: what was changed by hand since is its author's.
 _SEAL = "<!-- written by a program ({digest}); it writes over this file until you change it -->\n"
 _SEALED = re.compile(r"<!-- written by a program \(([0-9a-f]{16})\);[^\n]*-->\n\Z")
@@ -48,6 +49,7 @@ class Card:
     licence: Optional[str] = None
     source: Optional[str] = None
     facts: Mapping[str, str] = field(default_factory=dict)
+    in_chans: int = 3
 
 
 # Values of `set` that say how images lie there, not which they are.
@@ -142,7 +144,7 @@ def _body(card: Card) -> str:
     facts = {
         "architecture": card.arch,
         "file": card.weights,
-        "input": f"{card.image_size} x {card.image_size} pixels, RGB",
+        "input": f"{card.image_size} x {card.image_size} pixels, {_CHANNELS[card.in_chans]}",
         "classes": str(len(card.class_names)),
         **({"weights published as": card.source} if card.source else {}),
         **({"licence of the weights": card.licence} if card.licence else {}),

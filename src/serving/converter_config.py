@@ -18,7 +18,7 @@ _BATCHES = (1, 2, 4, 8, 16, 32)
 def input_shape(config: ExportRun) -> Tuple[int, ...]:
     """Of the exported network's input; -1 for a free batch."""
     batch = -1 if config.export.dynamic_batch else config.serving_batch()
-    return (batch, *image_shape(config.serving.input, config.model.image_size))
+    return (batch, *image_shape(config.serving.input, config))
 
 
 def write_converter_configs(config: ExportRun, path: Path) -> List[Path]:

@@ -127,6 +127,11 @@ def export_checkpoint(config: ExportRun, name_classes: NameClasses) -> None:
     with without_overrides():
         network, config, checkpoint = open_checkpoint(replace(config, amp_level="O0"))
         cell = _with_normalisation(config, network)
+    if config.export.bundle and config.model.in_chans != 3:
+        raise UserError(
+            f"bundle {config.export.bundle!r}: its images are RGB, and in_chans is "
+            f"{config.model.in_chans}; leave it out, and give --output"
+        )
     path = output_path(config)
     place = path.parent if config.export.bundle else path
     try:
@@ -220,14 +225,14 @@ def _with_normalisation(config: ExportRun, network: nn.Cell) -> nn.Cell:
 
 def example_images(config: ExportRun) -> np.ndarray:
     """Handwritten digits as the exported network takes them, (B, ...); B is 3 when it is free."""
-    side = config.model.image_size
+    side, mode = config.model.image_size, {1: "L", 3: "RGB", 4: "RGBA"}[config.model.in_chans]
     count = 3 if config.export.dynamic_batch else config.serving_batch()
     pixels = np.stack(
         [
-            np.asarray(Image.fromarray(digit).resize((side, side)).convert("RGB"))
+            np.asarray(Image.fromarray(digit).resize((side, side)).convert(mode))
             for digit in read_digits(count)
         ]
-    )
+    ).reshape(count, side, side, config.model.in_chans)
     return as_input(config.serving.input, config, pixels)
 
 
@@ -294,4 +299,5 @@ def _record_of(config: ExportRun, path: Path, checkpoint: Checkpoint) -> ExportR
         published=said.published,
         started_from=said.started_from,
         licence=said.licence,
+        in_chans=config.model.in_chans,
     )

@@ -70,6 +70,7 @@ class ExportRecord:
     published: Optional[Text] = None
     started_from: Optional[Text] = None
     licence: Optional[Text] = None
+    in_chans: Annotated[int, Meta(ge=1, le=4)] = 3
     format: Format = _FORMAT
 
     def trained_classes(self, source: str) -> TrainedClasses:
@@ -78,7 +79,8 @@ class ExportRecord:
 
     def settings(self) -> Dict[str, Any]:
         """Values of flat keys that a recipe for this network's inputs has."""
-        own = {key: getattr(self, key) for key in ("arch", "num_classes", "image_size", "input")}
+        names = ("arch", "num_classes", "image_size", "in_chans", "input")
+        own = {key: getattr(self, key) for key in names}
         return {**own, **self.transform}
 
     def check(self) -> None:
@@ -93,7 +95,7 @@ class ExportRecord:
             raise ValueError(f"transform: {', '.join(odd)}: unknown here or missing there")
         if self.class_names is not None and len(self.class_names) != self.num_classes:
             raise ValueError(f"{len(self.class_names)} class_names of {self.num_classes} classes")
-        size = 12 * (self.batch_size or 1) * self.image_size**2
+        size = 4 * self.in_chans * (self.batch_size or 1) * self.image_size**2
         if size > _MOST_INPUT_BYTES:
             raise ValueError(
                 f"batch_size {self.batch_size} of image_size {self.image_size}: {size:,} bytes of "

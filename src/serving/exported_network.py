@@ -28,7 +28,7 @@ def is_exported(path: Path) -> bool:
 
 
 class ExportedNet(nn.Cell):
-    """(B, H, W, 3) uint8 images -> (B, num_classes) float32 logits, as `EvalNet`.
+    """(B, H, W, C) uint8 images -> (B, num_classes) float32 logits, as `EvalNet`.
 
     Args:
         normalize: for files that take normalised images; the identity for others.
@@ -79,7 +79,8 @@ def complete_by_record(config: AnyConfig, record: ExportRecord, path: Path) -> A
     Raises:
         UserError: naming the key that differs.
     """
-    sizes = {"image_size": record.image_size, "num_classes": record.num_classes}
+    names = ("image_size", "num_classes", "in_chans")
+    sizes = {key: getattr(record, key) for key in names}
     found = {**sizes, **record.transform}
     config = with_values(config, taken_of(config, found, str(path)), origin=str(path))
     for key, there in sizes.items():

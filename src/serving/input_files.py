@@ -111,7 +111,7 @@ class InputWriter:
 
     @property
     def _shape(self) -> Tuple[int, ...]:
-        return (self._batch_size, *image_shape(self._form, self._config.model.image_size))
+        return (self._batch_size, *image_shape(self._form, self._config))
 
     @property
     def _dtype(self) -> str:
@@ -168,7 +168,8 @@ class InputWriter:
         keys = sampler.eval_keys(
             len(self._source), batch_size=self._batch_size, rank=0, world_size=1
         )
-        shape = Shape(self._batch_size, config.model.image_size, 0)
+        model = config.model
+        shape = Shape(self._batch_size, model.image_size, 0, model.in_chans)
         check_room_for_batches(shape, config)
         return batches_of(
             EvalSample(self._source, create_eval_transform(config), skips_bad=self._skips_bad),

@@ -21,13 +21,14 @@ def takes_pixels(form: str) -> bool:
     return form == "uint8_nhwc"
 
 
-def image_shape(form: str, image_size: int) -> Tuple[int, ...]:
-    """(H, W, 3) or (3, H, W)."""
-    return (image_size, image_size, 3) if takes_pixels(form) else (3, image_size, image_size)
+def image_shape(form: str, config: Config) -> Tuple[int, ...]:
+    """(H, W, C) or (C, H, W)."""
+    side, channels = config.model.image_size, config.model.in_chans
+    return (side, side, channels) if takes_pixels(form) else (channels, side, side)
 
 
 def as_input(form: str, config: Config, pixels: np.ndarray) -> np.ndarray:
-    """Images (B, H, W, 3) uint8 -> what the file takes of them: themselves, or (B, 3, H, W)."""
+    """Images (B, H, W, C) uint8 -> what the file takes of them: themselves, or (B, C, H, W)."""
     if takes_pixels(form):
         return pixels
     return normalize_pixels(pixels, mean=config.data.mean, std=config.data.std)

@@ -35,7 +35,7 @@ class CheckpointPredictor:
         return self.config.model.num_classes
 
     def __call__(self, image: np.ndarray) -> np.ndarray:
-        """(B, H, W, 3) uint8 -> (B, num_classes) float32 logits."""
+        """(B, H, W, C) uint8 -> (B, num_classes) float32 logits."""
         # A smaller batch, the last, is filled up: another shape would be compiled anew.
         self._batch_size = max(self._batch_size, len(image))
         logits = self._net(Tensor(filled(image, self._batch_size))).asnumpy()
@@ -79,7 +79,7 @@ class ExportedPredictor:
         return self.config.model.num_classes
 
     def __call__(self, image: np.ndarray) -> np.ndarray:
-        """(B, H, W, 3) uint8 -> (B, num_classes) float32 logits."""
+        """(B, H, W, C) uint8 -> (B, num_classes) float32 logits."""
         return _finite(self._net(Tensor(image)).asnumpy(), self.config)
 
     def eval_net(self) -> NoReturn:

@@ -164,14 +164,17 @@ class DataConfig(Section):
         },
         transform=True,
     )
-    mean: Tuple[float, float, float] = key(
+    mean: Tuple[float, ...] = key(
         (0.485, 0.456, 0.406),
-        "mean that is subtracted from each channel, for images scaled to [0, 1]",
+        "mean that is subtracted from each channel, for images scaled to [0, 1]; a value for each "
+        "of in_chans, or one for all; of three, grey images take the average, and opacity takes "
+        "0.5",
         transform=True,
     )
-    std: Tuple[float, float, float] = key(
+    std: Tuple[float, ...] = key(
         (0.229, 0.224, 0.225),
-        "standard deviation that each channel is divided by, for images scaled to [0, 1]",
+        "standard deviation that each channel is divided by, for images scaled to [0, 1]; as many "
+        "values as mean may have",
         range="> 0",
         transform=True,
     )
@@ -254,6 +257,9 @@ class DataConfig(Section):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        for name, values in (("mean", self.mean), ("std", self.std)):
+            if not values:
+                raise FieldError([name], values, "1, 3 or in_chans numbers")
         _check_scale(self.mean, self.std)
         if len(self.color_jitter) not in (0, 3, 4) or max(self.color_jitter[3:], default=0) > 0.5:
             raise FieldError(["color_jitter"], self.color_jitter, "[], 3 numbers, or 4; hue <= 0.5")

@@ -33,6 +33,12 @@ class ModelConfig(Section):
         range="[0, 4096]",
         network=True,
     )
+    in_chans: int = key(
+        3,
+        "channels of the images; the first layer of weights for 3 is adapted to them",
+        choices={1: "grey", 3: "RGB", 4: "RGB and opacity"},
+        network=True,
+    )
     drop_path_rate: Optional[float] = key(
         None,
         "stochastic depth: drop rate of the last block, from which it falls linearly to 0 at "

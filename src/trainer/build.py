@@ -42,6 +42,7 @@ _KEYS = {
     "pretrained": "pretrained",
     "num_classes": "num_classes",
     "img_size": "image_size",
+    "in_chans": "in_chans",
     "drop_path_rate": "drop_path_rate",
     "nonlinearity": "nonlinearity",
     "distilled_training": "distillation_type",
@@ -60,16 +61,16 @@ def check_model(config: Config) -> None:
             raise UserError(
                 f"{key} 0: stands for that of {source}, which is not known here; set it"
             )
-    for keyword in model.model_args:
-        if keyword in _KEYS:
+    for keyword, value in model.model_args.items():
+        # Recipes from before there was that key may say 3.
+        if keyword in _KEYS and (keyword, value) != ("in_chans", model.in_chans):
             key = _KEYS[keyword]
             raise UserError(f"model_args {keyword!r}: has a key of its own; give --{key}")
-        if keyword == "in_chans" and model.model_args[keyword] != 3:
-            raise UserError(
-                f"model_args 'in_chans' {model.model_args[keyword]}: images are read with 3 "
-                "channels; leave it out (grey images are read as three equal ones)"
-            )
-    sizes = {"img_size": model.image_size, "num_classes": model.num_classes}
+    sizes = {
+        "img_size": model.image_size,
+        "num_classes": model.num_classes,
+        "in_chans": model.in_chans,
+    }
     keywords = {key: value for key, value in model.model_args.items() if key not in sizes}
     check_room(
         4 * least_weights(model.arch, **sizes, **keywords),
@@ -102,12 +103,12 @@ def _under_precision(config: Config, arch: str, **keywords: Any) -> nn.Cell:
     level, dtype = resolve_amp(config)
     # What may be put in a cell's place is for float32: it would pass the casts by.
     with contextlib.nullcontext() if level == "O0" else without_overrides():
-        network = create_model(
-            arch,
-            num_classes=config.model.num_classes,
-            img_size=config.model.image_size,
-            **keywords,
-        )
+        sizes = {
+            "num_classes": config.model.num_classes,
+            "img_size": config.model.image_size,
+            "in_chans": config.model.in_chans,
+        }
+        network = create_model(arch, **{**keywords, **sizes})
     apply_amp(network, level, dtype=dtype, keep_bn_fp32=config.train.keep_bn_fp32)
     return network
 
@@ -116,7 +117,12 @@ def _create_erase(config: Config) -> Optional[EraseBoxes]:
     data = config.data
     if data.re_prob == 0:
         return None
-    return EraseBoxes(config.model.image_size, max_count=data.re_count, mode=data.re_mode)
+    return EraseBoxes(
+        config.model.image_size,
+        max_count=data.re_count,
+        mode=data.re_mode,
+        channels=config.model.in_chans,
+    )
 
 
 def build_batch_transform(config: Config) -> BatchTransform:

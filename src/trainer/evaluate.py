@@ -26,7 +26,7 @@ Watch = Callable[[np.ndarray, np.ndarray, np.ndarray], None]
 
 
 class EvalNet(nn.Cell):
-    """(B, H, W, 3) uint8 images -> (B, num_classes) float32 logits."""
+    """(B, H, W, C) uint8 images -> (B, num_classes) float32 logits."""
 
     def __init__(self, normalize: nn.Cell, network: nn.Cell) -> None:
         super().__init__(auto_prefix=False)

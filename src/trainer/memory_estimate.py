@@ -119,7 +119,7 @@ def _measure(config: Config, pipe: Connection) -> None:
         columns = BOX_COLUMNS * config.data.re_count if config.data.re_prob > 0 else 0
         mix = np.zeros((count, 5 + columns), np.float32)
         mix[:, 0] = 1.0
-        image = Tensor(np.zeros((count, side, side, 3), np.uint8))
+        image = Tensor(np.zeros((count, side, side, config.model.in_chans), np.uint8))
         inputs = (image, Tensor(np.zeros(count, np.int32)), Tensor(mix), Tensor(0.0, ms.float32))
         for _ in range(2 * config.train.accumulation_step):
             step(*inputs)[0].asnumpy()

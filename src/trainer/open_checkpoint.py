@@ -44,7 +44,8 @@ def load_network(network: nn.Cell, checkpoint: Checkpoint, config: Config) -> No
     Raises:
         UserError: it holds another architecture, another number of classes or other shapes.
     """
-    target = f"arch {config.model.arch} with num_classes {config.model.num_classes}"
+    model = config.model
+    target = f"arch {model.arch} with num_classes {model.num_classes}, in_chans {model.in_chans}"
     for key in ("arch", "num_classes"):
         here, there = getattr(config.model, key), getattr(checkpoint.record, key)
         if there is not None and here != there:

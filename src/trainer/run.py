@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import List, Optional
 
-from ..args import Config, to_yaml
+from ..args import Config, for_channels, to_yaml
 from ..checkpoints.checkpoint import Checkpoint, load_parameters, read_checkpoint
 from ..checkpoints.pretrained import start_from_weights
 from ..checkpoints.saved_record import SavedRecord
@@ -95,6 +95,7 @@ def tell_normalisation(config: Config, checkpoint: Checkpoint) -> None:
     """Says that training normalises images otherwise than the weights learnt them, if it does."""
     there = checkpoint.record.values(str(checkpoint.path), ("mean", "std"))
     here = {key: getattr(config.data, key) for key in there}
+    there = {key: for_channels(key, there[key], config.model.in_chans) for key in there}
     if here != there:
         shown = [", ".join(f"{key} {list(v)}" for key, v in side.items()) for side in (there, here)]
         _LOGGER.info("%s learnt images with %s; this training has %s", checkpoint.path, *shown)
@@ -116,13 +117,13 @@ def start_from_pretrained(
     keeps_classifier = checkpoint.record.num_classes == len(class_names)
     if trained.names is None and keeps_classifier:
         check_classes(config, trained, class_names)
-    tell_normalisation(config, checkpoint)
     start_from_weights(
         network,
         checkpoint,
         target=f"arch {config.model.arch} with image_size {config.model.image_size}",
         class_names=None if config.train.allow_other_classes else class_names,
     )
+    tell_normalisation(config, checkpoint)
     return checkpoint.record
 
 

@@ -78,4 +78,5 @@ class RunReport:
             {name: found[key] for key, name in names.items() if key in found},
             state.licence,
             facts=facts,
+            in_chans=config.model.in_chans,
         )

@@ -22,7 +22,7 @@ _TEACHER = "teacher."
 class NetWithLoss(nn.Cell):
     """uint8 images -> loss: normalise and mix, network, loss in float32.
 
-    Shapes: image (B, H, W, 3) uint8, label (B,) int32, mix (B, 5) float32 -> ().
+    Shapes: image (B, H, W, C) uint8, label (B,) int32, mix (B, 5) float32 -> ().
     """
 
     def __init__(self, transform: nn.Cell, network: nn.Cell, criterion: nn.Cell) -> None:

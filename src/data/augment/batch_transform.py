@@ -1,12 +1,12 @@
 """What happens to a batch on the device: normalise, erase, mix with the partner, soft labels.
 
-B batch, H and W image side, K classes, R boxes of random erasing per image.
+B batch, H and W image side, C channels, K classes, R boxes of random erasing per image.
 """
 
 from __future__ import annotations
 
 import math
-from typing import Optional, Tuple
+from typing import Optional, Sequence, Tuple
 
 import mindspore as ms
 import numpy as np
@@ -17,34 +17,34 @@ from .random_erasing import BOX_COLUMNS
 
 MIX_COLUMNS = 5
 
-Rgb = Tuple[float, float, float]
+PerChannel = Sequence[float]
 
 
 class ImageNormalize(Overridable, nn.Cell):
-    """(B, H, W, 3) uint8 -> (B, 3, H, W) float32, (image / 255 - mean) / std per channel.
+    """(B, H, W, C) uint8 -> (B, C, H, W) float32, (image / 255 - mean) / std per channel.
 
     Args:
         mean: per channel, of images scaled to [0, 1].
         std: per channel, of images scaled to [0, 1].
     """
 
-    def __init__(self, *, mean: Rgb, std: Rgb) -> None:
+    def __init__(self, *, mean: PerChannel, std: PerChannel) -> None:
         super().__init__()
         # In units of uint8, so that the subtraction starts from exact integers; and a product
         # instead of a quotient, which is slow on some devices.
-        self.mean = Tensor(255.0 * np.reshape(mean, (1, 3, 1, 1)), ms.float32)
-        self.inverse_std = Tensor(1.0 / (255.0 * np.reshape(std, (1, 3, 1, 1))), ms.float32)
+        self.mean = Tensor(255.0 * np.reshape(mean, (1, -1, 1, 1)), ms.float32)
+        self.inverse_std = Tensor(1.0 / (255.0 * np.reshape(std, (1, -1, 1, 1))), ms.float32)
 
     def construct(self, image: Tensor) -> Tensor:
         # Moves bytes, not floats; and MindSpore Lite 2.0 refuses a graph that casts first.
-        image = ops.transpose(image, (0, 3, 1, 2))  # -> (B, 3, H, W)
+        image = ops.transpose(image, (0, 3, 1, 2))  # -> (B, C, H, W)
         return (ops.cast(image, ms.float32) - self.mean) * self.inverse_std
 
 
-def normalize_pixels(pixels: np.ndarray, *, mean: Rgb, std: Rgb) -> np.ndarray:
-    """What `ImageNormalize` computes, to the bit, in NumPy: (..., H, W, 3) -> (..., 3, H, W)."""
-    planes = np.moveaxis(pixels, -1, -3).astype(np.float32)  # (..., H, W, 3) -> (..., 3, H, W)
-    shape = (3, 1, 1)
+def normalize_pixels(pixels: np.ndarray, *, mean: PerChannel, std: PerChannel) -> np.ndarray:
+    """What `ImageNormalize` computes, to the bit, in NumPy: (..., H, W, C) -> (..., C, H, W)."""
+    planes = np.moveaxis(pixels, -1, -3).astype(np.float32)  # (..., H, W, C) -> (..., C, H, W)
+    shape = (-1, 1, 1)
     centre = np.reshape(255.0 * np.array(mean), shape).astype(np.float32)
     scale = np.reshape(1.0 / (255.0 * np.array(std)), shape).astype(np.float32)
     return np.ascontiguousarray((planes - centre) * scale)
@@ -103,21 +103,24 @@ class EraseBoxes(nn.Cell):
     """Fills the boxes of random erasing in normalised images, later boxes over earlier ones.
 
     construct:
-        image: (B, 3, H, W) float32, normalised.
-        codes: (B, H, W, 3) uint8, the images before; they hold noise in the boxes of mode pixel.
+        image: (B, C, H, W) float32, normalised.
+        codes: (B, H, W, C) uint8, the images before; they hold noise in the boxes of mode pixel.
         boxes: (B, R * 7) float32, see `RandomErasing.draw`.
-        returns: (B, 3, H, W) float32.
+        returns: (B, C, H, W) float32.
 
     Args:
         image_size: H = W, pixels.
         max_count: R.
         mode: const or rand: the box's colour; pixel: normal noise.
+        channels: C; with 4 mode const and pixel only.
     """
 
-    def __init__(self, image_size: int, *, max_count: int, mode: str) -> None:
+    def __init__(self, image_size: int, *, max_count: int, mode: str, channels: int = 3) -> None:
         super().__init__()
         self.max_count = max_count
         self.is_noise = mode == "pixel"
+        # Of 4 channels the one colour is 0 everywhere.
+        self.colours_end = BOX_COLUMNS if channels == 3 else BOX_COLUMNS - 2
         self.noise = NormalNoise()
         self.grid = _Grid(image_size)
 
@@ -125,12 +128,12 @@ class EraseBoxes(nn.Cell):
         boxes = ops.reshape(boxes, (-1, self.max_count, BOX_COLUMNS, 1, 1))
         fill = image
         if self.is_noise:
-            fill = ops.transpose(self.noise(codes), (0, 3, 1, 2))  # -> (B, 3, H, W)
+            fill = ops.transpose(self.noise(codes), (0, 3, 1, 2))  # -> (B, C, H, W)
         for k in range(self.max_count):
             box = boxes[:, k]  # (B, 7, 1, 1)
             inside = self.grid(box[:, 0:1], box[:, 1:2], box[:, 2:3], box[:, 3:4])
             if not self.is_noise:
-                fill = box[:, 4:7]  # (B, 3, 1, 1)
+                fill = box[:, 4 : self.colours_end]  # (B, 3, 1, 1) or (B, 1, 1, 1)
             image = image * (1.0 - inside) + fill * inside
         return image
 
@@ -139,11 +142,11 @@ class BatchTransform(Overridable, nn.Cell):
     """The device's part of the training pipeline; shapes are static.
 
     construct:
-        image: (B, H, W, 3) uint8.
+        image: (B, H, W, C) uint8.
         label: (B,) int32 in [0, K).
         mix: (B, 5) float32, see `draw_mix`; with random erasing (B, 5 + R * 7), see
             `RandomErasing.draw`.
-        returns: image (B, 3, H, W) float32, normalised and mixed; target (B, K) float32, rows
+        returns: image (B, C, H, W) float32, normalised and mixed; target (B, K) float32, rows
             sum to 1.
 
     Args:
@@ -163,8 +166,8 @@ class BatchTransform(Overridable, nn.Cell):
         image_size: int,
         *,
         num_classes: int,
-        mean: Rgb,
-        std: Rgb,
+        mean: PerChannel,
+        std: PerChannel,
         label_smoothing: float = 0.0,
         erase: Optional[EraseBoxes] = None,
     ) -> None:
@@ -186,8 +189,8 @@ class BatchTransform(Overridable, nn.Cell):
         return image, target
 
     def mixed(self, codes: Tensor, mix: Tensor) -> Tensor:
-        """(B, H, W, 3) uint8 -> (B, 3, H, W) float32: normalised, erased and mixed."""
-        image = self.normalize(codes)  # (B, H, W, 3) -> (B, 3, H, W)
+        """(B, H, W, C) uint8 -> (B, C, H, W) float32: normalised, erased and mixed."""
+        image = self.normalize(codes)  # (B, H, W, C) -> (B, C, H, W)
         if self.erase is not None:
             image = self.erase(image, codes, mix[:, MIX_COLUMNS:])
         own = self.own_share(mix[:, :MIX_COLUMNS])  # (B, 1, H, W)

@@ -75,11 +75,11 @@ class RandomErasing:
     def write_noise(
         self, image: np.ndarray, boxes: np.ndarray, rng: np.random.Generator
     ) -> np.ndarray:
-        """The image (H, W, 3) uint8 with codes in its boxes; itself, unless the mode is pixel."""
+        """The image (H, W, C) uint8 with codes in its boxes; itself, unless the mode is pixel."""
         if self.mode != "pixel" or not boxes.any():
             return image
         image = image.copy()
         for x0, y0, x1, y1 in boxes[:, :4].astype(int):
-            shape = (y1 - y0, x1 - x0, 3)
+            shape = (y1 - y0, x1 - x0, image.shape[2])
             image[y0:y1, x0:x1] = rng.integers(256, size=shape, dtype=np.uint8)
         return image

@@ -39,11 +39,34 @@ def resize_box(
         resample: bilinear or bicubic, antialiased.
         part: (left, top, right, bottom) of the result, inside it.
     """
+    if image.pixels.shape[2] == 4:
+        return _with_opacity(image, box, size, resample, part)
     is_bicubic = resample == Image.Resampling.BICUBIC
     origin = image.top, image.left
     return numba_resize.resize_box(
         image.pixels, box, size, part, origin, is_bicubic, _HAS_VERTICAL_FIRST
     )
+
+
+def _with_opacity(
+    image: Part,
+    box: CropBox,
+    size: Tuple[int, int],
+    resample: Image.Resampling,
+    part: Tuple[int, int, int, int],
+) -> np.ndarray:
+    """`resize_box` of (h, w, 4): of colours times opacity, so that transparent ones do not show."""
+    left, top, right, bottom = part
+    if box[2:] == size[::-1]:  # Pillow copies it
+        y, x = box[0] - image.top, box[1] - image.left
+        return np.ascontiguousarray(image.pixels[y + top : y + bottom, x + left : x + right])
+    weighed = np.asarray(Image.fromarray(image.pixels).convert("RGBa"))
+    planes = (np.ascontiguousarray(weighed[..., :3]), np.repeat(weighed[..., 3:], 3, axis=2))
+    parts = [image._replace(pixels=plane) for plane in planes]
+    colours, opacity = (resize_box(plane, box, size, resample, part) for plane in parts)
+    content = np.dstack([colours, opacity[..., :1]]).tobytes()
+    resized = Image.frombytes("RGBa", (right - left, bottom - top), content)
+    return np.array(resized.convert("RGBA"))
 
 
 def box_seen(

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Callable, List, Optional, Tuple
+from typing import Callable, List, Optional, Sequence, Tuple
 
 import numpy as np
 from PIL import Image
@@ -137,7 +137,7 @@ class PaddedCrop:
             min(left + self.size, width),
             min(top + self.size, height),
         )
-        crop = np.zeros((self.size, self.size, 3), np.uint8)
+        crop = np.zeros((self.size, self.size, image.shape[2]), np.uint8)
         seen = crop[part[1] - top : part[3] - top, part[0] - left : part[2] - left]
         if (height, width) == image.shape[:2]:
             seen[:] = image[part[1] : part[3], part[0] : part[2]]
@@ -164,12 +164,15 @@ class RandomFlip:
     def __call__(self, image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
         if rng.random() >= self.probability:
             return image
-        return mirrored(image) if self.axis == 1 else np.ascontiguousarray(image[::-1])
+        if self.axis == 1 and image.shape[2] == 3:
+            return mirrored(image)
+        return np.ascontiguousarray(image[::-1] if self.axis == 0 else image[:, ::-1])
 
 
-def mean_colour(mean: Tuple[float, float, float]) -> Rgb8:
-    """The nearest RGB, 0..255, to a mean of images scaled to [0, 1]."""
-    red, green, blue = (min(255, round(255 * value)) for value in mean)
+def mean_colour(mean: Sequence[float]) -> Rgb8:
+    """The nearest RGB, 0..255, to a mean of images scaled to [0, 1]; of grey ones it has one."""
+    of_colours = mean[:3] if len(mean) > 1 else (*mean,) * 3
+    red, green, blue = (min(255, round(255 * value)) for value in of_colours)
     return red, green, blue
 
 
@@ -187,7 +190,7 @@ def create_train_transforms(
     color_jitter_prob: float = 1.0,
     grayscale_prob: float = 0.0,
     gaussian_blur_prob: float = 0.0,
-    mean: Tuple[float, float, float] = (0.5, 0.5, 0.5),
+    mean: Sequence[float] = (0.5, 0.5, 0.5),
 ) -> List[Transform]:
     """The training pipeline, in the order of application; what is off is left out.
 
