@@ -2,6 +2,7 @@
 
 python scripts/pack_dataset.py --data_url data/imagenet --output data/packed --short_side 256
 python scripts/pack_dataset.py --data_url data/cifar10 --set CIFAR10 --output data/packed
+python scripts/pack_dataset.py --data_url pets --train_list all.csv --val_share 0.1 --output packs
 python scripts/pack_dataset.py --verify data/packed
 
 Train from them with `set: MindRecord` and `data_url: data/packed`. If the program was stopped,
@@ -44,19 +45,26 @@ def work(arguments: argparse.Namespace) -> None:
 
 def pack(arguments: argparse.Namespace) -> None:
     """Packs both splits."""
+    from src.data.image_lists import Lists
     from src.data.packing import pack_split
     from src.data.sources import open_unpacked
 
     settings = packing_settings(arguments, arguments.set)
-    for split in _SPLITS:
-        source = open_unpacked(
+    lists = Lists(arguments.train_list, arguments.val_list)
+    # Both before anything is written: what is wrong with one may lie hours behind the other.
+    sources = {
+        split: open_unpacked(
             arguments.set,
             arguments.data_url,
             split,
             val_share=arguments.val_share,
             class_order=arguments.class_order,
             decoder=settings.decoder(arguments.max_image_pixels),
+            lists=lists,
         )
+        for split in _SPLITS
+    }
+    for split, source in sources.items():
         manifest = pack_split(
             source, arguments.output / split, settings, num_workers=arguments.num_workers
         )
@@ -71,6 +79,8 @@ def check(arguments: argparse.Namespace) -> None:
     check_packing_options(arguments)
     if not 0 <= arguments.val_share < 1:
         raise UserError(f"--val_share {arguments.val_share}: allowed: [0, 1)")
+    if arguments.set != "ImageNet" and (arguments.train_list or arguments.val_list):
+        raise UserError(f"--set {arguments.set}: has no lists; leave train_list and val_list out")
     check_output_folder("output", arguments.output)
 
 
@@ -102,6 +112,8 @@ def add_data_options(parser: CommandParser) -> None:
         default="ImageNet",
         help="what that is, as in a recipe (default: %(default)s)",
     )
+    parser.add_argument("--train_list", metavar="FILE", help="as in a recipe")
+    parser.add_argument("--val_list", metavar="FILE", help="as in a recipe")
     parser.add_argument("--val_share", type=finite, default=0.0, help="as in a recipe")
     parser.add_argument(
         "--class_order",

@@ -826,6 +826,8 @@ def test_import_is_light_and_reads_nothing() -> None:
 
 def test_no_key_of_data_or_update_is_free_to_change_within_a_run() -> None:
     apart = {"data_url", "num_parallel_workers", "python_multiprocessing", "max_bad_share"}
+    # As data_url, these are where the images are; which they are is compared itself.
+    apart |= {"train_list", "val_list"}
     # A larger image than allowed ends a run, which goes on once it is.
     apart.add("max_image_pixels")
     free = set(parser.keys_marked(Config, "free"))

@@ -36,16 +36,17 @@ WRITTEN = {
     *("save_pictures", "train_url"),
 }
 # Keys that all configurations have, but not all programs read.
+DATA_KEYS = {"data_url", "train_list", "val_list"}
 UNREAD = {
     "eval.py": {"resume", "teacher_pretrained"},
-    "export.py": {"data_url", "resume", "teacher_pretrained"},
-    "predict.py": {"data_url", "resume", "teacher_pretrained"},
+    "export.py": {*DATA_KEYS, "resume", "teacher_pretrained"},
+    "predict.py": {*DATA_KEYS, "resume", "teacher_pretrained"},
     "preprocess.py": {"resume", "teacher_pretrained"},
-    "scripts/preview_augment.py": {"pretrained", "resume", "teacher_pretrained"},
-    "scripts/replay_step.py": {"data_url", "pretrained", "teacher_pretrained"},
+    "scripts/preview_augment.py": {"val_list", "pretrained", "resume", "teacher_pretrained"},
+    "scripts/replay_step.py": {*DATA_KEYS, "pretrained", "teacher_pretrained"},
     # Read once there is a run to repeat: tests/test_verify_run.py.
     "scripts/verify_run.py": {
-        *("checkpoint", "data_url", "pretrained", "resume", "teacher_pretrained")
+        *(*DATA_KEYS, "checkpoint", "pretrained", "resume", "teacher_pretrained")
     },
 }
 
@@ -75,12 +76,18 @@ OF_OPTION: Dict[Tuple[str, str], List[str]] = {
     ("eval.py", "real_labels"): [*DATA, "--report", "report", "--pretrained", "good.ckpt"],
     ("eval.py", "data_url"): ["--pretrained", "good.ckpt"],
     ("eval.py", "class_subset"): [*DATA, "--pretrained", "good.ckpt"],
+    ("eval.py", "train_list"): [*DATA, "--pretrained", "good.ckpt", "--val_share", "0.5"],
+    ("eval.py", "val_list"): [*DATA, "--pretrained", "good.ckpt"],
     ("postprocess.py", "label_file"): ["--dataset_name", "digits", "--result_dir", "images"],
     ("preprocess.py", "pretrained"): ["--data_url", "images"],
     ("predict.py", "input"): ["--pretrained", "good.ckpt"],
     ("scripts/verify_run.py", "config"): ["images"],
     ("scripts/convert_weights.py", "input"): [*("--arch", "cct_2_3x2_32", "--output", "new.ckpt")],
     ("scripts/pack_dataset.py", "data_url"): ["--output", "packed"],
+    **{
+        ("scripts/pack_dataset.py", key): ["--data_url", "images", "--output", "packed"]
+        for key in ("train_list", "val_list")
+    },
     **{
         ("scripts/prepare_imagenet.py", split): [
             *("--devkit", "devkit.tar.gz", "--allow_partial", "--output", "prepared")

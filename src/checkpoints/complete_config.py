@@ -22,7 +22,8 @@ _LOGGER = logging.getLogger(__name__)
 _NETWORK_KEYS = [*parser.keys_marked(Config, "network"), *parser.keys_marked(Config, "transform")]
 # What was validated on, and how it was read: the images that were set aside, no others, of folders
 # whose order numbers the classes.
-_DATA_KEYS = ["set", "data_url", "val_share", "class_order", "exif_orientation"]
+_LISTS = ("train_list", "val_list")
+_DATA_KEYS = ["set", "data_url", "val_share", "class_order", "exif_orientation", *_LISTS]
 # Of these the weights know better than a recipe.
 _IMAGE_KEYS = ("image_size", *parser.keys_marked(Config, "transform"))
 _EVALUATION_KEYS = [*_NETWORK_KEYS, *_DATA_KEYS]
@@ -96,6 +97,8 @@ def complete_by_checkpoint(
     known.update({key: value for key, value in own.items() if value is not None})
     if config.origins["data_url"] != parser.DEFAULT and not _is_set_of(config, known.get("set")):
         known.pop("set", None)
+    if not _has_lists_of(config, known):
+        known = {key: value for key, value in known.items() if key not in _LISTS}
     if config.origins["arch"] != parser.DEFAULT and config.model.arch != known.get("arch"):
         # The caller refuses weights of another architecture; nothing else of them counts.
         known = {"num_classes": known.get("num_classes", 0)}
@@ -157,6 +160,17 @@ def _say_images(config: AnyConfig, free: Dict[str, Any], path: str) -> None:
 def _shown(values: Dict[str, Any], keys: Sequence[str]) -> str:
     shown = (list(values[key]) if isinstance(values[key], tuple) else values[key] for key in keys)
     return ", ".join(f"{key} {value}" for key, value in zip(keys, shown))
+
+
+def _has_lists_of(config: Config, known: Dict[str, Any]) -> bool:
+    """Whether what is evaluated has the lists that was trained by: the same folder, or a copy."""
+    if config.data.set != known.get("set") and config.origins["set"] != parser.DEFAULT:
+        return False
+    if any(not _is_open(config, key) for key in _LISTS):
+        return False
+    root, lists = Path(config.data.data_url), [known[key] for key in _LISTS if known.get(key)]
+    is_given = not _is_open(config, "data_url")
+    return not is_given or all((root / name).is_file() for name in lists)
 
 
 def _is_set_of(config: Config, name: Optional[str]) -> bool:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import logging
 import re
-from typing import Any, List, NamedTuple, Optional, Sequence
+from typing import Any, Collection, Dict, List, NamedTuple, Optional, Sequence
 
 from ..errors import UserError, some_of
 
 _LOGGER = logging.getLogger(__name__)
 
 CLASS_ORDERS = ("code_point", "natural")
+_NUMBER = re.compile(r"[0-9]{1,9}")
 
 
 def natural_key(name: str) -> List[Any]:
@@ -32,6 +33,26 @@ def sort_classes(names: Sequence[str], class_order: str) -> List[str]:
     if class_order == "natural":
         return sorted(names, key=lambda name: (natural_key(name), name))
     return sorted(names)
+
+
+def classes_of(labels: Collection[str], class_order: str) -> List[str]:
+    """The classes that written labels name; labels that are whole numbers follow their values."""
+    if all(_NUMBER.fullmatch(label) for label in labels):
+        return sorted(set(labels), key=lambda label: (int(label), label))
+    return sort_classes(list(set(labels)), class_order)
+
+
+def number_labels(labels: Collection[str], class_names: Sequence[str]) -> Dict[str, int]:
+    """Written label -> position of its class; those that are none of the classes are left out.
+
+    Whole numbers count the classes from 0, unless a class is called by a number.
+    """
+    known = {name: position for position, name in enumerate(class_names)}
+    found = {label: known[label] for label in labels if label in known}
+    if not any(map(_NUMBER.fullmatch, class_names)):
+        numbers = {label: int(label) for label in labels if _NUMBER.fullmatch(label)}
+        found.update({label: n for label, n in numbers.items() if n < len(class_names)})
+    return found
 
 
 def describe_difference(there: Sequence[str], here: Sequence[str]) -> Optional[str]:
@@ -120,7 +141,8 @@ class TrainedClasses(NamedTuple):
 
     def _doubt(self, names: Sequence[str], url: str) -> Optional[str]:
         natural = sort_classes(names, "natural")
-        if not self.is_converted or natural == sorted(names):
+        are_numbers = list(names) == [str(label) for label in range(len(names))]
+        if not self.is_converted or natural == sorted(names) or are_numbers:
             return None
         return (
             f"{self.source}: converted weights that do not say what their classes are called, and "

@@ -11,7 +11,7 @@ import zlib
 from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Dict, List, Sequence
+from typing import Dict, List, Sequence, Set
 
 import numpy as np
 
@@ -48,14 +48,24 @@ class ImageFolder:
     labels: np.ndarray
     decoder: Decoder = field(default_factory=Decoder)
 
+    @classmethod
+    def of(cls, listing: Listing, folder: Path, decoder: Decoder) -> ImageFolder:
+        """The images of a listing."""
+        return cls(
+            folder=folder,
+            class_names=listing.class_names,
+            names=listing.names,
+            ends=np.cumsum(listing.lengths, dtype=np.int64),
+            labels=np.repeat(np.arange(len(listing.counts), dtype=np.int32), listing.counts),
+            decoder=decoder,
+        )
+
     def __len__(self) -> int:
         return len(self.ends)
 
     def file_name(self, index: int) -> str:
         """`<class>/<image>`."""
-        start = int(self.ends[index - 1]) if index else 0
-        name = self.names[start : int(self.ends[index])].tobytes()
-        return f"{self.class_names[self.labels[index]]}/{os.fsdecode(name)}"
+        return f"{self.class_names[self.labels[index]]}/{self._name(index)}"
 
     def read_bytes(self, index: int) -> bytes:
         """The file as it is.
@@ -77,8 +87,20 @@ class ImageFolder:
         """As much of an image as is seen, or more; raises BadImageError."""
         return self.decoder.read_part(self._path(index), box_seen)
 
+    def _name(self, index: int) -> str:
+        start = int(self.ends[index - 1]) if index else 0
+        return os.fsdecode(self.names[start : int(self.ends[index])].tobytes())
+
     def _path(self, index: int) -> str:
         return f"{self.folder}/{self.file_name(index)}"
+
+
+class ListedImages(ImageFolder):
+    """Images that a list names with their labels: names are paths below the folder."""
+
+    def file_name(self, index: int) -> str:
+        """The path that the list has."""
+        return self._name(index)
 
 
 def scan_image_folder(
@@ -89,6 +111,7 @@ def scan_image_folder(
     class_order: str = "code_point",
     decoder: Decoder | None = None,
     takes_whole: bool = False,
+    is_alone: bool = False,
 ) -> ImageFolder:
     """List one split, `train` or `val`, of the dataset at `root`, and say what is left out.
 
@@ -100,6 +123,7 @@ def scan_image_folder(
         decoder: reads the files; None: with the defaults.
         takes_whole: class folders that are not split are `val`, all of them, unless `val_share`
             says otherwise.
+        is_alone: the other split is no folder, and not compared.
 
     Raises:
         UserError: a folder is missing or empty, or the splits have different classes.
@@ -111,20 +135,13 @@ def scan_image_folder(
     folder = root / splits.get(split, split) if splits else root
     class_names = _list_classes(root, folder)
     # Where nothing is trained val/ may stand alone.
-    if splits and (split == "train" or "train" in splits):
+    if splits and not is_alone and (split == "train" or "train" in splits):
         other = root / splits.get("val" if split == "train" else "train", "val")
         _check_same_classes(folder, class_names, other, _list_classes(root, other))
     listing = _scan(root, folder, sort_classes(class_names, class_order))
     if not (splits or takes_whole):
-        listing = _share_of(listing, split, val_share)
-    return ImageFolder(
-        folder=folder,
-        class_names=listing.class_names,
-        names=listing.names,
-        ends=np.cumsum(listing.lengths, dtype=np.int64),
-        labels=np.repeat(np.arange(len(listing.counts), dtype=np.int32), listing.counts),
-        decoder=decoder or Decoder(),
-    )
+        listing = share_of(listing, split, val_share)
+    return ImageFolder.of(listing, folder, decoder or Decoder())
 
 
 def _find_splits(root: Path) -> Dict[str, str]:
@@ -173,23 +190,31 @@ def _tell_kinds(folder: Path, tallies: Sequence[Tally]) -> None:
         say_once(f"{folder}: {said}")
 
 
-def _share_of(listing: Listing, split: str, val_share: float) -> Listing:
-    """The part of every class that belongs to a split, by a hash of the names.
+def share_of(listing: Listing, split: str, val_share: float) -> Listing:
+    """The part of every class that belongs to a split."""
+    images = []
+    for class_name, names in zip(listing.class_names, images_by_class(listing)):
+        is_val = drawn_for_val(class_name, names, val_share)
+        images.append([name for name in names if (name in is_val) == (split == "val")])
+    return to_listing(listing.class_names, images)
+
+
+def drawn_for_val(class_name: str, names: Sequence[bytes], val_share: float) -> Set[bytes]:
+    """Those images of a class that are set aside for validation, by a hash of their names.
 
     The run's seed has no part in it: what was trained on with one must not be validated on with
     another. Every split gets at least one image.
+
+    Raises:
+        UserError: there are fewer than two.
     """
-    images = []
-    for class_name, names in zip(listing.class_names, images_by_class(listing)):
-        if len(names) < 2:
-            raise UserError(
-                f"class folder {class_name!r}: one image, which cannot be in both splits; add "
-                "more, or move the folder away"
-            )
-        count = min(max(round(val_share * len(names)), 1), len(names) - 1)
-        is_val = set(sorted(names, key=lambda name: (zlib.crc32(name), name))[:count])
-        images.append([name for name in names if (name in is_val) == (split == "val")])
-    return to_listing(listing.class_names, images)
+    if len(names) < 2:
+        raise UserError(
+            f"class {class_name!r}: fewer than two images, so not one for each split; add more, or "
+            "take the class away"
+        )
+    count = min(max(round(val_share * len(names)), 1), len(names) - 1)
+    return set(sorted(names, key=lambda name: (zlib.crc32(name), name))[:count])
 
 
 def list_classes(root: Path) -> List[str]:

@@ -86,6 +86,8 @@ def _packing(config: Config) -> str:
     words += ["--exif_orientation"] if data.exif_orientation else []
     colour = ",".join(map(str, data.background)) if data.background else "null"
     for name, value in {
+        "train_list": data.train_list,
+        "val_list": data.val_list,
         "val_share": data.val_share,
         "class_order": data.class_order,
         "background": colour,

@@ -1,10 +1,10 @@
-"""The images that a recipe names: a folder, CIFAR, MNIST, a packed data set, or the digits."""
+"""The images that a recipe names: folders, lists, arrays, packed sets, the digits."""
 
 from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
-from typing import List, Optional, Protocol, Union
+from typing import List, Optional, Protocol, Sequence, Union
 
 import numpy as np
 
@@ -18,7 +18,8 @@ from .class_subset import take_subset
 from .classes import CLASS_ORDERS, TrainedClasses, sort_classes
 from .decode import BoxSeen, Decoder
 from .digits import prepare_digits
-from .image_folder import ImageFolder, list_classes, scan_image_folder
+from .image_folder import ImageFolder, ListedImages, list_classes, scan_image_folder, share_of
+from .image_lists import NO_LISTS, Lists, listed_classes, listed_images
 from .packed import open_packed, read_manifest
 
 
@@ -84,6 +85,8 @@ def open_source(config: Config, training: bool, trained: Optional[TrainedClasses
             class_order=data.class_order,
             decoder=decoder,
             takes_whole=subset is not None,
+            lists=Lists(data.train_list, data.val_list),
+            classes=trained.names if trained and not (training or subset) else None,
         )
     if subset is not None and trained is not None:
         return take_subset(source, subset, trained, config.model.num_classes)
@@ -119,6 +122,8 @@ def open_unpacked(
     class_order: str,
     decoder: Decoder,
     takes_whole: bool = False,
+    lists: Lists = NO_LISTS,
+    classes: Optional[Sequence[str]] = None,
 ) -> Union[ImageFolder, ArrayImages]:
     """One split of any `set` but MindRecord; that of the digits is written first.
 
@@ -126,8 +131,10 @@ def open_unpacked(
         name: the `set`.
         root: the `data_url`.
         split: train or val.
+        lists: of images with labels; each replaces a split's folder.
+        classes: that the labels of a list are of; None: it names them itself.
 
-    What follows is as of `scan_image_folder`, and for folders only.
+    The others are as of `scan_image_folder`, and for folders and lists only.
 
     Raises:
         UserError: it is not there, or damaged.
@@ -138,6 +145,9 @@ def open_unpacked(
         return replace(idx.open_idx(root, name, split), channels=decoder.channels)
     if name == "Digits":
         prepare_digits(root)
+    if lists.train or (lists.val and split == "val"):
+        classes = classes or listed_classes(root, lists, class_order)
+        return _open_listed(root, split, lists, classes, val_share, decoder)
     return scan_image_folder(
         root,
         split,
@@ -145,7 +155,27 @@ def open_unpacked(
         class_order=class_order,
         decoder=decoder,
         takes_whole=takes_whole,
+        is_alone=lists.val is not None,
     )
+
+
+def _open_listed(
+    root: Path,
+    split: str,
+    lists: Lists,
+    classes: Sequence[str],
+    val_share: float,
+    decoder: Decoder,
+) -> ImageFolder:
+    if split == "val" and lists.val is None and val_share == 0:
+        raise UserError(
+            "val_list null: there are no images to evaluate on beside those of train_list "
+            f"{lists.train!r}; give --val_list FILE, or --val_share 0.1 to set a share aside"
+        )
+    listing = listed_images(root, lists, split, classes)
+    if lists.val is None and val_share > 0:
+        listing = share_of(listing, split, val_share)
+    return ListedImages.of(listing, root, decoder)
 
 
 def _check_packed_order(config: Config, names: List[str]) -> None:
@@ -191,4 +221,7 @@ def count_classes(config: Config) -> int:
         return 10
     if name == "MindRecord":
         return len(read_manifest(root / "train")["class_names"])
+    lists = Lists(config.data.train_list, config.data.val_list)
+    if any(lists):
+        return len(listed_classes(root, lists, config.data.class_order))
     return len(list_classes(root))

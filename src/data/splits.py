@@ -35,6 +35,8 @@ _PACKED = {
     ".hdf5": "HDF5",
     ".npz": "NumPy's arrays",
 }
+# Files that may say the labels of images beside them.
+_LIST = re.compile(r".+\.[ct]sv|(train|labels?|list)\.txt", re.IGNORECASE)
 _CIFAR = {"cifar-10": "CIFAR10", "cifar-100": "CIFAR100"}
 _IDX_FILE = re.compile(r"(train|t10k)-(images|labels)[-.]idx[13]-ubyte(\.gz)?")
 _IDX_SETS = ["MNIST", "FashionMNIST"]
@@ -156,12 +158,21 @@ def recognise(root: Path, folder: Path) -> Optional[str]:
         if known:
             start = "give" if known.is_folders() else f"in {place.name}/ {known.advice()}"
             return f"{start} --data_url {place}"
+    if (folder != root or len(inner) < 2) and (named := _find_list(root)):
+        return f"if {named} has a path and a label for each image, give --train_list {named}"
     names = [name for at in dict.fromkeys((folder, root)) for name in _some_names(at)]
     # Beside folders an archive may be what they came from.
     for ending, kind in _PACKED.items() if not folders_in(str(folder)) else ():
         if any(name.endswith(ending) or f"{ending}-" in name for name in names):
             return f"it holds {kind}, which is not read; unpack the images, a folder per class"
     return None
+
+
+def _find_list(root: Path) -> Optional[str]:
+    """A file that may say labels, one with `train` in its name first."""
+    names = [path.name for path in itertools.islice(root.iterdir(), _MOST_LOOKED_AT)]
+    found = sorted((n for n in names if _LIST.fullmatch(n)), key=lambda n: ("train" not in n, n))
+    return found[0] if found else None
 
 
 def find_classes_below(folder: Path) -> Optional[Path]:

@@ -50,11 +50,27 @@ class DataConfig(Section):
         free=True,
         input_url=True,
     )
+    train_list: Optional[str] = key(
+        None,
+        "set ImageNet: CSV with a path and a label in each row, or text with `path label` on each "
+        "line, in place of class folders; it and the paths in it start from data_url",
+        special="null: class folders",
+        free=True,
+        input_url=True,
+    )
+    val_list: Optional[str] = key(
+        None,
+        "the same for validation; without train_list, labels are names or numbers of the class "
+        "folders",
+        special="null: class folders, or with train_list a val_share of it",
+        free=True,
+        input_url=True,
+    )
     val_share: float = key(
         0.0,
         "share of each class that is held out for validation when data_url has class folders "
-        "but neither train/ nor val/",
-        special="0: such a folder is refused",
+        "but neither train/ nor val/, or when there is a train_list and no val_list",
+        special="0: such data is refused",
         range="[0, 1)",
     )
     class_order: str = key(
@@ -261,6 +277,13 @@ class DataConfig(Section):
             if not values:
                 raise FieldError([name], values, "1, 3 or in_chans numbers")
         _check_scale(self.mean, self.std)
+        given = [name for name in ("train_list", "val_list") if getattr(self, name) is not None]
+        if given and self.set != "ImageNet":
+            raise FieldError(
+                [*given, "set"],
+                getattr(self, given[0]),
+                f"null with set {self.set}; lists of images are read with set ImageNet",
+            )
         if len(self.color_jitter) not in (0, 3, 4) or max(self.color_jitter[3:], default=0) > 0.5:
             raise FieldError(["color_jitter"], self.color_jitter, "[], 3 numbers, or 4; hue <= 0.5")
 
