@@ -19,6 +19,7 @@ import pytest
 from s3_server import Proxy, Server, files_below, first, free_port, is_content, run_server
 from test_data_idx import content as idx_content
 from test_data_idx import write_idx
+from test_data_tar import samples, write_shards
 
 from src.args import Config, EvalRun, parse_args, replace
 from src.data.sources import open_source
@@ -143,6 +144,18 @@ def test_idx_files_at_a_url_are_read(server: Server, tmp_path: Path) -> None:
     source = open_source(config, training=True)
     np.testing.assert_array_equal(source.labels, labels)
     np.testing.assert_array_equal(source.read(7)[..., 2], images[7])
+
+
+def test_tar_shards_at_a_url_are_read(server: Server, tmp_path: Path) -> None:
+    for split in ("train", "val"):
+        write_shards(tmp_path / "here", split, samples(split, 8))
+    server.put("tars", {f"d/{name}": data for name, data in files_below(tmp_path / "here").items()})
+    place = ["--obs_endpoint", server.url, "--cache_dir", str(tmp_path / "cache")]
+    words = ["--set", "WebDataset", "--num_classes", "2", "--data_url", "s3://tars/d", *place]
+    source = open_source(stage_inputs(parse_args(words)), training=True)
+    due = open_source(parse_args([*words, "--data_url", str(tmp_path / "here")]), training=True)
+    np.testing.assert_array_equal(source.labels, due.labels)
+    np.testing.assert_array_equal(source.read(7), due.read(7))
 
 
 def test_an_exported_network_comes_with_its_record(server: Server, tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ from ..args import PROGRAM, AnyConfig, Config, replace, with_values
 from ..configs import parser
 from ..data.packed import MANIFEST
 from ..data.sources import count_classes
+from ..data.tar_shards import holds_shards
 from ..errors import UserError
 from ..models.registry import default_image_size
 from .checkpoint import read_checkpoint
@@ -182,4 +183,6 @@ def _is_set_of(config: Config, name: Optional[str]) -> bool:
     root = Path(config.data.data_url)
     if name == "MindRecord":
         return (root / "val" / MANIFEST).is_file()
+    if name == "WebDataset":
+        return holds_shards(root)
     return name != "Digits" or not root.exists()

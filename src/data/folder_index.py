@@ -136,7 +136,7 @@ def scan_classes(folder: Path, class_names: Sequence[str]) -> Tuple[Listing, Lis
     Raises:
         UserError: a class folder cannot be listed.
     """
-    places = _cache_files(folder)
+    places = cache_files(folder, ".image_index.npz")
     cached = next((cache for cache in map(_read_cache, places) if cache), None)
     holds = _holds(folder, cached) if cached else np.zeros(0, bool)
     if cached and cached.listing.class_names == list(class_names) and holds.all():
@@ -208,10 +208,12 @@ def _trusted_stamps(found: Found) -> np.ndarray:
     return np.array(rows, np.int64)
 
 
-def _cache_files(folder: Path) -> List[Path]:
+def cache_files(folder: Path, name: str) -> List[Path]:
+    """Where an index of what lies in a folder may be: there, by this name, or among caches."""
     digest = hashlib.sha256(os.fsencode(folder.resolve())).hexdigest()[:16]
-    elsewhere = [cache / f"{digest}.npz" for cache in cache_folders("index")]
-    return [folder / ".image_index.npz", *elsewhere]
+    kind = "" if name == ".image_index.npz" else name
+    elsewhere = [cache / f"{digest}{kind or '.npz'}" for cache in cache_folders("index")]
+    return [folder / name, *elsewhere]
 
 
 def _searched_for() -> str:

@@ -1,4 +1,4 @@
-"""The images that a recipe names: folders, lists, arrays, packed sets, the digits."""
+"""The images that a recipe names: folders, lists, archives, arrays, packed sets, the digits."""
 
 from __future__ import annotations
 
@@ -21,6 +21,7 @@ from .digits import prepare_digits
 from .image_folder import ImageFolder, ListedImages, list_classes, scan_image_folder, share_of
 from .image_lists import NO_LISTS, Lists, listed_classes, listed_images
 from .packed import open_packed, read_manifest
+from .tar_shards import TarImages, open_tar, tar_classes
 
 
 class Source(Protocol):
@@ -124,13 +125,12 @@ def open_unpacked(
     takes_whole: bool = False,
     lists: Lists = NO_LISTS,
     classes: Optional[Sequence[str]] = None,
-) -> Union[ImageFolder, ArrayImages]:
-    """One split of any `set` but MindRecord; that of the digits is written first.
+) -> Union[ImageFolder, ArrayImages, TarImages]:
+    """One split, train or val, of any `set` but MindRecord; that of the digits is written first.
 
     Args:
         name: the `set`.
         root: the `data_url`.
-        split: train or val.
         lists: of images with labels; each replaces a split's folder.
         classes: that the labels of a list are of; None: it names them itself.
 
@@ -143,6 +143,15 @@ def open_unpacked(
         return replace(cifar.open_cifar(root, name, split), channels=decoder.channels)
     if name in idx.SETS:
         return replace(idx.open_idx(root, name, split), channels=decoder.channels)
+    if name == "WebDataset":
+        return open_tar(
+            root,
+            split,
+            val_share=val_share,
+            class_order=class_order,
+            decoder=decoder,
+            classes=classes,
+        )
     if name == "Digits":
         prepare_digits(root)
     if lists.train or (lists.val and split == "val"):
@@ -219,6 +228,8 @@ def count_classes(config: Config) -> int:
         return len(idx.SETS[name].class_names)
     if name == "Digits":
         return 10
+    if name == "WebDataset":
+        return len(tar_classes(root, config.data.class_order))
     if name == "MindRecord":
         return len(read_manifest(root / "train")["class_names"])
     lists = Lists(config.data.train_list, config.data.val_list)

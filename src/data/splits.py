@@ -6,7 +6,7 @@ import contextlib
 import itertools
 import re
 from pathlib import Path
-from typing import Dict, List, NamedTuple, Optional, Sequence
+from typing import Dict, List, NamedTuple, Optional, Sequence, Tuple
 
 from ..errors import UserError, some_of
 from .find_images import folders_in, images_in
@@ -14,7 +14,7 @@ from .run_folders import holds_runs
 
 # What users call them, in any case; of `val` those of a later row count where none of an earlier
 # one is there. timm knows the same names but for `test`.
-_NAMES = {
+_NAMES: Dict[str, Tuple[Tuple[str, ...], ...]] = {
     "train": (("train", "training"),),
     "val": (("val", "valid", "validation", "eval", "evaluation"), ("test", "testing")),
 }
@@ -42,6 +42,11 @@ _IDX_FILE = re.compile(r"(train|t10k)-(images|labels)[-.]idx[13]-ubyte(\.gz)?")
 _IDX_SETS = ["MNIST", "FashionMNIST"]
 _MOST_LOOKED_AT = 1000
 _MOST_WRAPPERS = 8
+
+
+def names_of(split: str) -> Tuple[Tuple[str, ...], ...]:
+    """What users call a split, in small letters; a later row counts where none of an earlier is."""
+    return _NAMES[split]
 
 
 def find_splits(root: Path) -> Dict[str, str]:
@@ -164,6 +169,11 @@ def recognise(root: Path, folder: Path) -> Optional[str]:
     # Beside folders an archive may be what they came from.
     for ending, kind in _PACKED.items() if not folders_in(str(folder)) else ():
         if any(name.endswith(ending) or f"{ending}-" in name for name in names):
+            if ending == ".tar":
+                return (
+                    "it holds a tar archive; if it is a shard of webdataset's layout give --set "
+                    "WebDataset, else unpack the images, a folder per class"
+                )
             return f"it holds {kind}, which is not read; unpack the images, a folder per class"
     return None
 

@@ -40,11 +40,15 @@ class Expected(NamedTuple):
         name: of each member, whole.
         example: of such names, for messages.
         most_bytes: of a member.
+        least_bytes: of a member.
+        has_folders: entries of folders are passed by.
     """
 
     name: re.Pattern[str]
     example: str
     most_bytes: int
+    least_bytes: int = 1
+    has_folders: bool = False
 
 
 class DamagedArchive(UserError):
@@ -93,6 +97,8 @@ def list_members(file: BinaryIO, part: Member, expected: Expected, where: str) -
     try:
         with tarfile.open(fileobj=cast(Any, window), mode="r:") as archive:
             while (info := archive.next()) is not None:
+                if expected.has_folders and info.type == tarfile.DIRTYPE:
+                    continue
                 _check(info, expected, where)
                 if info.name in found:
                     raise _Refused(f"{where}: {_shown(info)} is in it twice")
@@ -127,9 +133,9 @@ def _check(info: tarfile.TarInfo, expected: Expected, where: str) -> None:
             f"{where}: {_shown(info)} does not belong there; only files such as "
             f"{expected.example} are allowed"
         )
-    if not 0 < info.size <= expected.most_bytes:
+    if not expected.least_bytes <= info.size <= expected.most_bytes:
         raise _Refused(
-            f"{where}: {_shown(info)} has {info.size:,} bytes; allowed: 1 to "
+            f"{where}: {_shown(info)} has {info.size:,} bytes; allowed: {expected.least_bytes} to "
             f"{expected.most_bytes:,}"
         )
 

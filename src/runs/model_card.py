@@ -53,7 +53,7 @@ class Card:
 
 
 # Values of `set` that say how images lie there, not which they are.
-_ANY_IMAGES = ("ImageNet", "MindRecord")
+_ANY_IMAGES = ("ImageNet", "MindRecord", "WebDataset")
 
 
 def data_name(set_name: str, data_url: str) -> str:

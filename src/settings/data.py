@@ -14,6 +14,7 @@ UNPACKED_SETS = {
     "CIFAR100": "its archive",
     "MNIST": "its four IDX files",
     "FashionMNIST": "its four IDX files",
+    "WebDataset": "tar archives, each image beside a .cls with its label",
     "Digits": "ships with the repository",
 }
 
