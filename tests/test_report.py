@@ -275,6 +275,9 @@ def test_the_page_fits_every_screen(
     browser.open(pages[kind], width=width, dark=dark)
     assert browser.value("innerWidth") == width
     assert browser.value("document.documentElement.scrollWidth") <= width
+    if kind != "run":
+        box = "document.querySelector('[aria-label=Scores]')"
+        assert browser.value(f"{box}.scrollWidth <= {box}.clientWidth")
     assert browser.value(OUTSIDE) == []
     assert browser.value(UNREACHABLE) == []
     background = browser.value("getComputedStyle(document.body).backgroundColor")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Dict, List, Optional, Sequence, Tuple
+from typing import Any, Callable, Dict, List, Optional, Sequence, Tuple
 
 import numpy as np
 
@@ -135,21 +135,20 @@ def _interval(ends: Sequence[float]) -> str:
 
 
 def _scores(summaries: List[Dict[str, Any]], choice: str) -> str:
-    columns = {"top1": "top-1 %", "top5": "top-5 %", "macro_top1": "macro %"}
+    """A column for each set of weights, so that the table fits a telephone."""
+    shown: Dict[str, Callable[[Dict[str, Any]], str]] = {
+        "top-1 %": lambda s: f"{s['top1']:.3f}",
+        "95 % of top-1": lambda s: _interval(s["top1_interval"]),
+        "top-5 %": lambda s: f"{s['top5']:.3f}",
+        "macro %": lambda s: f"{s['macro_top1']:.3f}",
+        "loss": lambda s: f"{s['loss']:.4f}",
+        "ECE": lambda s: f"{s['ece']:.4f}",
+        "images": lambda s: str(s["images"]),
+    }
     if "real_top1" in summaries[0]:
-        columns["real_top1"] = "ReaL top-1 %"
-    head = ("weights", *columns.values(), "95 % of top-1", "loss", "ECE", "images")
-    rows = [
-        (
-            s["weights"],
-            *(f"{s[key]:.3f}" for key in columns),
-            _interval(s["top1_interval"]),
-            f"{s['loss']:.4f}",
-            f"{s['ece']:.4f}",
-            str(s["images"]),
-        )
-        for s in summaries
-    ]
+        shown["ReaL top-1 %"] = lambda s: f"{s['real_top1']:.3f}"
+    head = ("score", *(f"{s['weights']} weights" for s in summaries))
+    rows = [(name, *map(form, summaries)) for name, form in shown.items()]
     said = [_INTERVAL_NOTE, *map(_over_all, summaries), choice]
     return table(head, rows, label="Scores", fits=True) + lines(list(filter(None, said)))
 
