@@ -139,6 +139,16 @@ def test_the_page_says_how_far_the_run_is() -> None:
     assert '<td class="n">62.500</td><td class="n">90.000</td><td class="n">1.5000</td>' in page
 
 
+def test_the_page_has_the_score_that_decided_and_says_that_a_run_stopped() -> None:
+    config = replace(Config(), best_metric="loss")
+    facts = {"best_top1": 62.5, "best_score": 0.75, "best_epoch": 1, "has_stopped": True}
+    page = run_page(story(config, [row(4, 1, val_loss=0.75, top1=62.5)], **facts), folder="x")
+    assert "<dt>best loss</dt><dd>0.7500<small>raw weights, epoch 1, best of 1" in page
+    assert "<dt>its top-1</dt><dd>62.500 %<small>in that epoch" in page
+    assert "stopped early" in page
+    assert "under way" not in page
+
+
 def test_weights_that_scores_have_chosen_say_so(tmp_path: Path) -> None:
     config = replace(Config(), data_url=str(tmp_path / "data"))
     record = SavedRecord(config=to_yaml(config), step=8, names=["best.ckpt", "epoch_002.ckpt"])

@@ -58,7 +58,8 @@ class SavedRecord:
         config: the recipe it was trained by, as YAML; of converted weights just the keys of the
             network and of how its images are made for evaluation. See `recipe`.
         step: optimizer steps done; None: weights without the state of a run.
-        best_top1: percent; -1: none yet.
+        best_top1: percent, of the best epoch; -1: none yet.
+        best_score: of the best epoch by `best_metric`; None: that is top-1.
         overflows: steps in a row whose gradient was not finite.
         changes: of recipe and data since the run began; None: none.
         names: other names the file has earned; None: older versions did not say.
@@ -79,6 +80,7 @@ class SavedRecord:
     versions: Optional[Dict[Text, Text]] = None
     step: Optional[Count] = None
     best_top1: Annotated[float, Meta(ge=-1, le=100)] = -1.0
+    best_score: Optional[Annotated[float, Meta(ge=0)]] = None
     best_epoch: Count = 0
     overflows: Count = 0
     changes: Optional[Annotated[List[Change], Meta(max_length=10_000)]] = None

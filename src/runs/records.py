@@ -36,6 +36,8 @@ COLUMNS = (
     "ema_val_loss",  # the same of the averaged weights
     "ema_top1",
     "ema_top5",
+    "macro_recall",  # percent; mean of the recalls of all classes
+    "ema_macro_recall",
     "weights",  # of a row that a checkpoint was saved with: digest of all that is in it
     "images",  # the step of the save before, and sums of all images since, see `ImageSums`
 )

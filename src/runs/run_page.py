@@ -25,6 +25,7 @@ from .markup import (
     without_credentials,
 )
 from .model_card import data_name
+from .scores import SCORES
 
 Rows = List[Dict[str, str]]
 # Of the table of evaluations, the last ones.
@@ -45,6 +46,8 @@ class RunStory:
         best_top1, best_epoch: by the weights that `best_by` names; epoch 0: none yet.
         changes: where it went on with another recipe.
         best_interval: 95 % confidence interval of `best_top1`, percent.
+        best_score: by the key `best_metric`; None: `best_top1`.
+        has_stopped: it has ended early.
     """
 
     config: Config
@@ -56,6 +59,8 @@ class RunStory:
     best_epoch: int = 0
     changes: Sequence[Change] = field(default_factory=list)
     best_interval: Optional[Tuple[float, float]] = None
+    best_score: Optional[float] = None
+    has_stopped: bool = False
 
 
 def now() -> str:
@@ -79,6 +84,7 @@ def run_page(story: RunStory, *, folder: str) -> str:
         Section("Go on", _next_commands(folder)),
     ]
     state = "finished" if story.step >= story.total_steps else "under way"
+    state = "stopped early" if story.has_stopped else state
     data = data_name(config.data.set, config.data.data_url)
     facts = [f"training on {data}", state, f"written {now()}"]
     title = f"{config.model.arch}: training run"
@@ -91,9 +97,14 @@ def _figures(story: RunStory) -> List[Figure]:
     if story.best_epoch:
         count = sum(bool(row.get("top1")) for row in story.rows)
         note = f"{config.train.best_by} weights, epoch {story.best_epoch}, best of {count}"
+        score = SCORES[config.train.best_metric]
+        if story.best_score is not None:
+            found.append(Figure(f"best {score.title}", score.text(story.best_score), note))
+            note = "in that epoch"
         if story.best_interval:
             note += "; 95 %: {:.2f} to {:.2f}".format(*story.best_interval)
-        found.append(Figure("best top-1", f"{story.best_top1:.3f} %", note))
+        title = "best top-1" if story.best_score is None else "its top-1"
+        found.append(Figure(title, f"{story.best_top1:.3f} %", note))
     for name, key, unit in (
         ("last top-1", "top1", " %"),
         ("last top-5", "top5", " %"),

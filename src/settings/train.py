@@ -81,8 +81,25 @@ class TrainConfig(Section):
     # What is kept.
     best_by: str = key(
         "raw",
-        "weights whose top-1 decides what best.ckpt is",
+        "weights whose score decides what best.ckpt is",
         choices={"raw": "those of the training itself", "ema": "their moving average"},
+    )
+    # Each is a line of SCORES in src/runs/scores.py too.
+    best_metric: str = key(
+        "top1",
+        "score that decides what best.ckpt is, and when early_stop_epochs ends a run",
+        choices={
+            "top1": "",
+            "macro_recall": "mean of the recalls of all classes",
+            "loss": "cross entropy on val/; the lowest is the best",
+        },
+    )
+    early_stop_epochs: int = key(
+        0,
+        "training ends when so many epochs have brought no better score",
+        special="0: it runs to the end of its schedule",
+        range=">= 0",
+        free=True,
     )
     train_url: Optional[str] = key(
         None,
@@ -169,6 +186,12 @@ class TrainConfig(Section):
     def check_training(self) -> None:
         if self.best_by == "ema" and not self.with_ema:
             raise FieldError(["best_by", "with_ema"], self.best_by, "raw, or with_ema: True")
+        if self.early_stop_epochs and not self.eval_every:
+            raise FieldError(
+                ["early_stop_epochs", "eval_every"],
+                self.early_stop_epochs,
+                "0 with eval_every 0; give --eval_every 1, so that each epoch is evaluated",
+            )
 
 
 @dataclass(frozen=True)

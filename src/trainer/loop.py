@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import logging
-import math
 import time
 from typing import Any, Iterator, List, Optional
 
@@ -21,13 +20,14 @@ from ..errors import StoppedBySignal, StoppedReading, TrainingFailed
 from ..runs.folder import CheckpointFolder
 from ..runs.progress import LongWait, Pace, ProgressDisplay, StepClock
 from ..runs.records import Records
+from ..runs.scores import SCORES
 from ..runtime.collectives import StopVote, gather_from_ranks, sum_over_ranks
 from ..runtime.ranks import ALONE, World
 from ..runtime.stop_signal import StopSignal
 from . import forensics
 from .announcement import describe_run
-from .evaluate import EvalNet, evaluate
-from .metrics import EvalResult
+from .epoch_scores import score_epoch
+from .evaluate import EvalNet
 from .resuming import describe_data
 from .run_report import RunReport
 from .run_state import RunState
@@ -97,7 +97,9 @@ class Trainer:
         )
         for line in self.report.header:
             _LOGGER.info("%s", line)
-        if self.state.step >= len(self.lr_schedule):
+        if self._has_stopped():
+            _LOGGER.info("this run has %s: nothing is left to do", self._stopped_early())
+        elif self.state.step >= len(self.lr_schedule):
             _LOGGER.info(
                 "this run is finished: nothing is left to do: %d steps are done", self.state.step
             )
@@ -110,12 +112,7 @@ class Trainer:
             return
         self._write_report()
         if self.state.best_epoch:
-            _LOGGER.info(
-                "best val top-1 %.3f %% (%s weights) in epoch %d",
-                self.state.best_top1,
-                self.config.train.best_by,
-                self.state.best_epoch,
-            )
+            _LOGGER.info("best val %s (%s weights)", self._best(), self.config.train.best_by)
         folder = self.checkpoints.folder
         _LOGGER.info("checkpoints, metrics.csv and report.html are in %s", folder)
 
@@ -144,6 +141,8 @@ class Trainer:
         vote = StopVote(self.world)
         self.clock.restart()
         for _ in range(self.state.step, len(self.lr_schedule)):
+            if self._has_stopped():
+                break
             self.one_step(batches)
             stopped_by, step = vote.agreed(self._reason_to_stop(stop)), self.state.step
             is_epoch_end = step % self.train_set.steps_per_epoch == 0
@@ -342,49 +341,51 @@ class Trainer:
 
     def _end_epoch(self, epoch: int) -> None:
         every = self.config.train.eval_every
-        is_last = self.state.step == len(self.lr_schedule)
-        top1 = self._evaluate(epoch) if is_last or (every and epoch % every == 0) else None
-        is_best = top1 is not None and top1 > self.state.best_top1
-        if top1 is not None and is_best:
-            self.state.best_top1, self.state.best_epoch = top1, epoch
-        if top1 is not None:
+        is_last, is_best = self.state.step == len(self.lr_schedule), False
+        if is_last or (every and epoch % every == 0):
+            is_best = self._evaluate(epoch)
             self._write_report()  # before the save, which sends the folder to its URL
         self.save(epoch=epoch, is_best=is_best, images=self.images_seen())
+        if self._has_stopped() and not is_last:
+            self.display.message(self._stopped_early())
         self.clock.restart()
 
-    def _evaluate(self, epoch: int) -> float:
-        """Scores raw and averaged weights; returns the top-1 that `best.ckpt` goes by."""
-        result = self._scores()
-        row = {"val_loss": result.loss, "top1": result.top1, "top5": result.top5}
-        shown = f"epoch {epoch}: val {result.text()}"
-        ema = self.train_step.ema
-        averaged = result
-        if ema is not None:
-            with ema.applied():
-                averaged = self._scores()
-            shown += f"; ema {averaged.text()}"
-            row.update(ema_val_loss=averaged.loss, ema_top1=averaged.top1, ema_top5=averaged.top5)
-        self.train_step.set_train(True)
-        self._record(step=self.state.step, epoch=epoch, **row)
-        self.display.message(f"{shown}  ({result.images} images)")
-        if not math.isfinite(result.loss + averaged.loss):
+    def _has_stopped(self) -> bool:
+        return self.state.has_stopped(self.config, self.train_set.steps_per_epoch)
+
+    def _stopped_early(self) -> str:
+        return (
+            f"stopped early: no better score in {self.config.train.early_stop_epochs} epochs "
+            f"(early_stop_epochs) than {self._best()}"
+        )
+
+    def _best(self) -> str:
+        """`top-1 91.250 % in epoch 12`."""
+        score, best = SCORES[self.config.train.best_metric], self.state
+        value = best.best(self.config.train.best_metric)
+        assert value is not None
+        return f"{score.title} {score.text(value)} in epoch {best.best_epoch}"
+
+    def _evaluate(self, epoch: int) -> bool:
+        """Scores raw and averaged weights; returns whether `best.ckpt` is of this epoch."""
+        scores = score_epoch(self.train_step, self.eval_net, self.val_set, self.world)
+        self._record(step=self.state.step, epoch=epoch, **scores.row())
+        self.display.message(f"epoch {epoch}: val {scores.text()}")
+        whose = scores.not_finite()
+        if whose:
             self._write_report()
-            whose = "averages' loss" if math.isfinite(result.loss) else "validation loss"
             last = self.checkpoints.last
             saved = f"{last} holds the last state before" if last.exists() else "nothing is saved"
             raise TrainingFailed(
                 f"epoch {epoch}: the {whose} is not finite; {saved}; a lower base_lr or amp_level "
                 "O0 may cure it"
             )
-        return averaged.top1 if self.config.train.best_by == "ema" else result.top1
-
-    def _scores(self) -> EvalResult:
-        status = self.train_step.float_status
-        return evaluate(self.eval_net, self.val_set, self.world, float_status=status)
+        train = self.config.train
+        return self.state.note_scores(scores.of(train.best_by), epoch, train.best_metric)
 
     def _write_report(self) -> None:
         if self.world.is_main:
-            self.report.write(self.state)
+            self.report.write(self.state, has_stopped=self._has_stopped())
 
     def images_seen(self) -> str:
         """The sums of all ranks' images since the last save; all ranks ask for them.

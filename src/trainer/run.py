@@ -56,7 +56,10 @@ def build_run(config: Config, world: World = ALONE) -> Run:
     resumed = checkpoints.find_resumed(train.resume)
     state = RunState.from_record(resumed.record) if resumed else RunState()
     if resumed:
-        state.note(check_same_recipe(config, resumed, world))
+        changes = check_same_recipe(config, resumed, world)
+        state.note(changes)
+        if any(change.startswith(("best_metric ", "best_by ")) for change in changes):
+            state.forget_best()
     check_equal_over_ranks(
         "the step to go on from",
         state.step,

@@ -44,8 +44,12 @@ class RunReport:
         self._class_names = class_names
         self._val_images = val_images
 
-    def write(self, state: RunState) -> None:
-        """What cannot be written is said, and the run goes on."""
+    def write(self, state: RunState, *, has_stopped: bool = False) -> None:
+        """What cannot be written is said, and the run goes on.
+
+        Args:
+            has_stopped: it has ended early.
+        """
         try:
             story = RunStory(
                 self._config,
@@ -57,6 +61,8 @@ class RunReport:
                 state.best_epoch,
                 state.changes or [],
                 wilson_interval(state.best_top1, self._val_images) if state.best_epoch else None,
+                state.best_score,
+                has_stopped,
             )
             write_whole(self._folder / PAGE, to_utf8(run_page(story, folder=str(self._folder))))
             write_card(self._folder, self._card(story, state))

@@ -11,8 +11,10 @@ import numpy as np
 
 from ..args import Config, to_yaml
 from ..checkpoints.saved_record import Change, SavedRecord
+from ..runs.scores import SCORES
 from ..runtime.processor import describe_processor
 from ..runtime.ranks import ALONE, World
+from .metrics import EvalResult
 
 # Of a change that a checkpoint records.
 _MOST_CHARS = 400
@@ -23,7 +25,8 @@ class RunState:
     """Where a run stands; saved with every checkpoint."""
 
     step: int = 0  # optimizer steps done, skipped ones included
-    best_top1: float = -1.0
+    best_top1: float = -1.0  # of the best epoch
+    best_score: Optional[float] = None  # of the best epoch by best_metric, if that is not top-1
     best_epoch: int = 0
     overflows: int = 0  # steps in a row whose gradient was not finite
     changes: Optional[List[Change]] = None  # of recipe and data since the run began
@@ -39,6 +42,37 @@ class RunState:
         """
         self.started_from = weights.published or weights.started_from or name
         self.licence = weights.licence
+
+    def note_scores(self, result: EvalResult, epoch: int, metric: str) -> bool:
+        """Whether an evaluation is the best so far, which is noted then.
+
+        Args:
+            metric: of `SCORES`, by which it is the best.
+        """
+        score, best = getattr(result, metric), self.best(metric)
+        if best is not None and not SCORES[metric].is_better(score, best):
+            return False
+        self.best_top1, self.best_epoch = result.top1, epoch
+        self.best_score = None if metric == "top1" else score
+        return True
+
+    def best(self, metric: str) -> Optional[float]:
+        """The best score so far; None: there is none."""
+        if not self.best_epoch:
+            return None
+        return self.best_top1 if metric == "top1" else self.best_score
+
+    def forget_best(self) -> None:
+        """What is best is decided by another score from here on."""
+        self.best_top1, self.best_score, self.best_epoch = -1.0, None, 0
+
+    def has_stopped(self, config: Config, steps_per_epoch: int) -> bool:
+        """Whether the run has ended early; so it is too when one that has is resumed."""
+        patience, every = config.train.early_stop_epochs, config.train.eval_every
+        epoch, rest = divmod(self.step, steps_per_epoch)
+        if not (patience and every and self.best_epoch) or rest or epoch % every:
+            return False
+        return epoch - self.best_epoch >= patience
 
     def note(self, what: List[str]) -> None:
         """The run goes on from here with these changes; none: as before."""
