@@ -144,14 +144,7 @@ def open_unpacked(
     if name in idx.SETS:
         return replace(idx.open_idx(root, name, split), channels=decoder.channels)
     if name == "WebDataset":
-        return open_tar(
-            root,
-            split,
-            val_share=val_share,
-            class_order=class_order,
-            decoder=decoder,
-            classes=classes,
-        )
+        return open_tar(root, split, val_share, class_order, decoder, classes)
     if name == "Digits":
         prepare_digits(root)
     if lists.train or (lists.val and split == "val"):

@@ -114,7 +114,6 @@ class _Found(NamedTuple):
 def open_tar(
     root: Path,
     split: str,
-    *,
     val_share: float,
     class_order: str,
     decoder: Decoder,
