@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 from typing import Any, List, Optional, Sequence, Tuple
 
+import numpy as np
 from tqdm import tqdm
 
 # Which `python -P` does not do.
@@ -16,6 +17,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent))
 from src.args import PredictRun, help_of_keys
 from src.checkpoints.named_weights import stage_weights
 from src.errors import UserError
+from src.report.embeddings import EMBEDDINGS, check_embeddings, write_embeddings
 from src.report.image_files import ImageStream, find_images
 from src.report.predictions import FORMATS, Prediction, check_format, top_k, write_predictions
 from src.runtime.device import setup_device
@@ -41,6 +43,9 @@ def predict(arguments: argparse.Namespace, config: PredictRun) -> None:
     config = stage_weights(config)
     root, files = find_images(arguments.input)
     setup_device(config.run, seed=config.train.seed)
+    if arguments.output == EMBEDDINGS:
+        _embed(arguments, config, root, files)
+        return
     from src.report.class_names import class_names
     from src.report.sheets import PredictionSheets
     from src.serving.predictor import open_predictor
@@ -67,14 +72,36 @@ def predict(arguments: argparse.Namespace, config: PredictRun) -> None:
             if sheets:
                 sheets.add(batch.image, found)
             bar.update(len(found))
-    for message in stream.unreadable:
-        _LOGGER.warning("left out: %s", message)
-    if not predictions:
-        raise UserError(f"input {arguments.input!r}: none of {len(files)} images can be read")
+    _tell_unreadable(arguments, stream, len(files))
     path = write_predictions(predictions, arguments.output, arguments.output_file)
     written = [str(path)] if path else []
     written += [str(sheet) for sheet in sheets.close()] if sheets else []
     _report(len(predictions), len(stream.unreadable), written)
+
+
+def _embed(arguments: argparse.Namespace, config: PredictRun, root: Path, files: List[str]) -> None:
+    """Writes the features of all images."""
+    from src.serving.predictor import FeatureExtractor
+
+    extractor = FeatureExtractor(config)
+    stream = ImageStream.of_config(extractor.config, root, files)
+    paths: List[str] = []
+    parts: List[Any] = []
+    with tqdm(total=len(files), unit="image", disable=not sys.stderr.isatty()) as bar:
+        for batch in stream:
+            parts.append(extractor(batch.image))
+            paths += batch.paths
+            bar.update(len(batch.paths))
+    _tell_unreadable(arguments, stream, len(files))
+    written = write_embeddings(arguments.output_file, paths, np.concatenate(parts))
+    _report(len(paths), len(stream.unreadable), [str(written)])
+
+
+def _tell_unreadable(arguments: argparse.Namespace, stream: ImageStream, total: int) -> None:
+    for message in stream.unreadable:
+        _LOGGER.warning("left out: %s", message)
+    if len(stream.unreadable) == total:
+        raise UserError(f"input {arguments.input!r}: none of {total} images can be read")
 
 
 def _heat_maps(eval_net: Any) -> Tuple[str, Any]:
@@ -84,7 +111,13 @@ def _heat_maps(eval_net: Any) -> Tuple[str, Any]:
 
 
 def _check(arguments: argparse.Namespace) -> None:
-    check_format(arguments.output, arguments.output_file)
+    if arguments.output == EMBEDDINGS:
+        check_embeddings(arguments.output_file)
+        for key in ("save_pictures", "labels"):
+            if getattr(arguments, key):
+                raise UserError(f"{key}: is for predictions, not for embeddings; leave it out")
+    else:
+        check_format(arguments.output, arguments.output_file)
     if arguments.top_k < 1:
         raise UserError(f"top_k {arguments.top_k}: expected 1 or more")
     if arguments.heat_maps and not arguments.save_pictures:
@@ -114,12 +147,15 @@ def create_parser() -> CommandParser:
     parser.add_argument("--labels", type=Path, help="file of class names: one per line, or JSON")
     parser.add_argument(
         "--output",
-        choices=FORMATS,
+        choices=(*FORMATS, EMBEDDINGS),
         default="table",
-        help="format of the predictions (default: table)",
+        help="format of the predictions (default: table); embeddings: the pooled features instead",
     )
     parser.add_argument(
-        "--output_file", type=Path, help="file to write (default: the screen); parquet needs it"
+        "--output_file",
+        type=Path,
+        help="file to write (default: the screen); parquet needs one, and embeddings FILE.npz or "
+        "FILE.parquet",
     )
     parser.add_argument(
         "--save_pictures",

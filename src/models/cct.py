@@ -11,7 +11,7 @@ from typing import Any, Dict, Tuple
 from mindspore import Tensor, nn
 
 from .cct_parts import TransformerClassifier
-from .classifier import Classifier, check_img_size, equal_shares
+from .classifier import Classifier, FeatureInfo, check_img_size, equal_shares, tokens_as_map
 from .family import Family, Naming, Variant
 from .keywords import MAX_BLOCKS, Keyword
 from .layers.conv_pool import Tokenizer
@@ -68,7 +68,7 @@ class CCT(Classifier):
             stride=max(1, kernel_size // 2 - 1) if pool else kernel_size,
             pool=pool,
         )
-        side = self.tokenizer.side(img_size)
+        self.grid_side = side = self.tokenizer.side(img_size)
         if side < 1:
             raise ValueError(
                 f"image_size {img_size} is too small for n_conv_layers {n_conv_layers} with "
@@ -92,6 +92,21 @@ class CCT(Classifier):
     def forward_features(self, x: Tensor) -> Tensor:
         """(B, in_chans, H, W) -> (B, N, C) normalised tokens."""
         return self.classifier.encode(self.tokenizer(x))
+
+    @property
+    def feature_info(self) -> Tuple[FeatureInfo, ...]:
+        """See `Classifier.feature_info`."""
+        info = FeatureInfo(self.num_features, self.tokenizer.reduction)
+        return (info,) * len(self.classifier.blocks)
+
+    def layer_maps(self, x: Tensor) -> Tuple[Tensor, Tuple[Tensor, ...]]:
+        """See `Classifier.layer_maps`."""
+        x = self.classifier.embed(self.tokenizer(x))
+        maps = ()
+        for block in self.classifier.blocks:
+            x = block(x)
+            maps = maps + (tokens_as_map(x, self.num_prefix_tokens, self.grid_side),)
+        return self.classifier.norm(x), maps
 
     def forward_head(self, x: Tensor, pre_logits: bool = False) -> Tensor:
         """(B, N, C) -> (B, num_classes); `pre_logits`: (B, C)."""

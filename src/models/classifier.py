@@ -4,10 +4,27 @@ from __future__ import annotations
 
 from functools import reduce
 from types import SimpleNamespace
-from typing import List, Set, Tuple
+from typing import List, NamedTuple, Sequence, Set, Tuple, Union
 
 import mindspore as ms
 from mindspore import Tensor, nn, ops
+
+from ..errors import UserError
+
+# Numbers of layers, from 0, negative ones from the end; or so many of the last; None: all.
+Layers = Union[None, int, Sequence[int]]
+
+
+class FeatureInfo(NamedTuple):
+    """A map that a layer gives, in timm's words.
+
+    Attributes:
+        num_chs: channels.
+        reduction: side of the image / side of the map.
+    """
+
+    num_chs: int
+    reduction: int
 
 
 class Classifier(nn.Cell):
@@ -61,6 +78,62 @@ class Classifier(nn.Cell):
 
     def construct(self, x: Tensor) -> Tensor:
         return self.forward_head(self.forward_features(x))
+
+    @property
+    def feature_info(self) -> Tuple[FeatureInfo, ...]:
+        """The maps of `layer_maps`."""
+        raise NotImplementedError
+
+    def layer_maps(self, x: Tensor) -> Tuple[Tensor, Tuple[Tensor, ...]]:
+        """`forward_features`, and what every layer gives on the way, before a last norm.
+
+        Layers are stages, or blocks in families without stages.
+
+        Returns:
+            From images (B, in_chans, H, W): the features, and a map (B, C, h, w) for each layer,
+            without prefix tokens.
+        """
+        raise NotImplementedError
+
+    def forward_intermediates(
+        self, x: Tensor, layers: Layers = None
+    ) -> Tuple[Tensor, List[Tensor]]:
+        """`forward_features`, and the maps of some layers, as timm's.
+
+        Within another cell's `construct` use `FeatureMaps`.
+
+        Args:
+            x: (B, in_chans, H, W).
+            layers: whose maps.
+
+        Returns:
+            The features, and maps (B, C, h, w) in the order of the layers.
+
+        Raises:
+            UserError: there is no such layer.
+        """
+        chosen = self.layer_numbers(layers)
+        features, maps = self.layer_maps(x)
+        return features, [maps[layer] for layer in chosen]
+
+    def layer_numbers(self, layers: Layers) -> List[int]:
+        """The numbers that `layers` stands for, from 0, in order.
+
+        Raises:
+            UserError: there is no such layer.
+        """
+        count = len(self.feature_info)
+        if isinstance(layers, int):
+            is_right, numbers = 0 < layers <= count, list(range(count - layers, count))
+        else:
+            numbers = list(range(count) if layers is None else layers)
+            is_right = bool(numbers) and all(-count <= layer < count for layer in numbers)
+        if not is_right:
+            raise UserError(
+                f"layers {layers}: expected a list of numbers from {-count} to {count - 1}, or one "
+                f"number from 1 to {count} for so many of the last"
+            )
+        return sorted({layer % count for layer in numbers})
 
     def attention_maps(self, x: Tensor) -> Tuple[Tuple[Tensor, ...], Tensor]:
         """How the tokens look at each other, in families where all do in every layer.
@@ -128,6 +201,13 @@ def equal_shares(x: Tensor, count: int) -> Tensor:
     if count < x.shape[1]:
         shares = ops.concat((shares, ops.zeros((1, x.shape[1] - count), ms.float32)), axis=1)
     return shares
+
+
+def tokens_as_map(x: Tensor, num_prefix_tokens: int, side: int) -> Tensor:
+    """Tokens (B, N, C), the prefix first -> (B, C, side, side)."""
+    x = x[:, num_prefix_tokens:]
+    x = x.reshape(x.shape[0], side, side, x.shape[2])
+    return x.transpose(0, 3, 1, 2)  # (B, h, w, C) -> (B, C, h, w)
 
 
 def check_img_size(img_size: int, stride: int) -> None:

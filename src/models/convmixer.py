@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from types import SimpleNamespace
-from typing import Dict, List
+from typing import Dict, List, Tuple
 
 import numpy as np
 from mindspore import Tensor, nn
@@ -16,7 +16,7 @@ from mindspore.common.initializer import Initializer, Uniform
 
 from ..overrides import Overridable
 from . import foreign_names
-from .classifier import Classifier, check_img_size
+from .classifier import Classifier, FeatureInfo, check_img_size
 from .family import Family, Naming
 from .keywords import MAX_BLOCKS, Keyword
 from .layers.activation import create_activation
@@ -76,7 +76,7 @@ class ConvMixer(Overridable, Classifier):
     ) -> None:
         super().__init__()
         check_img_size(img_size, patch_size)
-        self.num_features, self.depth = dim, depth
+        self.num_features, self.depth, self.patch_size = dim, depth, patch_size
 
         def with_norm(layer: nn.Cell) -> List[nn.Cell]:
             # The activation comes before the norm (equations 2 and 3).
@@ -99,6 +99,20 @@ class ConvMixer(Overridable, Classifier):
     def forward_features(self, x: Tensor) -> Tensor:
         """(B, in_chans, H, W) -> (B, C, H/p, W/p)."""
         return self.to_map(self.blocks(self.stem(x)))
+
+    @property
+    def feature_info(self) -> Tuple[FeatureInfo, ...]:
+        """See `Classifier.feature_info`."""
+        return (FeatureInfo(self.num_features, self.patch_size),) * self.depth
+
+    def layer_maps(self, x: Tensor) -> Tuple[Tensor, Tuple[Tensor, ...]]:
+        """See `Classifier.layer_maps`."""
+        x = self.stem(x)
+        maps = ()
+        for block in self.blocks:
+            x = block(x)
+            maps = maps + (self.to_map(x),)
+        return self.to_map(x), maps
 
     def forward_head(self, x: Tensor, pre_logits: bool = False) -> Tensor:
         """(B, C, H/p, W/p) -> (B, num_classes); `pre_logits`: (B, C)."""

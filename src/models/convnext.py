@@ -9,13 +9,13 @@ from __future__ import annotations
 
 import re
 from types import SimpleNamespace
-from typing import Any, Dict, Optional, Sequence, Set
+from typing import Any, Dict, Optional, Sequence, Set, Tuple
 
 import numpy as np
 from mindspore import Tensor, nn
 
 from . import foreign_names
-from .classifier import Classifier, check_img_size
+from .classifier import Classifier, FeatureInfo, check_img_size
 from .convnext_isotropic import IsotropicConvNeXt
 from .convnext_parts import (
     NORMS,
@@ -87,6 +87,7 @@ class ConvNeXt(Classifier):
         super().__init__()
         check_img_size(img_size, _TOTAL_STRIDE)
         self.num_features, self.depths = head_hidden_size or dims[-1], tuple(depths)
+        self.dims = tuple(dims)
         self.conv_mlp = conv_mlp
         parts = Parts(
             norm_layer=norm_layer,
@@ -115,6 +116,20 @@ class ConvNeXt(Classifier):
     def forward_features(self, x: Tensor) -> Tensor:
         """(B, in_chans, H, W) -> (B, C, H/32, W/32)."""
         return self.to_map(self.norm_pre(self.stages(self.stem(x))))
+
+    @property
+    def feature_info(self) -> Tuple[FeatureInfo, ...]:
+        """See `Classifier.feature_info`."""
+        return tuple(FeatureInfo(dim, 4 * 2**stage) for stage, dim in enumerate(self.dims))
+
+    def layer_maps(self, x: Tensor) -> Tuple[Tensor, Tuple[Tensor, ...]]:
+        """See `Classifier.layer_maps`."""
+        x = self.stem(x)
+        maps = ()
+        for stage in self.stages:
+            x = stage(x)
+            maps = maps + (self.to_map(x),)
+        return self.to_map(self.norm_pre(x)), maps
 
     def forward_head(self, x: Tensor, pre_logits: bool = False) -> Tensor:
         """(B, C, H/32, W/32) -> (B, num_classes); `pre_logits`: (B, num_features), normalised."""

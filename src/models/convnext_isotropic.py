@@ -6,12 +6,12 @@ Legend: B batch, H W image size, p patch size, C dim.
 from __future__ import annotations
 
 from types import SimpleNamespace
-from typing import Optional
+from typing import Optional, Tuple
 
 import numpy as np
 from mindspore import Tensor, nn
 
-from .classifier import Classifier, check_img_size
+from .classifier import Classifier, FeatureInfo, check_img_size
 from .convnext_parts import ConvNeXtBlock, Parts, conv_init
 from .layers.global_pool import GlobalAveragePool
 from .layers.layout import NCHW, NHWC, Relayout
@@ -50,7 +50,7 @@ class IsotropicConvNeXt(Classifier):
     ) -> None:
         super().__init__()
         check_img_size(img_size, patch_size)
-        self.num_features, self.depth = dim, depth
+        self.num_features, self.depth, self.patch_size = dim, depth, patch_size
         self.head_init_scale = head_init_scale
         self.stem = PatchConv(
             in_chans, dim, patch_size, in_layout=NCHW, out_layout=NHWC, **conv_init()
@@ -70,6 +70,20 @@ class IsotropicConvNeXt(Classifier):
     def forward_features(self, x: Tensor) -> Tensor:
         """(B, in_chans, H, W) -> (B, C, H/p, W/p)."""
         return self.to_map(self.blocks(self.stem(x)))
+
+    @property
+    def feature_info(self) -> Tuple[FeatureInfo, ...]:
+        """See `Classifier.feature_info`."""
+        return (FeatureInfo(self.num_features, self.patch_size),) * self.depth
+
+    def layer_maps(self, x: Tensor) -> Tuple[Tensor, Tuple[Tensor, ...]]:
+        """See `Classifier.layer_maps`."""
+        x = self.stem(x)
+        maps = ()
+        for block in self.blocks:
+            x = block(x)
+            maps = maps + (self.to_map(x),)
+        return self.to_map(x), maps
 
     def forward_head(self, x: Tensor, pre_logits: bool = False) -> Tensor:
         """(B, C, H/p, W/p) -> (B, num_classes); `pre_logits`: (B, C), normalised."""

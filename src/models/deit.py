@@ -17,7 +17,7 @@ from mindspore import Parameter, Tensor, nn, ops
 from mindspore.common.initializer import TruncatedNormal, Uniform, initializer
 
 from . import foreign_names
-from .classifier import Classifier, check_img_size, equal_shares
+from .classifier import Classifier, FeatureInfo, check_img_size, equal_shares, tokens_as_map
 from .family import Family, Naming
 from .keywords import MAX_BLOCKS, Keyword
 from .layers.attention import Attention
@@ -68,6 +68,7 @@ class DeiT(Classifier):
         super().__init__()
         check_img_size(img_size, patch_size)
         self.num_features, self.depth = embed_dim, depth
+        self.patch_size, self.grid_side = patch_size, img_size // patch_size
         bound = (in_chans * patch_size**2) ** -0.5
         self.patch_embed = PatchEmbed(
             in_chans,
@@ -77,7 +78,7 @@ class DeiT(Classifier):
             bias_init=Uniform(bound),
         )
         self.no_embed_class = no_embed_class
-        length = (img_size // patch_size) ** 2 + self.num_prefix_positions
+        length = self.grid_side**2 + self.num_prefix_positions
         self.cls_token = _token_table("cls_token", 1, embed_dim)
         self.pos_embed = _token_table("pos_embed", length, embed_dim)
         self.blocks = nn.SequentialCell(
@@ -119,6 +120,20 @@ class DeiT(Classifier):
     def forward_features(self, x: Tensor) -> Tensor:
         """(B, in_chans, H, W) -> (B, N, C) normalised tokens."""
         return self.norm(self.blocks(self.embed(x)))
+
+    @property
+    def feature_info(self) -> Tuple[FeatureInfo, ...]:
+        """See `Classifier.feature_info`."""
+        return (FeatureInfo(self.num_features, self.patch_size),) * self.depth
+
+    def layer_maps(self, x: Tensor) -> Tuple[Tensor, Tuple[Tensor, ...]]:
+        """See `Classifier.layer_maps`."""
+        x = self.embed(x)
+        maps = ()
+        for block in self.blocks:
+            x = block(x)
+            maps = maps + (tokens_as_map(x, self.num_prefix_tokens, self.grid_side),)
+        return self.norm(x), maps
 
     def forward_head(self, x: Tensor, pre_logits: bool = False) -> Tensor:
         """(B, N, C) -> (B, num_classes), from the class token; `pre_logits`: the token, (B, C)."""

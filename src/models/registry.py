@@ -5,12 +5,13 @@ from __future__ import annotations
 import inspect
 from functools import partial
 from types import SimpleNamespace
-from typing import Any, Dict, List, Optional, Sequence, Type
+from typing import Any, Dict, List, Literal, Optional, Sequence, Type, Union, overload
 
 from ..errors import UserError, on_one_line, suggestion
 from . import cct, convmixer, convnext, deit, twins
-from .classifier import Classifier
+from .classifier import Classifier, Layers
 from .family import Family, Variant
+from .features import FeatureMaps
 from .keywords import STANDARD, check_keywords
 
 # A row for each family: the name of its file here and of its page in docs/models.
@@ -48,9 +49,23 @@ def list_models(filter: str = "") -> List[str]:
     return sorted(name for name in _variants() if filter in name)
 
 
+@overload
+def create_model(
+    name: str, *, features_only: Literal[True], out_indices: Layers = None, **keywords: Any
+) -> FeatureMaps: ...
+
+
+@overload
+def create_model(
+    name: str, *, features_only: Literal[False] = False, **keywords: Any
+) -> Classifier: ...
+
+
 def create_model(
     name: str,
     *,
+    features_only: bool = False,
+    out_indices: Layers = None,
     pretrained: Optional[str] = None,
     class_names: Optional[Sequence[str]] = None,
     num_classes: Optional[int] = None,
@@ -59,10 +74,12 @@ def create_model(
     drop_path_rate: Optional[float] = None,
     nonlinearity: Optional[str] = None,
     **keywords: Any,
-) -> Classifier:
+) -> Union[Classifier, FeatureMaps]:
     """Builds an architecture; `None` leaves the architecture's own value.
 
     Args:
+        features_only: it gives maps for another head, see `FeatureMaps`; without classifier.
+        out_indices: of which layers, as of `Classifier.forward_intermediates`.
         pretrained: checkpoint (.ckpt) or name of published weights (scripts/list_models.py
             --pretrained, `hf-hub:OWNER/NAME`) that it gets, whose sizes and keywords count where
             none are given. Another number of classes resets the classifier, another image size
@@ -73,19 +90,29 @@ def create_model(
         keywords: further constructor keywords of the family's class.
 
     Raises:
-        UserError: unknown name (near ones are listed), unknown or impossible keyword, or a
-            checkpoint that does not fit.
+        UserError: unknown name (near ones are listed), unknown or impossible keyword, a
+            checkpoint that does not fit, or no such layer.
     """
     given = dict(
         keywords,
-        num_classes=num_classes,
+        num_classes=0 if features_only else num_classes,
         in_chans=in_chans,
         img_size=img_size,
         drop_path_rate=drop_path_rate,
         nonlinearity=nonlinearity,
     )
+    if out_indices is not None and not features_only:
+        raise UserError(f"out_indices {out_indices}: are of features_only=True; give that too")
     if pretrained is None:
-        return _build(name, **given)
+        network = _build(name, **given)
+    else:
+        network = _load(name, pretrained, given, class_names)
+    return FeatureMaps(network, out_indices) if features_only else network
+
+
+def _load(
+    name: str, pretrained: str, given: Dict[str, Any], class_names: Optional[Sequence[str]]
+) -> Classifier:
     # Only here do models call tools, which know the models: at run time, and when asked.
     from ..checkpoints.pretrained import build_from_file
 

@@ -9,13 +9,13 @@ from __future__ import annotations
 
 from itertools import islice
 from types import SimpleNamespace
-from typing import Any, Dict, Optional, Sequence, Set
+from typing import Any, Dict, Optional, Sequence, Set, Tuple
 
 import numpy as np
 from mindspore import Tensor, nn
 
 from . import foreign_names
-from .classifier import Classifier, check_img_size
+from .classifier import Classifier, FeatureInfo, check_img_size
 from .family import Family, Naming
 from .keywords import MAX_BLOCKS, Keyword
 from .layers.layout import NCHW, NHWC
@@ -100,12 +100,31 @@ class Twins(Classifier):
     def forward_features(self, x: Tensor) -> Tensor:
         """(B, in_chans, H, W) -> (B, H W / 32^2, C) normalised tokens."""
         for stage in range(len(self.depths)):
-            x = self.patch_embeds[stage](x)  # -> (B, H/2, W/2, C'), H/4 in the first stage
-            for index in range(self.depths[stage]):
-                x = self.blocks[stage][index](x)
-                if index == 0:
-                    x = self.pos_block[stage](x)
+            x = self._stage(x, stage)
         return self.norm(x.reshape(x.shape[0], -1, self.num_features))  # -> (B, N, C)
+
+    def _stage(self, x: Tensor, stage: int) -> Tensor:
+        """(B, H, W, C) -> (B, H/2, W/2, C'); the first takes images, -> (B, H/4, W/4, C')."""
+        x = self.patch_embeds[stage](x)
+        for index in range(self.depths[stage]):
+            x = self.blocks[stage][index](x)
+            if index == 0:
+                x = self.pos_block[stage](x)
+        return x
+
+    @property
+    def feature_info(self) -> Tuple[FeatureInfo, ...]:
+        """See `Classifier.feature_info`."""
+        widths = [embed.proj.out_channels for embed in self.patch_embeds]
+        return tuple(FeatureInfo(dim, 4 * 2**stage) for stage, dim in enumerate(widths))
+
+    def layer_maps(self, x: Tensor) -> Tuple[Tensor, Tuple[Tensor, ...]]:
+        """See `Classifier.layer_maps`."""
+        maps = ()
+        for stage in range(len(self.depths)):
+            x = self._stage(x, stage)
+            maps = maps + (x.transpose(0, 3, 1, 2),)  # (B, h, w, C) -> (B, C, h, w)
+        return self.norm(x.reshape(x.shape[0], -1, self.num_features)), maps
 
     def forward_head(self, x: Tensor, pre_logits: bool = False) -> Tensor:
         """(B, N, C) -> (B, num_classes); `pre_logits`: (B, C)."""

@@ -62,10 +62,10 @@ def write_predictions(
         UserError: the package for parquet is missing, or the file cannot be written.
     """
     if form == "parquet" and path is not None:
-        return _replace_file(path, _parquet(predictions))
+        return replace_file(path, _parquet(predictions))
     text = {"table": _table, "csv": _csv, "json": _json}[form](predictions)
     if path is not None:
-        return _replace_file(path, to_utf8(text))
+        return replace_file(path, to_utf8(text))
     print(text, end="")
     return None
 
@@ -77,23 +77,36 @@ def check_format(form: str, path: Optional[Path]) -> None:
         UserError: parquet without pyarrow, or to the screen.
     """
     if form == "parquet":
-        _pyarrow()
+        import_pyarrow()
         if path is None:
             raise UserError("output 'parquet': needs a file; give --output_file FILE.parquet")
 
 
-def _pyarrow() -> Any:
+def import_pyarrow(instead: str = "give --output csv") -> Any:
+    """The package.
+
+    Args:
+        instead: the other remedy.
+
+    Raises:
+        UserError: it is not installed.
+    """
     try:
         import pyarrow
         import pyarrow.parquet
     except ImportError as error:
         raise UserError(
-            "output 'parquet': needs pyarrow; pip install 'pyarrow<21', or give --output csv"
+            f"output 'parquet': needs pyarrow; pip install 'pyarrow<21', or {instead}"
         ) from error
     return pyarrow
 
 
-def _replace_file(path: Path, content: bytes) -> Path:
+def replace_file(path: Path, content: bytes) -> Path:
+    """Writes the `output_file`.
+
+    Raises:
+        UserError: it cannot be written.
+    """
     try:
         write_whole(path, content)
     except OSError as error:
@@ -136,7 +149,7 @@ def _json(predictions: Sequence[Prediction]) -> str:
 
 
 def _parquet(predictions: Sequence[Prediction]) -> bytes:
-    pyarrow = _pyarrow()
+    pyarrow = import_pyarrow()
     rows = _rows(predictions)
     columns = {column: [row[column] for row in rows] for column in _COLUMNS}
     for column in ("image", "name"):

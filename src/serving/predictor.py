@@ -10,9 +10,9 @@ from mindspore import Tensor
 
 from ..args import Config
 from ..errors import UserError
-from ..trainer.build import build_eval_net
-from ..trainer.evaluate import EvalNet
-from ..trainer.open_checkpoint import open_checkpoint
+from ..trainer.build import build_eval_net, build_normalize
+from ..trainer.evaluate import EvalNet, FeatureNet
+from ..trainer.open_checkpoint import open_backbone, open_checkpoint
 from .exported_network import filled, is_exported, open_exported
 
 
@@ -46,20 +46,54 @@ class CheckpointPredictor:
         return self._net
 
 
-def _finite(logits: np.ndarray, config: Config) -> np.ndarray:
-    """`logits` (B, num_classes).
+class FeatureExtractor:
+    """A checkpoint's network without classifier.
+
+    Attributes:
+        config: the given one, completed by what the file says.
+        checkpoint: the file.
+
+    Raises:
+        UserError: no checkpoint, or weights that do not fit.
+    """
+
+    def __init__(self, config: Config) -> None:
+        given = config.model.pretrained
+        if not given or is_exported(Path(given)):
+            raise UserError(
+                f"pretrained {given!r}: features are those of a checkpoint; give --pretrained "
+                "FILE.ckpt (of an exported file the one it was made from)"
+            )
+        network, self.config, self.checkpoint = open_backbone(config)
+        self.num_features: int = network.num_features
+        self._net = FeatureNet(build_normalize(self.config), network).set_train(False)
+        self._batch_size = 0
+
+    def __call__(self, image: np.ndarray) -> np.ndarray:
+        """(B, H, W, C) uint8 -> (B, num_features) float32.
+
+        Raises:
+            UserError: one of them is no number.
+        """
+        self._batch_size = max(self._batch_size, len(image))
+        features = self._net(Tensor(filled(image, self._batch_size))).asnumpy()
+        return _finite(features[: len(image)], self.config, "features")
+
+
+def _finite(values: np.ndarray, config: Config, what: str = "logits") -> np.ndarray:
+    """`values` (B, N) themselves.
 
     Raises:
         UserError: one of them is no number.
     """
-    if not np.isfinite(logits).all():
+    if not np.isfinite(values).all():
         level = config.train.amp_level
         raise UserError(
-            f"pretrained {config.model.pretrained!r}: {int((~np.isfinite(logits)).sum())} of "
-            f"{logits.size} logits of a batch are not finite numbers at amp_level {level}, so they "
+            f"pretrained {config.model.pretrained!r}: {int((~np.isfinite(values)).sum())} of "
+            f"{values.size} {what} of a batch are not finite numbers at amp_level {level}, so they "
             "say nothing of the images; give --amp_level O0, or other weights"
         )
-    return logits
+    return values
 
 
 class ExportedPredictor:

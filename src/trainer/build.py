@@ -49,15 +49,19 @@ _KEYS = {
 }
 
 
-def check_model(config: Config) -> None:
+def check_model(config: Config, *, has_classes: bool = True) -> None:
     """Refuses what no network for these images can be built by.
+
+    Args:
+        has_classes: the network has a classifier.
 
     Raises:
         UserError: sizes left open, or keywords in `model_args` that have a key of their own.
     """
     model = config.model
-    for key, source in (("num_classes", "the data"), ("image_size", "the architecture")):
-        if getattr(model, key) == 0:
+    sources = {"num_classes": "the data", "image_size": "the architecture"}
+    for key, source in sources.items():
+        if getattr(model, key) == 0 and (has_classes or key != "num_classes"):
             raise UserError(
                 f"{key} 0: stands for that of {source}, which is not known here; set it"
             )
@@ -99,16 +103,24 @@ def build_network(config: Config) -> nn.Cell:
     )
 
 
+def build_backbone(config: Config) -> nn.Cell:
+    """As `build_network`, without classifier: what it gives are pooled features.
+
+    Raises:
+        UserError: as of `build_network`.
+    """
+    check_model(config, has_classes=False)
+    keywords = {**config.model.model_args, "nonlinearity": config.model.nonlinearity}
+    return _under_precision(config, config.model.arch, num_classes=0, **keywords)
+
+
 def _under_precision(config: Config, arch: str, **keywords: Any) -> nn.Cell:
     level, dtype = resolve_amp(config)
     # What may be put in a cell's place is for float32: it would pass the casts by.
     with contextlib.nullcontext() if level == "O0" else without_overrides():
-        sizes = {
-            "num_classes": config.model.num_classes,
-            "img_size": config.model.image_size,
-            "in_chans": config.model.in_chans,
-        }
-        network = create_model(arch, **{**keywords, **sizes})
+        sizes = {"img_size": config.model.image_size, "in_chans": config.model.in_chans}
+        classes = {"num_classes": config.model.num_classes}
+        network = create_model(arch, **{**classes, **keywords, **sizes})
     apply_amp(network, level, dtype=dtype, keep_bn_fp32=config.train.keep_bn_fp32)
     return network
 

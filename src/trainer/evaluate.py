@@ -11,6 +11,7 @@ import numpy as np
 from mindspore import Tensor, nn
 
 from ..errors import UserError
+from ..models.classifier import Classifier
 from ..runtime.collectives import sum_over_ranks
 from ..runtime.float_status import FloatStatus
 from ..runtime.ranks import ALONE, World
@@ -35,6 +36,19 @@ class EvalNet(nn.Cell):
 
     def construct(self, image: Tensor) -> Tensor:
         return self.network(self.normalize(image)).astype(ms.float32)
+
+
+class FeatureNet(nn.Cell):
+    """(B, H, W, C) uint8 images -> (B, num_features) float32, what a classifier reads."""
+
+    def __init__(self, normalize: nn.Cell, network: Classifier) -> None:
+        super().__init__(auto_prefix=False)
+        self.normalize = normalize
+        self.network = network
+
+    def construct(self, image: Tensor) -> Tensor:
+        features = self.network.forward_features(self.normalize(image))
+        return self.network.forward_head(features, pre_logits=True).astype(ms.float32)
 
 
 def evaluate(

@@ -10,8 +10,9 @@ from mindspore import nn
 from ..args import AnyConfig, Config
 from ..checkpoints.checkpoint import Checkpoint, load_parameters, read_checkpoint
 from ..checkpoints.complete_config import complete_by_checkpoint
+from ..checkpoints.pretrained import start_from_weights
 from ..errors import UserError
-from .build import build_network
+from .build import build_backbone, build_network
 
 
 def open_checkpoint(config: AnyConfig) -> Tuple[nn.Cell, AnyConfig, Checkpoint]:
@@ -35,6 +36,22 @@ def open_checkpoint(config: AnyConfig) -> Tuple[nn.Cell, AnyConfig, Checkpoint]:
         )
     network = build_network(config)
     load_network(network, weights, config)
+    return network, config, checkpoint
+
+
+def open_backbone(config: AnyConfig) -> Tuple[nn.Cell, AnyConfig, Checkpoint]:
+    """As `open_checkpoint`, without the classifier, which the weights need not have.
+
+    Positions and the first layer are adapted to image_size and in_chans, as for fine-tuning.
+
+    Raises:
+        UserError: the file is missing, damaged or of another network, or holds no averaged weights.
+    """
+    checkpoint = read_checkpoint(Path(config.model.pretrained or ""))
+    config = complete_by_checkpoint(config, checkpoint.record, path=str(checkpoint.path))
+    weights = checkpoint.averaged() if config.train.ema else checkpoint
+    network = build_backbone(config)
+    start_from_weights(network, weights, target=f"arch {config.model.arch}")
     return network, config, checkpoint
 
 

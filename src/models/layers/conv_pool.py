@@ -106,6 +106,11 @@ class Tokenizer(Overridable, nn.Cell):
                 image_side = (image_side + 2 - 3) // 2 + 1
         return image_side
 
+    @property
+    def reduction(self) -> int:
+        """Side of the image / side of the token grid, but for what the border takes."""
+        return (self.stride * (2 if self.pool else 1)) ** len(self.conv_layers)
+
     def construct(self, x: Tensor) -> Tensor:
         x = self.conv_layers(self.from_image(x))
         x = relayout(x, self.layout, NHWC)  # (B, H', W', C)
