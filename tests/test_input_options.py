@@ -26,16 +26,8 @@ from src.configs.parser import declared_keys, keys_of
 # Options and keys that take words, but no paths.
 WORDS = {
     *("arch", "auto_augment", "dataset_name", "device_id", "devices", "filter", "freeze"),
-    *(
-        "hccn_tool",
-        "key",
-        "master_addr",
-        "master_port",
-        "model_args",
-        "obs_endpoint",
-        "platform",
-        "prefix",
-    ),
+    *("hccn_tool", "key", "master_addr", "master_port", "model_args", "obs_endpoint"),
+    *("platform", "prefix"),
     *("program", "python", "server_id", "teacher_arch"),
 }
 # ... and that name what is written.
