@@ -83,7 +83,8 @@ def test_the_interval_of_a_score_is_scipys_and_statsmodels(hits: int, images: in
 
 def test_scores_are_written_and_shown_with_their_interval() -> None:
     result = EvalResult(91.25, 100.0, 0.4776, 400, 80.0)
-    assert result.text() == "top-1 91.250 % [88.07, 93.64]  top-5 100.000 %  loss 0.4776"
+    said = "top-1 91.250 % [88.07, 93.64]  top-5 100.000 %  macro recall 80.000 %  loss 0.4776"
+    assert result.text() == said
     low, high = result.as_json()["top1_interval"]
     assert (round(low, 2), round(high, 2)) == (88.07, 93.64)
     assert np.isnan(EvalTotals(2).result().top1_interval).all()

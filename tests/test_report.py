@@ -5,6 +5,7 @@ in a browser.
 from __future__ import annotations
 
 import base64
+import csv
 import dataclasses
 import io
 import json
@@ -19,7 +20,7 @@ import pytest
 from browser import CHROMIUM, Browser
 from digits_run import STEPS_PER_EPOCH, failure, words
 from PIL import Image
-from sklearn.metrics import confusion_matrix, recall_score
+from sklearn.metrics import confusion_matrix, precision_recall_fscore_support, recall_score
 from test_scripts import script
 
 import eval as eval_program
@@ -27,7 +28,7 @@ import train as train_program
 from src.errors import UserError
 from src.report.figures import confusion_chart
 from src.report.mistakes import mistakes_html, try_heat_maps
-from src.report.outcomes import Collector, Outcomes, real_accuracy, write_outcomes
+from src.report.outcomes import Collector, Outcomes, real_accuracy, write_classes, write_outcomes
 from src.report.page import write_report
 from src.runtime.text import printable
 from src.trainer.metrics import EvalResult, wilson_interval
@@ -45,7 +46,7 @@ def outcomes(classes: int = 6, *, seed: int = 0, images: int = 400) -> Outcomes:
     return Outcomes("raw", RESULT, files, label, predicted, confidence, names)
 
 
-def test_classes_and_confusion_are_scikit_learns() -> None:
+def test_classes_and_confusion_are_scikit_learns(tmp_path: Path) -> None:
     found = outcomes()
     classes = range(6)
     due = confusion_matrix(found.label, found.predicted, labels=classes)
@@ -55,6 +56,18 @@ def test_classes_and_confusion_are_scikit_learns() -> None:
     np.testing.assert_allclose(accuracy[:5], 100 * recall)
     assert count[5] == 0
     assert np.isnan(accuracy[5])
+    scores = found.of_classes()
+    theirs = precision_recall_fscore_support(found.label, found.predicted, labels=range(5))
+    np.testing.assert_allclose(scores.precision[:5], 100 * theirs[0])
+    np.testing.assert_allclose(scores.recall[:5], 100 * theirs[1])
+    np.testing.assert_allclose(scores.f1[:5], 100 * theirs[2])
+    np.testing.assert_array_equal(scores.images[:5], theirs[3])
+    np.testing.assert_array_equal(scores.predicted, due.sum(axis=0))
+    write_classes(found, tmp_path / "classes.csv")
+    rows = list(csv.DictReader((tmp_path / "classes.csv").open()))
+    assert [row["class"] for row in rows] == found.class_names
+    np.testing.assert_allclose([float(row["f1"]) for row in rows[:5]], 100 * theirs[2], rtol=1e-5)
+    assert (rows[5]["images"], rows[5]["recall"]) == ("0", "")
     wrong = due - np.diag(np.diag(due))
     first = found.worst_pairs(4)[0]
     assert first[2] == wrong.max()
@@ -135,7 +148,7 @@ def test_the_report_says_what_eval_says(report: Path) -> None:
     assert raw["macro_top1"] != raw["top1"]
     assert content["epoch"] == f"2 ({2 * STEPS_PER_EPOCH} steps)"
     found = {path.name for path in report.iterdir()}
-    assert found == {"report.html", "report.json", "images.csv", "README.md"}
+    assert found == {"report.html", "report.json", "images.csv", "classes.csv", "README.md"}
     assert f"value: {raw['top1']:.4f}" in (report / "README.md").read_text()
 
 

@@ -61,6 +61,16 @@ class Outcomes:
         with np.errstate(invalid="ignore"):
             return count, 100.0 * hits / count
 
+    def of_classes(self) -> ClassScores:
+        """Recall, precision and F1 of every class, with the images they are of."""
+        classes = len(self.class_names)
+        images, recall = self.per_class()
+        predicted = np.bincount(self.predicted, minlength=classes)
+        hits = np.bincount(self.label[self.correct], minlength=classes)
+        with np.errstate(invalid="ignore"):
+            precision, f1 = 100.0 * hits / predicted, 200.0 * hits / (images + predicted)
+        return ClassScores(images, predicted, recall, precision, f1)
+
     def macro_accuracy(self) -> float:
         """Mean top-1 in percent of the classes that have images, whatever their number."""
         count, accuracy = self.per_class()
@@ -92,6 +102,21 @@ class Outcomes:
         accuracy = np.bincount(bins, self.correct.astype(np.float64), _BINS) / filled
         ece = float((count * np.abs(accuracy - confidence)).sum() / max(1, count.sum()))
         return Calibration(count, confidence, accuracy, ece)
+
+
+class ClassScores(NamedTuple):
+    """Of every class, (K,) each; scores in percent, NaN where they are of no image.
+
+    Attributes:
+        images: that are of the class.
+        predicted: that were taken for it.
+    """
+
+    images: np.ndarray
+    predicted: np.ndarray
+    recall: np.ndarray
+    precision: np.ndarray
+    f1: np.ndarray
 
 
 class Calibration(NamedTuple):
@@ -158,6 +183,19 @@ def write_outcomes(outcomes: Outcomes, path: Path) -> None:
     for image, label, predicted, confidence, correct in zip(outcomes.images, *rows):
         names = image, outcomes.class_names[label], outcomes.class_names[predicted]
         writer.writerow([*map(to_cell, names), f"{confidence:.6g}", int(correct)])
+    write_whole(path, to_utf8(text.getvalue()))
+
+
+def write_classes(outcomes: Outcomes, path: Path) -> None:
+    """A row per class; scores in percent, empty where they are of no image."""
+    text = io.StringIO()
+    writer = csv.writer(text)
+    found = outcomes.of_classes()
+    writer.writerow(("class", *found._fields))
+    for name, *values in zip(outcomes.class_names, *found):
+        images, predicted, *scores = values
+        shown = ("" if np.isnan(score) else f"{score:.6g}" for score in scores)
+        writer.writerow([to_cell(name), images, predicted, *shown])
     write_whole(path, to_utf8(text.getvalue()))
 
 

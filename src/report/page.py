@@ -1,4 +1,4 @@
-"""A report as files: images.csv, report.json, and one page that opens offline."""
+"""A report as files: images.csv, classes.csv, report.json, and one page that opens offline."""
 
 from __future__ import annotations
 
@@ -15,7 +15,15 @@ from ..runtime.files import write_json, write_whole
 from ..runtime.text import to_utf8
 from .figures import calibration_chart, confusion_chart
 from .mistakes import HeatMaps, mistakes_html
-from .outcomes import Calibration, Collector, Outcomes, real_accuracy, summary, write_outcomes
+from .outcomes import (
+    Calibration,
+    Collector,
+    Outcomes,
+    real_accuracy,
+    summary,
+    write_classes,
+    write_outcomes,
+)
 
 # Of report.json.
 KIND, VERSION = "report", 1
@@ -82,6 +90,7 @@ def write_report(
     summaries = [summary(outcomes, real) for (outcomes, _), real in zip(passes, reals)]
     facts = {**facts, "date": now()}
     write_outcomes(passes[0][0], folder / "images.csv")
+    write_classes(passes[0][0], folder / "classes.csv")
     content = {"kind": KIND, "version": VERSION, **facts, "results": summaries}
     write_json(folder / "report.json", content)
     path = folder / "report.html"
@@ -193,10 +202,12 @@ def _calibration(found: Calibration) -> str:
 
 
 def _classes(outcomes: Outcomes) -> str:
-    count, accuracy = outcomes.per_class()
-    order = np.argsort(np.where(count > 0, accuracy, np.inf), kind="stable")[:_CLASS_ROWS]
-    rows = [
-        (outcomes.class_names[i], str(count[i]), f"{accuracy[i]:.2f}" if count[i] else "-")
-        for i in order
-    ]
-    return table(("class", "images", "top-1 %"), rows, label="Classes", shares=2, fits=True)
+    found = outcomes.of_classes()
+    worst = np.where(found.images > 0, found.recall, np.inf)
+    rows = []
+    for i in np.argsort(worst, kind="stable")[:_CLASS_ROWS]:
+        scores = (found.recall[i], found.precision[i], found.f1[i])
+        shown = ("-" if np.isnan(score) else f"{score:.2f}" for score in scores)
+        rows.append((outcomes.class_names[i], str(found.images[i]), *shown))
+    head = ("class", "images", "recall %", "precision %", "F1 %")
+    return table(head, rows, label="Classes", shares=2, fits=True)
