@@ -148,6 +148,8 @@ def test_each_program_names_the_keys_that_help_it() -> None:
     assert "--batch_size 8 --accumulation_step 2 (now 16 and 1: as many images a step)" in on_cpu
     assert "--amp_level O0 (O1 takes more on a CPU)" in on_cpu
     assert "a smaller --image_size (now 224)" in on_cpu
+    assert "or --recompute true" in on_cpu
+    assert "recompute" not in lack("--recompute", "true")
     # Half of 6 is odd: with mixing no batch.
     assert "a smaller --batch_size (now 6)" in lack("--batch_size", "6")
     assert "amp_level" not in lack("--device_target", "CPU", "--amp_level", "O0")

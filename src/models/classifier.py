@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from functools import reduce
 from types import SimpleNamespace
-from typing import List, NamedTuple, Sequence, Set, Tuple, Union
+from typing import Dict, List, NamedTuple, Sequence, Set, Tuple, Union
 
 import mindspore as ms
 from mindspore import Tensor, nn, ops
@@ -185,6 +185,17 @@ class Classifier(nn.Cell):
         layers = {p.name: self._layer_of(p.name) for p in self.trainable_params()}
         depth = max(layers.values()) + 1
         return [[name for name in layers if layers[name] == layer] for layer in range(depth)]
+
+    def block_cells(self) -> List[nn.Cell]:
+        """The repeated blocks, those of the first stage first: a family calls them `blocks`."""
+        found: Dict[str, nn.Cell] = {}
+        for path, cell in self.cells_and_names():
+            *above, last = path.split(".")
+            is_inside = any(path.startswith(f"{block}.") for block in found)
+            is_numbered = "blocks" in above and last.isdigit()
+            if is_numbered and not is_inside and not isinstance(cell, nn.CellList):
+                found[path] = cell
+        return list(found.values())
 
     def _create_classifier(self, num_classes: int) -> nn.Cell:
         """(B, num_features) -> (B, num_classes), freshly initialised."""

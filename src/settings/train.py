@@ -68,6 +68,12 @@ class TrainConfig(Section):
         "gradient accumulation: batches whose gradients are averaged for one step",
         range="[1, 65536]",
     )
+    recompute: bool = key(
+        False,
+        "compute the activations of each block again for the gradient instead of keeping them: a "
+        "step takes less memory and more time",
+        free=True,
+    )
     with_ema: bool = key(False, "keep an exponential moving average (EMA) of the weights")
     ema_decay: float = key(0.9999, "EMA: decay per step", range="[0, 1)")
     ema_warmup: bool = key(False, "EMA: let the decay grow from 0 over the first steps")
@@ -186,6 +192,12 @@ class TrainConfig(Section):
     def check_training(self) -> None:
         if self.best_by == "ema" and not self.with_ema:
             raise FieldError(["best_by", "with_ema"], self.best_by, "raw, or with_ema: True")
+        if self.recompute and not self.seeded_dropout:
+            raise FieldError(
+                ["recompute", "seeded_dropout"],
+                self.recompute,
+                "false, or seeded_dropout true: the framework's dropout would draw anew",
+            )
         if self.early_stop_epochs and not self.eval_every:
             raise FieldError(
                 ["early_stop_epochs", "eval_every"],

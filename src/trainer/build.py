@@ -23,6 +23,7 @@ from ..optim.criterion import DistillationLoss, create_criterion
 from ..optim.ema import Ema
 from ..optim.freezing import freeze
 from ..optim.optimizer import create_optimizer
+from ..optim.recomputation import recompute_blocks
 from ..overrides import without_overrides
 from ..runtime.collectives import MeanOverRanks
 from ..runtime.float_status import create_float_status
@@ -168,6 +169,8 @@ def build_train_step(
     """
     train, data = config.train, config.data
     frozen = freeze(network, config.optim.freeze)
+    if train.recompute:
+        recompute_blocks(network)
     calls = Parameter(Tensor(0, ms.int32), name="train.calls", requires_grad=False)
     place = {"batch_size": data.batch_size, "rank": world.rank, "world_size": world.size}
     seed_drop_paths(network, seed=train.seed, step=calls, **place)

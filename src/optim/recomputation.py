@@ -1,0 +1,19 @@
+"""Activation recomputation (Chen et al. 2016, "Training Deep Nets with Sublinear Memory Cost")."""
+
+from __future__ import annotations
+
+from mindspore import nn
+
+
+def recompute_blocks(network: nn.Cell) -> None:
+    """Has each block of a classifier computed again for the gradient, from what it was given.
+
+    What was drawn is drawn alike, by (seed, step). A BatchNorm keeps its output: computed again, it
+    would move its running statistics twice. The native form of ConvMixer, which is one operator,
+    computes what it needs again anyway.
+    """
+    for block in network.block_cells():
+        block.recompute()
+        for _, cell in block.cells_and_names():
+            if isinstance(cell, nn.BatchNorm2d):
+                cell.bn_train.recompute(False)

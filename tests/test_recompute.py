@@ -1,0 +1,64 @@
+"""`recompute`: the same losses, weights and statistics to the bit, from less memory."""
+
+from __future__ import annotations
+
+from typing import Dict, List, Tuple
+
+import mindspore as ms
+import numpy as np
+import pytest
+import small_networks
+from mindspore import Tensor
+from model_parity import load_rule_weights
+
+from src.args import parse_args
+from src.kernels import selection
+from src.trainer.build import build_network, build_train_step
+
+BATCH = 8
+
+
+def run(arch: str, recompute: bool) -> Tuple[List[float], Dict[str, np.ndarray]]:
+    """Losses of three steps with all that is drawn, and the state afterwards."""
+    given = f"--batch_size {BATCH} --drop_path_rate 0.3 --lr 0.01 --recompute {recompute}"
+    config = parse_args([*small_networks.words(arch), *given.split()])
+    step = build_train_step(config, load_rule_weights(build_network(config))).set_train(True)
+    rng = np.random.default_rng(0)
+    images = Tensor(rng.integers(0, 256, (BATCH, 32, 32, 3)).astype(np.uint8))
+    labels = Tensor(np.arange(BATCH, dtype=np.int32))
+    mix = Tensor(np.tile(np.array([1, 0, 0, 0, 0], np.float32), (BATCH, 1)))
+    rate = Tensor(0.01, ms.float32)
+    losses = [float(step(images, labels, mix, rate)[0].asnumpy()) for _ in range(3)]
+    return losses, {p.name: p.asnumpy() for p in step.saved_parameters()}
+
+
+def same(arch: str) -> None:
+    (losses, state), (again, recomputed) = run(arch, False), run(arch, True)
+    assert losses == again
+    assert len(set(losses)) == 3
+    assert list(state) == list(recomputed)
+    for name, value in state.items():
+        np.testing.assert_array_equal(recomputed[name], value, err_msg=name)
+
+
+def test_dropout_and_kernels_compute_the_same_again() -> None:
+    same("cct_2_3x2_32")
+
+
+def test_running_statistics_move_once() -> None:
+    with selection.using(selection.OFF):
+        same("convmixer_768_32")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kernels", ["native", "off"])
+@pytest.mark.parametrize("arch", list(small_networks.ARGUMENTS))
+def test_every_family_computes_the_same_again(arch: str, kernels: str) -> None:
+    library = selection.library() if kernels == selection.NATIVE else None
+    with selection.using(kernels, library):
+        same(arch)
+
+
+@pytest.mark.parametrize(("arch", "count"), zip(small_networks.ARGUMENTS, (2, 5, 2, 2, 5)))
+def test_the_blocks_are_those_of_the_paper(arch: str, count: int) -> None:
+    assert len(build_network(parse_args(small_networks.words(arch))).block_cells()) == count
