@@ -26,7 +26,11 @@ SCRIPTS = [name for name in PROGRAMS if name.startswith("scripts/")]
 # It measures what it imports.
 IMPORTS_MINDSPORE = ("benchmarks/training.py",)
 # Without them an option that nobody knows could not be told from a key of the recipe.
-NEEDED = {"predict.py": ["--input", "x"], "scripts/verify_run.py": ["x"]}
+NEEDED = {
+    "predict.py": ["--input", "x"],
+    "scripts/knn.py": ["--weights", "x"],
+    "scripts/verify_run.py": ["x"],
+}
 # Words with which only the place of the output, which begins with FILE/, is wrong. None: no output.
 OUTPUTS: Dict[str, Optional[List[str]]] = {
     "scripts/average_checkpoints.py": ["a.ckpt", "b.ckpt", "--output", "FILE/mean.ckpt"],
@@ -38,6 +42,7 @@ OUTPUTS: Dict[str, Optional[List[str]]] = {
     ],
     "scripts/doctor.py": None,
     "scripts/gpu_environment.py": None,
+    "scripts/knn.py": ["--weights", "a.ckpt", "--data_url", "x", "--output", "FILE/table.csv"],
     "scripts/launch.py": ["--logs", "FILE/logs", "--", "program.py"],
     "scripts/list_models.py": None,
     "scripts/make_configuration_page.py": ["--folder", "FILE/docs"],

@@ -43,6 +43,7 @@ UNREAD = {
     "export.py": {*DATA_KEYS, "resume", "teacher_pretrained"},
     "predict.py": {*DATA_KEYS, "resume", "teacher_pretrained"},
     "preprocess.py": {"resume", "teacher_pretrained"},
+    "scripts/knn.py": {"pretrained", "resume", "teacher_pretrained"},
     "scripts/preview_augment.py": {"val_list", "pretrained", "resume", "teacher_pretrained"},
     "scripts/replay_step.py": {*DATA_KEYS, "pretrained", "teacher_pretrained"},
     # Read once there is a run to repeat: tests/test_verify_run.py.
@@ -66,6 +67,7 @@ AROUND: Dict[str, List[str]] = {
     "scripts/convert_weights.py": [
         *("--arch", "cct_2_3x2_32", "--input", "good.safetensors", "--output", "new.ckpt")
     ],
+    "scripts/knn.py": ["--weights", "good.ckpt", "--data_url", "images"],
     "scripts/launch.py": ["--launcher", "rank_table", "--dry_run"],
     "scripts/preview_augment.py": DATA,
 }
@@ -114,6 +116,7 @@ ENDINGS = {
     "resume": ".ckpt",
     "teacher_pretrained": ".ckpt",
     "checkpoints": ".ckpt",
+    "weights": ".ckpt",
 }
 MORE_ENDINGS: Dict[Tuple[str, str], List[str]] = {
     **{(name, "pretrained"): [".ckpt", ".onnx", ".mindir"] for name in ("eval.py", "predict.py")},

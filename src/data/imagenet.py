@@ -52,7 +52,7 @@ def create_dataset(
     source = open_source(config, training, trained)
     if training:
         return _create_train_dataset(config, source, rank, world_size, start_step)
-    return _create_eval_dataset(config, source, rank, world_size)
+    return create_pass(config, source, rank, world_size)
 
 
 def _create_train_dataset(
@@ -115,9 +115,11 @@ def _create_train_sample(config: Config, source: Source) -> TrainSample:
     )
 
 
-def _create_eval_dataset(
-    config: Config, source: Source, rank: int, world_size: int
-) -> ImageDataset:
+def create_pass(config: Config, source: Source, rank: int = 0, world_size: int = 1) -> ImageDataset:
+    """Every image of a source once, in order, as evaluation makes it.
+
+    The other arguments are those of `create_dataset`.
+    """
     data = config.data
     num_steps = sampler.count_eval_steps(
         len(source), batch_size=data.batch_size, world_size=world_size
