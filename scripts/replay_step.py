@@ -31,7 +31,12 @@ def replay(config: Config) -> None:
     path = Path(config.train.resume)
     # What it looks for may be in the weights already.
     checkpoint = read_checkpoint(path, must_be_finite=False)
-    train_step = build_train_step(config, build_network(config))
+    train_step = build_train_step(
+        config,
+        build_network(config),
+        class_names=checkpoint.record.class_names if config.optim.class_weights else None,
+        images_per_class=checkpoint.record.images_per_class,
+    )
     load_parameters(train_step.saved_parameters(), checkpoint, target="this recipe")
     finding, scale = forensics.replay(train_step, path.parent)
     print(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any, Callable, List, Optional, Tuple
 
 import mindspore as ms
@@ -10,8 +11,9 @@ import pytest
 from mindspore import Tensor, nn
 from torch_oracle import torch
 
-from src.args import OptimConfig
+from src.args import Config, OptimConfig, replace
 from src.data.augment.batch_transform import BatchTransform
+from src.data.class_weights import resolve_class_weights
 from src.errors import UserError
 from src.optim.criterion import DistillationLoss, SoftTargetCrossEntropy, create_criterion
 
@@ -159,3 +161,70 @@ def test_distillation_needs_a_teacher() -> None:
             OptimConfig(distillation_type="soft", **{**teacher, missing: None}).check_training()
     with pytest.raises(UserError, match=r"distillation_type: sof .* did you mean 'soft'"):
         OptimConfig(distillation_type="sof", **teacher)
+
+
+# --- class weights --------------------------------------------------------------------------------
+
+WEIGHTS = np.linspace(0.2, 3.0, 10).astype(np.float32)
+
+
+def test_class_weights_are_torchs_of_labels() -> None:
+    """And of mixed targets the same mean, where torch divides by the batch."""
+    label = np.random.default_rng(5).integers(0, 10, 8)
+    hot, weight = np.eye(10, dtype=np.float32)[label], torch.tensor(WEIGHTS).double()
+
+    def of_labels(x: Any, target: Any) -> Any:
+        return functional.cross_entropy(x, torch.tensor(label), weight=weight)
+
+    def of_mixtures(x: Any, target: Any) -> Any:
+        total = functional.cross_entropy(x, target, weight=weight, reduction="sum")
+        return total / (target * weight).sum()
+
+    criterion = create_criterion(OptimConfig(class_weights="balanced"), WEIGHTS)
+    assert_equal(criterion, of_labels, [logits_of(0), hot])
+    assert_equal(criterion, of_mixtures, [logits_of(0), target_of(1)])
+
+
+def test_balanced_weights_are_scikit_learns() -> None:
+    from sklearn.utils.class_weight import compute_class_weight
+
+    images = [500, 10, 90]
+    found = resolve_class_weights("balanced", ["a", "b", "c"], images)
+    due = compute_class_weight("balanced", classes=np.arange(3), y=np.repeat(range(3), images))
+    np.testing.assert_allclose(found, due.astype(np.float32))
+    some = resolve_class_weights("balanced", ["a", "b", "c", "d"], [*images, 0])
+    np.testing.assert_array_equal(some, [*found, 1.0])
+    assert resolve_class_weights(None, None, None) is None
+    with pytest.raises(UserError, match="not known here"):
+        resolve_class_weights("balanced", ["a"], None)
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        (None, "cannot be read (No such file or directory); give balanced, or"),
+        ("cat,1\ndog\n", "class 2 is not CLASS,WEIGHT"),
+        ("cat,1\ndog,-1\n", "weight -1 of 'dog' is not within"),
+        ("cat,1\ndog,0\n", "weight 0 of 'dog' is not within"),
+        ("cat,1\ncat,1\n", "'cat' is there twice"),
+        ("cat,1\n", "no weight for dog"),
+        ("cat,1\ndogs,1\n", "no class of the data is called dogs; did you mean 'dog'?"),
+        ("cat,1\ndog,one\n", "correct the file"),
+    ],
+)
+def test_files_of_weights(text: Optional[str], said: str, tmp_path: Path) -> None:
+    path, names = tmp_path / "weights.csv", ["cat", "dog"]
+    if text is not None:
+        path.write_text(text)
+    with pytest.raises(UserError, match="class_weights") as refused:
+        resolve_class_weights(str(path), names, [1, 1])
+    assert said in str(refused.value)
+    path.write_text("# mine\ndog, 0.5\ncat,2\n")
+    found = resolve_class_weights(str(path), names, [1, 1])
+    assert found is not None
+    assert found.tolist() == [2.0, 0.5]
+
+
+def test_class_weights_are_of_cross_entropy() -> None:
+    with pytest.raises(UserError, match="null with criterion bce"):
+        replace(Config(), class_weights="balanced", criterion="bce")

@@ -11,6 +11,7 @@ import pytest
 
 from src.data.sampler import (
     PADDING,
+    balanced_order,
     batch_generator,
     count_eval_steps,
     epoch_generator,
@@ -23,11 +24,19 @@ from src.errors import UserError
 from src.run_length import RunLength, count_train_steps
 
 PINNED_ORDER = [2, 7, 3, 0, 9, 1, 4, 6, 8, 5]
+PINNED_BALANCED = [[2, 7, 0, 6, 6, 1, 4, 7], [0, 0, 0, 1, 0, 0, 0, 1]]
 PINNED_DRAWS = [472, 983, 247]
 
 
 def run_keys(
-    rank=0, world_size=1, batch_size=4, first_step=0, num_samples=23, num_epochs=3, repeats=1
+    rank=0,
+    world_size=1,
+    batch_size=4,
+    first_step=0,
+    num_samples=23,
+    num_epochs=3,
+    repeats=1,
+    **balance,
 ):
     steps = count_train_steps(
         num_samples, batch_size=batch_size, world_size=world_size, repeats=repeats
@@ -41,6 +50,7 @@ def run_keys(
         rank=rank,
         world_size=world_size,
         repeats=repeats,
+        **balance,
     )
     return np.array(list(keys)).reshape(-1, 3)
 
@@ -193,3 +203,83 @@ def test_global_generators_are_left_alone():
     batch_generator(0, 0, 0).random()
     assert random.getstate() == before[0]
     np.testing.assert_equal(np.random.get_state(), before[1])
+
+
+LONG_TAIL = np.repeat([3, 0, 1], [500, 10, 90])[np.random.default_rng(4).permutation(600)]
+
+
+@pytest.mark.parametrize(
+    ("balance", "due"),
+    [
+        ("full", {0: 200.0, 1: 200.0, 3: 200.0}),
+        # 600 times the root of each over the sum of the roots.
+        ("sqrt", {0: 54.2, 1: 162.6, 3: 383.2}),
+    ],
+)
+def test_balanced_epochs_have_the_shares_of_the_classes(balance, due):
+    seen = np.zeros(600)
+    for epoch in range(40):
+        sample, copy = balanced_order(LONG_TAIL, balance, seed=7, epoch=epoch)
+        counts = np.bincount(LONG_TAIL[sample], minlength=4)
+        assert len(sample) == 600
+        assert counts[2] == 0
+        for label, number in due.items():
+            assert abs(counts[label] - number) < 1.1
+            times = np.bincount(sample, minlength=600)[label == LONG_TAIL]
+            assert times.max() - times.min() <= 1  # every image of the class, equally often
+        pairs = set(zip(sample.tolist(), copy.tolist()))
+        assert len(pairs) == 600  # no two entries are augmented alike
+        assert copy.max() == -(-counts[0] // 10) - 1
+        seen += np.bincount(sample, minlength=600)
+    # Over the epochs no image of a common class is left out, and the order has no drift.
+    assert seen.min() > 0
+    firsts = [
+        LONG_TAIL[balanced_order(LONG_TAIL, balance, seed=s, epoch=0).sample[:60]]
+        for s in range(50)
+    ]
+    shares = np.bincount(np.concatenate(firsts), minlength=4) / 3000
+    for label, number in due.items():
+        assert abs(shares[label] - number / 600) < 0.04
+
+
+def test_torchs_weighted_sampler_has_the_same_shares():
+    """With weights 1 / n for each image, which draw classes equally often."""
+    from torch_oracle import torch
+
+    weights = 1.0 / np.bincount(LONG_TAIL, minlength=4)[LONG_TAIL]
+    torch.manual_seed(0)
+    drawn = list(torch.utils.data.WeightedRandomSampler(weights.tolist(), 60_000))
+    theirs = np.bincount(LONG_TAIL[drawn], minlength=4) / 60_000
+    ours = np.bincount(LONG_TAIL[balanced_order(LONG_TAIL, "full", seed=1, epoch=2).sample])
+    np.testing.assert_allclose(ours / 600, theirs, atol=0.01)
+
+
+def test_balanced_orders_differ_by_seed_and_epoch_and_are_pinned():
+    labels = np.array([0, 0, 0, 0, 0, 0, 1, 1])
+    found = [balanced_order(labels, "full", seed=s, epoch=e) for s, e in ((0, 0), (0, 1), (1, 0))]
+    assert len({tuple(order.sample) for order in found}) == 3
+    # Pinned: a run that is resumed with another NumPy goes on in the same order.
+    assert found[0].sample.tolist() == PINNED_BALANCED[0]
+    assert found[0].copy.tolist() == PINNED_BALANCED[1]
+
+
+@pytest.mark.parametrize("repeats", [1, 3])
+@pytest.mark.parametrize("balance", ["sqrt", "full"])
+def test_balanced_keys_are_the_same_on_any_ranks_and_from_any_step(balance, repeats):
+    labels = LONG_TAIL[:100]
+    given = {"num_samples": 100, "repeats": repeats, "labels": labels, "balance": balance}
+    alone = run_keys(batch_size=12, **given)
+    assert len(alone) == 3 * 96
+    for world_size in (2, 3):
+        ranks = [
+            run_keys(rank, world_size, batch_size=12 // world_size, **given)
+            for rank in range(world_size)
+        ]
+        np.testing.assert_array_equal(np.stack(ranks, axis=1).reshape(-1, 3), alone)
+    for first_step in (1, 8, 11, 24):
+        resumed = run_keys(batch_size=12, first_step=first_step, **given)
+        np.testing.assert_array_equal(resumed, alone[12 * first_step :])
+    # No key twice in an epoch: each copy has its own augmentation.
+    assert len({tuple(key) for key in alone}) == len(alone)
+    plain = run_keys(batch_size=12, num_samples=100, repeats=repeats, labels=labels)
+    np.testing.assert_array_equal(plain, run_keys(batch_size=12, num_samples=100, repeats=repeats))

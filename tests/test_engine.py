@@ -46,7 +46,8 @@ def digits(tmp_path_factory: pytest.TempPathFactory) -> Path:
 EVERYTHING = (
     "--drop_path_rate 0.3 --mix_up 0.4 --cutmix 1.0 --re_prob 0.5 --with_ema --ema_decay 0.9 "
     "--ema_warmup --accumulation_step 2 --batch_size 46 --num_parallel_workers 2 "
-    "--loss_scale_window 7 --log_interval 1 --recompute true"
+    "--loss_scale_window 7 --log_interval 1 --recompute true --class_weights balanced "
+    "--balanced_sampling sqrt"
 ).split()
 STEPS = 30
 

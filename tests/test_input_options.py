@@ -38,18 +38,17 @@ WRITTEN = {
 }
 # Keys that all configurations have, but not all programs read.
 DATA_KEYS = {"data_url", "train_list", "val_list"}
+OF_TRAINING = {"resume", "teacher_pretrained", "class_weights"}
 UNREAD = {
-    "eval.py": {"resume", "teacher_pretrained"},
-    "export.py": {*DATA_KEYS, "resume", "teacher_pretrained"},
-    "predict.py": {*DATA_KEYS, "resume", "teacher_pretrained"},
-    "preprocess.py": {"resume", "teacher_pretrained"},
-    "scripts/knn.py": {"pretrained", "resume", "teacher_pretrained"},
-    "scripts/preview_augment.py": {"val_list", "pretrained", "resume", "teacher_pretrained"},
-    "scripts/replay_step.py": {*DATA_KEYS, "pretrained", "teacher_pretrained"},
+    "eval.py": OF_TRAINING,
+    "export.py": {*DATA_KEYS, *OF_TRAINING},
+    "predict.py": {*DATA_KEYS, *OF_TRAINING},
+    "preprocess.py": OF_TRAINING,
+    "scripts/knn.py": {"pretrained", *OF_TRAINING},
+    "scripts/preview_augment.py": {"val_list", "pretrained", *OF_TRAINING},
+    "scripts/replay_step.py": {*DATA_KEYS, "pretrained", *(OF_TRAINING - {"resume"})},
     # Read once there is a run to repeat: tests/test_verify_run.py.
-    "scripts/verify_run.py": {
-        *(*DATA_KEYS, "checkpoint", "pretrained", "resume", "teacher_pretrained")
-    },
+    "scripts/verify_run.py": {*DATA_KEYS, "checkpoint", "pretrained", *OF_TRAINING},
 }
 
 # --- the words around an option: IT stands for what is to be read --------------------------------

@@ -72,6 +72,8 @@ def _create_train_dataset(
             rank=rank,
             world_size=world_size,
             repeats=config.data.repeated_aug,
+            labels=source.labels,
+            balance=config.data.balanced_sampling,
         )
 
     def mixes() -> Iterator[np.ndarray]:
@@ -112,6 +114,7 @@ def _create_train_sample(config: Config, source: Source) -> TrainSample:
         seed=config.train.seed,
         skips_bad=config.data.on_bad_image == "skip",
         num_whole=config.data.batch_size // splits if splits > 1 else 0,
+        balance=config.data.balanced_sampling,
     )
 
 

@@ -13,7 +13,8 @@ Different streams, or different (a, b, c), never share a number; 2**64 blocks li
 from __future__ import annotations
 
 import functools
-from typing import Any, Callable, Iterator, NamedTuple
+import math
+from typing import Any, Callable, Iterator, NamedTuple, Optional
 
 import numpy as np
 from numpy.random.bit_generator import ISeedSequence
@@ -34,7 +35,7 @@ class Key(NamedTuple):
     Attributes:
         epoch: from 0; 0 in evaluation.
         sample: index of the image in the dataset, or PADDING.
-        repeat: which of the image's copies in the epoch, [0, repeats).
+        repeat: which of the image's copies in the epoch, from 0.
     """
 
     epoch: int
@@ -80,6 +81,70 @@ def batch_generator(seed: int, epoch: int, batch: int) -> np.random.Generator:
     return _generator(seed, _BATCH_STREAM, epoch, batch)
 
 
+class Order(NamedTuple):
+    """In which order an epoch visits the samples.
+
+    Attributes:
+        sample: (N,) int64, indices.
+        copy: (N,) int64, how often the sample is in the order before, or in another place: no two
+            entries have both the same.
+    """
+
+    sample: np.ndarray
+    copy: np.ndarray
+
+
+def class_shares(images_per_class: np.ndarray, balance: str) -> np.ndarray:
+    """Share of an epoch that each class has: (K,) float64, 0 for classes without images.
+
+    In proportion to n ** q of its images n (Kang et al., arXiv 1910.09217, equation 1).
+
+    Args:
+        balance: none, q = 1; sqrt, q = 1/2; full, q = 0.
+    """
+    images = np.asarray(images_per_class, np.float64)
+    power = {"none": 1.0, "sqrt": 0.5, "full": 0.0}[balance]
+    weights = np.where(images > 0, images**power, 0.0)
+    return weights / math.fsum(weights)
+
+
+def balanced_order(labels: np.ndarray, balance: str, *, seed: int, epoch: int) -> Order:
+    """As many entries as samples, of which each class has its share, rounded up or down.
+
+    Within a class every sample is there equally often, up to one: which ones have one more is drawn
+    anew in each epoch.
+
+    Args:
+        labels: (N,) of all samples.
+        balance: sqrt or full, see `class_shares`.
+    """
+    rng = epoch_generator(seed, epoch)
+    images = np.bincount(labels)
+    ends = np.floor(len(labels) * np.cumsum(class_shares(images, balance)) + rng.random())
+    ends = np.minimum(ends, len(labels))
+    ends[-1] = len(labels)
+    due = np.diff(ends.astype(np.int64), prepend=0)
+    by_class = np.split(np.argsort(labels, kind="stable"), np.cumsum(images)[:-1])
+    samples, copies = [], []
+    for members, count in zip(by_class, due):
+        if len(members):
+            drawn = np.resize(rng.permutation(members), count)  # again and again, in this order
+            samples.append(drawn)
+            copies.append(np.arange(count) // len(members))
+    shuffled = rng.permutation(len(labels))
+    return Order(np.concatenate(samples)[shuffled], np.concatenate(copies)[shuffled])
+
+
+def order_of_epoch(
+    num_samples: int, *, seed: int, epoch: int, labels: Optional[np.ndarray], balance: str
+) -> Order:
+    """`balanced_order`, or of balance none `epoch_order`, which needs no labels."""
+    if balance != "none" and labels is not None:
+        return balanced_order(labels, balance, seed=seed, epoch=epoch)
+    order = epoch_order(num_samples, seed=seed, epoch=epoch)
+    return Order(order, np.zeros_like(order))
+
+
 def epoch_order(num_samples: int, *, seed: int, epoch: int) -> np.ndarray:
     """Order in which an epoch visits the samples: (num_samples,) int64, a permutation."""
     return epoch_generator(seed, epoch).permutation(num_samples)
@@ -95,6 +160,8 @@ def train_keys(
     rank: int,
     world_size: int,
     repeats: int = 1,
+    labels: Optional[np.ndarray] = None,
+    balance: str = "none",
 ) -> Iterator[Key]:
     """Keys of the images that one rank sees from `first_step` to the end of the run.
 
@@ -107,13 +174,15 @@ def train_keys(
 
     Args:
         batch_size: images that a rank sees in a step.
+        labels, balance: as of `order_of_epoch`.
     """
     first_epoch, skipped_steps = divmod(first_step, length.steps_per_epoch)
     for epoch in range(first_epoch, length.num_epochs):
-        order = epoch_order(num_samples, seed=seed, epoch=epoch)
+        order = order_of_epoch(num_samples, seed=seed, epoch=epoch, labels=labels, balance=balance)
         mine = range(rank, repeats * num_samples, world_size)
         for entry in mine[skipped_steps * batch_size : length.steps_per_epoch * batch_size]:
-            yield Key(epoch, int(order[entry // repeats]), entry % repeats)
+            place, repeat = divmod(entry, repeats)
+            yield Key(epoch, int(order.sample[place]), int(order.copy[place]) * repeats + repeat)
         skipped_steps = 0
 
 

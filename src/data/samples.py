@@ -60,6 +60,7 @@ class TrainSample:
         skips_bad: a damaged image is replaced by the next one of the epoch's order that is not;
             otherwise it is an error.
         num_whole: so many images at the start of every batch are not erased.
+        balance: as of `order_of_epoch`.
     """
 
     source: Source
@@ -68,6 +69,7 @@ class TrainSample:
     seed: int
     skips_bad: bool
     num_whole: int = 0
+    balance: str = "none"
     # The order of the latest epoch, drawn when an image has to be replaced.
     _orders: Dict[int, np.ndarray] = field(default_factory=dict, compare=False)
 
@@ -121,7 +123,13 @@ class TrainSample:
     def _order(self, epoch: int) -> np.ndarray:
         order = self._orders.get(epoch)
         if order is None:
-            order = sampler.epoch_order(len(self.source), seed=self.seed, epoch=epoch)
+            order = sampler.order_of_epoch(
+                len(self.source),
+                seed=self.seed,
+                epoch=epoch,
+                labels=self.source.labels,
+                balance=self.balance,
+            ).sample
             self._orders.clear()
             self._orders[epoch] = order
         return order

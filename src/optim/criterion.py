@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Optional
 
 import mindspore as ms
+import numpy as np
 from mindspore import Tensor, nn, ops
 
 from ..args import OptimConfig
@@ -19,6 +20,28 @@ class SoftTargetCrossEntropy(nn.Cell):
     def construct(self, logits: Tensor, target: Tensor) -> Tensor:
         log_probability = ops.log_softmax(logits.astype(ms.float32), axis=-1)
         return -(target * log_probability).sum(axis=-1).mean()
+
+
+class WeightedCrossEntropy(nn.Cell):
+    """The weighted mean over the batch: sum_ik w_k t_ik l_ik / sum_ik w_k t_ik, torch's of labels.
+
+    l is -log softmax(logits), t the target. For targets that are mixed or smoothed torch divides by
+    the batch instead, which makes the step larger where a batch has more of rare classes.
+
+    Shapes: logits (B, K) of any float type, target (B, K) float32 whose rows sum to 1 -> ().
+
+    Args:
+        weights: (K,) float32, above 0.
+    """
+
+    def __init__(self, weights: np.ndarray) -> None:
+        super().__init__()
+        self.weights = Tensor(weights.reshape(1, -1), ms.float32)
+
+    def construct(self, logits: Tensor, target: Tensor) -> Tensor:
+        log_probability = ops.log_softmax(logits.astype(ms.float32), axis=-1)
+        weight = target * self.weights  # (B, K)
+        return -(weight * log_probability).sum() / weight.sum()
 
 
 class BinaryCrossEntropy(nn.Cell):
@@ -98,8 +121,14 @@ class DistillationLoss(nn.Cell):
         return (ops.exp(teacher) * (teacher - student)).mean() * (self.tau * self.tau)
 
 
-def create_criterion(optim: OptimConfig) -> nn.Cell:
-    """The recipe's loss of (logits, target); targets come smoothed, with s / K off the label."""
+def create_criterion(optim: OptimConfig, class_weights: Optional[np.ndarray] = None) -> nn.Cell:
+    """The recipe's loss of (logits, target); targets come smoothed, with s / K off the label.
+
+    Args:
+        class_weights: (K,) float32, of cross entropy; None: all weigh the same.
+    """
+    if class_weights is not None:
+        return WeightedCrossEntropy(class_weights)
     if optim.criterion == "bce":
         return BinaryCrossEntropy(optim.bce_target_thresh, sum_classes=optim.bce_sum)
     return SoftTargetCrossEntropy()

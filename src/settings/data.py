@@ -169,6 +169,15 @@ class DataConfig(Section):
         "image in repeated_aug; from 256 images on, only whole groups of 256 count",
         range="[1, 1000]",
     )
+    balanced_sampling: str = key(
+        "none",
+        "how often an epoch takes images of rare and of common classes; it stays as long as it is",
+        choices={
+            "none": "each image once",
+            "sqrt": "each class in proportion to the square root of its images",
+            "full": "all classes equally often",
+        },
+    )
     crop_pct: float = key(
         0.875, "evaluation: image_size / side after the resize", range="(0, 1]", transform=True
     )

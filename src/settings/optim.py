@@ -147,6 +147,14 @@ class OptimConfig(Section):
         range="[0, 1)",
     )
     bce_sum: bool = key(False, "bce: sum over the classes instead of their mean")
+    class_weights: Optional[str] = key(
+        None,
+        "cross_entropy: how much each class weighs in the loss, which becomes a weighted mean over "
+        "the batch: balanced, the inverse of its share of the images, as in scikit-learn; or a "
+        "file with a line CLASS,WEIGHT for each class",
+        special="null: all the same",
+        input_url=True,
+    )
     distillation_type: str = key(
         "none",
         "what the loss takes from a teacher",
@@ -174,6 +182,12 @@ class OptimConfig(Section):
 
     def check_training(self) -> None:
         self._check_schedule()
+        if self.class_weights is not None and self.criterion != "cross_entropy":
+            raise FieldError(
+                ["class_weights", "criterion"],
+                self.class_weights,
+                f"null with criterion {self.criterion}; cross_entropy has class weights",
+            )
         for needed in ("teacher_arch", "teacher_pretrained"):
             if self.distillation_type != "none" and getattr(self, needed) is None:
                 raise FieldError(

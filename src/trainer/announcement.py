@@ -11,6 +11,7 @@ from mindspore import nn
 
 from ..args import Config, recipes_amp_level
 from ..data.dataset import ImageDataset
+from ..data.sampler import class_shares
 from ..models.registry import count_macs
 from ..optim.amp import precision_table, resolve_amp, resolve_loss_scale
 from ..overrides import is_override
@@ -52,6 +53,7 @@ def describe_run(
         f"({_factors(config, world_size)}), "
         f"{train_set.steps_per_epoch} an epoch, {len(lr_schedule)} in all ({_epochs(config)})",
         *_about_repeats(config),
+        *_about_balance(config, train_set),
         f"{optim.optimizer}, {optim.lr_scheduler}: peak lr {max(lr_schedule, default=0.0):g} "
         f"({_origin_of_lr(config)})",
         f"amp_level {level}" + (f", half precision {dtype}" if level != "O0" else ""),
@@ -116,6 +118,18 @@ def _about_repeats(config: Config) -> List[str]:
     if repeats == 1:
         return []
     return [f"repeated_aug {repeats}: an epoch takes one image in {repeats}, {repeats} times each"]
+
+
+def _about_balance(config: Config, train_set: ImageDataset) -> List[str]:
+    balance, images = config.data.balanced_sampling, np.array(train_set.images_per_class)
+    if balance == "none":
+        return []
+    images = images[images > 0]
+    drawn = train_set.num_samples * class_shares(images, balance)
+    return [
+        f"balanced_sampling {balance}: classes have {images.min()} to {images.max()} images, of "
+        f"which an epoch takes {drawn.min():.0f} to {drawn.max():.0f}"
+    ]
 
 
 def _factors(config: Config, world_size: int) -> str:

@@ -12,6 +12,7 @@ from mindspore import Parameter, Tensor, nn
 from ..args import Config
 from ..checkpoints.checkpoint import load_parameters, read_checkpoint
 from ..data.augment.batch_transform import BatchTransform, EraseBoxes, ImageNormalize
+from ..data.class_weights import resolve_class_weights
 from ..data.sources import check_classes
 from ..errors import UserError
 from ..models.layers.drop_path import seed_drop_paths
@@ -158,11 +159,13 @@ def build_train_step(
     world: World = ALONE,
     *,
     class_names: Optional[List[str]] = None,
+    images_per_class: Optional[List[int]] = None,
 ) -> TrainOneStep:
     """Transform, network, loss, optimizer, loss scale and averages as one cell.
 
     Args:
         class_names: of the data; None: a teacher's are not compared with them.
+        images_per_class: of the data, which `class_weights` needs.
 
     Raises:
         UserError: as of `freeze` and `build_net_with_loss`.
@@ -182,7 +185,13 @@ def build_train_step(
         changing = frozen.left_of(list(network.get_parameters()))
         ema = Ema(changing, decay=train.ema_decay, warmup=train.ema_warmup)
     return TrainOneStep(
-        build_net_with_loss(config, build_batch_transform(config), network, class_names),
+        build_net_with_loss(
+            config,
+            build_batch_transform(config),
+            network,
+            class_names,
+            images_per_class=images_per_class,
+        ),
         create_optimizer(config.optim, network),
         build_loss_scale(config),
         calls=calls,
@@ -200,14 +209,18 @@ def build_net_with_loss(
     transform: nn.Cell,
     network: nn.Cell,
     class_names: Optional[List[str]] = None,
+    *,
+    images_per_class: Optional[List[int]] = None,
 ) -> AnyNetWithLoss:
     """Network and loss, with the recipe's teacher when it distils.
 
     Raises:
-        UserError: the teacher's checkpoint does not fit its architecture or the classes.
+        UserError: the teacher's checkpoint does not fit its architecture or the classes, or as of
+            `resolve_class_weights`.
     """
     optim = config.optim
-    criterion = create_criterion(optim)
+    weights = resolve_class_weights(optim.class_weights, class_names, images_per_class)
+    criterion = create_criterion(optim, weights)
     if optim.distillation_type == "none":
         return NetWithLoss(transform, network, criterion)
     assert optim.teacher_arch is not None

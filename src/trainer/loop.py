@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import logging
 import time
 from typing import Any, Iterator, List, Optional
@@ -28,7 +27,6 @@ from . import forensics
 from .announcement import describe_run
 from .epoch_scores import score_epoch
 from .evaluate import EvalNet
-from .resuming import describe_data
 from .run_report import RunReport
 from .run_state import RunState
 from .step_outputs import OutputBuffer, StepOutputs
@@ -302,7 +300,7 @@ class Trainer:
         folder = self.checkpoints.folder
         command = f"the command in {folder / forensics.REPORT}"
         if self._is_first_with(suspect.finding.overflowed):
-            record = self.state.as_record(self.config, self.world)
+            record = self.state.as_record(self.config, self.world, self.train_set)
             parameters = self.train_step.saved_parameters()
             save_checkpoint(folder / forensics.CHECKPOINT, parameters, record.as_json())
             command = forensics.write_report(
@@ -407,9 +405,7 @@ class Trainer:
             return
         self.checkpoints.save(
             self.train_step.saved_parameters(),
-            dataclasses.replace(
-                self.state.as_record(self.config, self.world), **describe_data(self.train_set)
-            ),
+            self.state.as_record(self.config, self.world, self.train_set),
             epoch=epoch,
             is_best=is_best,
             on_digest=lambda digest: self._record_digest(digest, images),

@@ -114,6 +114,7 @@ def _peak_of_a_process(config: Config, batch_size: int) -> Optional[int]:
 def _measure(config: Config, pipe: Connection) -> None:
     try:
         setup_device(config.run, seed=config.train.seed)
+        config = replace(config, class_weights=None)  # which take no room, and need the data
         step = build_train_step(config, build_network(config)).set_train(True)
         count, side = config.data.batch_size, config.model.image_size
         columns = BOX_COLUMNS * config.data.re_count if config.data.re_prob > 0 else 0

@@ -130,6 +130,18 @@ def start_from_pretrained(
     return checkpoint.record
 
 
+def _start(config: Config, run: Run, network: Classifier, class_names: List[str]) -> None:
+    """What a run that does not go on from a checkpoint begins with."""
+    if config.model.pretrained:
+        weights = start_from_pretrained(config, network, class_names)
+        run.state.start_from(weights, Path(config.model.pretrained).name)
+    elif config.optim.freeze != "none":
+        raise UserError(
+            f"freeze {config.optim.freeze}: random weights would stay as they are; give "
+            "--pretrained, or --freeze none"
+        )
+
+
 def build_trainer(
     config: Config, run: Run, *, train_set: ImageDataset, val_set: ImageDataset
 ) -> Trainer:
@@ -139,15 +151,15 @@ def build_trainer(
         UserError: weights that do not fit, or none to freeze; a setting that is not available.
     """
     network = build_network(config)
-    if config.optim.freeze != "none" and not (config.model.pretrained or run.resumed):
-        raise UserError(
-            f"freeze {config.optim.freeze}: random weights would stay as they are; give "
-            "--pretrained, or --freeze none"
-        )
-    if config.model.pretrained and not run.resumed:
-        weights = start_from_pretrained(config, network, train_set.class_names)
-        run.state.start_from(weights, Path(config.model.pretrained).name)
-    train_step = build_train_step(config, network, run.world, class_names=train_set.class_names)
+    if not run.resumed:
+        _start(config, run, network, train_set.class_names)
+    train_step = build_train_step(
+        config,
+        network,
+        run.world,
+        class_names=train_set.class_names,
+        images_per_class=train_set.images_per_class,
+    )
     if run.resumed:
         load_parameters(train_step.saved_parameters(), run.resumed, target="this recipe")
         _LOGGER.info("resumed from %s at step %d", run.resumed.path, run.state.step)

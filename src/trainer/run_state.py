@@ -11,10 +11,12 @@ import numpy as np
 
 from ..args import Config, to_yaml
 from ..checkpoints.saved_record import Change, SavedRecord
+from ..data.dataset import ImageDataset
 from ..runs.scores import SCORES
 from ..runtime.processor import describe_processor
 from ..runtime.ranks import ALONE, World
 from .metrics import EvalResult
+from .resuming import describe_data
 
 # Of a change that a checkpoint records.
 _MOST_CHARS = 400
@@ -80,13 +82,16 @@ class RunState:
             change = Change(self.step, [said[:_MOST_CHARS] for said in what])
             self.changes = [*(self.changes or []), change]
 
-    def as_record(self, config: Config, world: World = ALONE) -> SavedRecord:
+    def as_record(
+        self, config: Config, world: World = ALONE, train_set: Optional[ImageDataset] = None
+    ) -> SavedRecord:
         """What a checkpoint says of itself: this state, the resolved config and the versions."""
         return SavedRecord(
             arch=config.model.arch,
             num_classes=config.model.num_classes,
             world_size=world.size,
             **vars(self),
+            **(describe_data(train_set) if train_set else {}),
             config=to_yaml(config),
             versions={
                 "mindspore": ms.__version__,
