@@ -239,6 +239,7 @@ def _write_file(config: EvalRun, result: Any) -> None:
         "weights": "ema" if config.train.ema else "raw",
         "set": config.data.set,
         "data_url": os.path.abspath(config.data.data_url),
+        **({"val_list": config.data.val_list} if config.data.val_list else {}),
         **result.as_json(),
     }
     name = evaluation_name(Path(source), weights=content["weights"], data_url=config.data.data_url)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 from pathlib import Path
 from typing import Any, Callable, Dict, List, Tuple
@@ -13,8 +14,9 @@ from PIL import Image
 from test_data_sources import build_config, pack
 from test_engine import same_state
 
+import eval as eval_program
 import train as train_program
-from src.args import parse_args, replace, to_yaml
+from src.args import EvalRun, parse_args, replace, to_yaml
 from src.checkpoints.complete_config import complete_by_checkpoint
 from src.checkpoints.saved_record import SavedRecord
 from src.data.classes import TrainedClasses, classes_of, number_labels
@@ -23,6 +25,7 @@ from src.data.find_images import say_once
 from src.data.imagenet import create_dataset
 from src.data.sources import count_classes, open_source
 from src.errors import UserError
+from src.trainer.metrics import EvalResult
 
 CLASSES = ("ant", "bee", "water buffalo")
 COUNTS = {"train": 8, "val": 4}
@@ -319,6 +322,16 @@ def test_an_evaluation_takes_the_lists_of_the_weights(folder: Path, tmp_path: Pa
     assert completed(record, "--train_list", "t.csv", "--val_share", "0.1").val_list is None
     (tmp_path / "v.csv").write_text("x")
     assert completed(record, "--data_url", str(tmp_path)).val_list == "v.csv"
+
+
+def test_a_file_of_scores_says_which_list_they_are_of(tmp_path: Path) -> None:
+    """Two lists of a folder are two files of scores, not one that says nothing of it."""
+    result = EvalResult(50.0, 100.0, 1.0, 4)
+    for val_list in (None, "a.csv", "b.csv", "a.csv"):
+        config = parse_args(["--pretrained", "x.ckpt", "--train_url", str(tmp_path)], EvalRun)
+        eval_program._write_file(replace(config, val_list=val_list), result)
+    found = [json.loads(path.read_text()).get("val_list") for path in sorted(tmp_path.iterdir())]
+    assert found == [None, "a.csv", "b.csv"]
 
 
 @pytest.mark.slow  # the batches above are equal from any step on
