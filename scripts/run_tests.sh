@@ -27,5 +27,5 @@ fi
 if [ "${FULL:-}" = 1 ]; then
     set -- -m "slow or not slow" "$@"
 fi
-# Compiling graphs keeps one core busy, so two files at a time.
-exec "$PYTHON" -m pytest -n 2 --dist loadfile "$@"
+# Compiling graphs keeps one core busy, so two files at a time, in the order of tests/conftest.py.
+exec "$PYTHON" -m pytest -n 2 --dist loadfile --no-loadscope-reorder "$@"

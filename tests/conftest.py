@@ -9,7 +9,7 @@ import shutil
 import subprocess
 import time
 from pathlib import Path
-from typing import Any, Iterator
+from typing import Any, Iterator, List
 
 os.environ.setdefault("GLOG_v", "3")  # read when MindSpore is imported
 
@@ -50,6 +50,20 @@ hypothesis.settings.register_profile(
 )
 hypothesis.settings.load_profile("suite")
 _TORCHVISION_OPERATORS = declare_torchvision_operators()
+
+
+# Files of a minute and more first: whichever worker is done first takes the next one, and what is
+# left for the end is short.
+LONG = (
+    *("engine", "inference_chain", "kernel_forms", "distributed", "stalled_disk", "aarch64"),
+    *("models", "train_step", "export", "amp", "weights_origin", "kernel_sanitizers", "signals"),
+    *("saturation", "ascend_graphs", "bundle_cpp", "gpu_backend", "url_runs", "kernels", "package"),
+)
+
+
+def pytest_collection_modifyitems(items: List[pytest.Item]) -> None:
+    order = {f"test_{name}.py": place for place, name in enumerate(LONG)}
+    items.sort(key=lambda item: order.get(item.path.name, len(order)))
 
 
 @pytest.fixture
