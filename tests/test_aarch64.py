@@ -162,11 +162,11 @@ def test_the_emulated_machine_finds_the_kernels_that_were_compiled_outside(tmp_p
     assert list(tmp_path.rglob("*.so")) == [found]
 
 
-def compiled(compiler: Sequence[str], path: Path, *flags: str) -> None:
-    """The kernels and their driver as a program."""
-    sources = [DRIVER, *sorted(build.SOURCES.glob("*.cc"))]
+def compiled(compiler: Sequence[str], path: Path, kernels: Sequence[Path], *flags: str) -> None:
+    """The kernels, sources or a library, and their driver as a program."""
     options = "-std=c++17 -fopenmp -rdynamic -Wall -Wextra -Werror".split()
-    command = [*compiler, *options, *flags, f"-I{build.SOURCES}", "-o", path, *sources, "-ldl"]
+    given = [*options, *flags, f"-I{build.SOURCES}"]
+    command = [*compiler, *given, "-o", path, DRIVER, *kernels, "-ldl"]
     done = subprocess.run(list(map(str, command)), capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert done.stderr == ""
@@ -185,8 +185,12 @@ def test_the_kernels_compute_on_arm_what_they_compute_here(
     here = native_library.find_compiler(os.environ) or pytest.skip("no C++ compiler")
     arm, run = cross_compiler(), emulator()
     flags = [flag for flag in build.FLAGS if flag.startswith("-f") and flag not in ("-fPIC",)]
-    compiled([arm], tmp_path / "arm", *flags, target, level)
-    compiled(here, tmp_path / "here", *flags, build.NATIVE, level)
+    kernels = sorted(build.SOURCES.glob("*.cc"))
+    compiled([arm], tmp_path / "arm", kernels, *flags, target, level)
+    library = build.KERNELS.path(os.environ)
+    compiled(
+        here, tmp_path / "here", [library], "-Wl,--no-as-needed", f"-Wl,-rpath={library.parent}"
+    )
     # Without the largest map, whose attention takes minutes in an emulator.
     lines = calls(MAPS[:-1])
     found = []
@@ -216,8 +220,10 @@ def test_the_program_is_built_for_arm_and_starts_there(is_whole: bool, tmp_path:
     # Without a level of messages it would start itself again, outside of the emulator.
     environment = {**EMULATED, "CXX": cross_compiler(), "GLOG_v": "4"}
     lite = lite_for_arm() if is_whole else ""
+    # Debug compiles sooner.
+    options = [f"-DLITE_HOME={lite}", f"-DCMAKE_BUILD_TYPE={'Release' if is_whole else 'Debug'}"]
     for command in (
-        ["cmake", "-S", str(ROOT / "ascend310_infer"), "-B", str(tmp_path), f"-DLITE_HOME={lite}"],
+        ["cmake", "-S", str(ROOT / "ascend310_infer"), "-B", str(tmp_path), *options],
         ["cmake", "--build", str(tmp_path), "--parallel", "2"],
         [emulator(), str(tmp_path / "test_parts")],
         *([[emulator(), str(tmp_path / "main"), "--help"]] if is_whole else []),

@@ -126,17 +126,19 @@ def calls(maps: Sequence[str] = MAPS) -> List[str]:
 @pytest.mark.parametrize(
     "flags",
     [
-        pytest.param(["-fsanitize=address,undefined", "-fopenmp"], id="address"),
+        pytest.param(["-O0", "-fsanitize=address,undefined", "-fopenmp"], id="address"),
         # OpenMP's barriers are invisible to ThreadSanitizer: the same shares, on std::thread.
         pytest.param(
-            ["-fsanitize=thread", "-DKERNELS_STD_THREADS"], id="thread", marks=pytest.mark.slow
+            ["-O1", "-fsanitize=thread", "-DKERNELS_STD_THREADS"],
+            id="thread",
+            marks=pytest.mark.slow,
         ),
     ],
 )
 def test_sanitizers_find_nothing(flags: List[str], tmp_path: Path) -> None:
     sources = [str(DRIVER), *(str(path) for path in build.SOURCES.glob("*.cc"))]
     program = str(tmp_path / "driver")
-    options = ["-std=c++17", "-O1", "-g", build.NATIVE, "-fno-sanitize-recover=all", "-rdynamic"]
+    options = ["-std=c++17", "-g", build.NATIVE, "-fno-sanitize-recover=all", "-rdynamic"]
     command = [*(COMPILER or []), *options, *flags, f"-I{build.SOURCES}", "-o", program, *sources]
     compiled = subprocess.run([*command, "-ldl", "-pthread"], capture_output=True, text=True)
     if re.search(r"cannot find .*lib[at]san|unsupported option '-fsanitize", compiled.stderr):
