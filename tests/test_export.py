@@ -150,8 +150,15 @@ def test_ema_exports_the_averaged_weights(checkpoints: Dict[str, Path], tmp_path
     assert np.abs(found - raw).max() > 1e-2 * np.abs(raw).max()
 
 
-@pytest.mark.parametrize("form", ["mindir", "onnx"])
-@pytest.mark.parametrize("layout", ["uint8_nhwc", "float32_nchw"])
+@pytest.mark.parametrize(
+    ("layout", "form"),
+    [
+        ("uint8_nhwc", "mindir"),
+        ("float32_nchw", "onnx"),
+        pytest.param("uint8_nhwc", "onnx", marks=pytest.mark.slow),
+        pytest.param("float32_nchw", "mindir", marks=pytest.mark.slow),
+    ],
+)
 def test_eval_scores_the_file_as_the_checkpoint(
     form: str,
     layout: str,
@@ -205,7 +212,7 @@ def largest_file(size: int) -> Iterator[None]:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
 
-@pytest.mark.parametrize("form", ["MINDIR", "ONNX"])
+@pytest.mark.parametrize("form", ["MINDIR", pytest.param("ONNX", marks=pytest.mark.slow)])
 def test_a_full_disk_leaves_nothing_half_written(
     form: str,
     checkpoints: Dict[str, Path],
