@@ -194,7 +194,9 @@ def dropped(form: str, calls: int) -> Dict[str, np.ndarray]:
 
 
 @NEEDS_COMPILER
-@pytest.mark.parametrize("calls", [0, 1, 46337 * 3 + 11])
+@pytest.mark.parametrize(
+    "calls", [*(pytest.param(n, marks=pytest.mark.slow) for n in (0, 1)), 46337 * 3 + 11]
+)
 def test_native_draws_are_the_standard_forms(calls: int) -> None:
     ours, expected = dropped("native", calls), dropped("off", calls)
     np.testing.assert_array_equal(ours["draws"], expected["draws"])
