@@ -186,6 +186,7 @@ def test_a_folder_made_for_nothing_goes_again(tmp_path: Path) -> None:
 def test_the_second_run_is_refused_and_a_killed_one_continues_at_once(tmp_path: Path) -> None:
     digits, run = tmp_path / "digits", tmp_path / "run"
     often = "--epochs 40 --save_steps 2 --eval_every 0 --log_interval 1".split()
+    often += ["--model_args", "{num_layers: 1, n_conv_layers: 1}"]
     first = digits_run.start(digits_run.words(digits, run, *often))
     digits_run.wait_for_step(first, run, 4)
     second = digits_run.start(digits_run.words(digits, run, *often, "--resume", "auto"))

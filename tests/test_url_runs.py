@@ -38,7 +38,8 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
 def arguments(cache: Path, endpoint: str, *more: str) -> List[str]:
     urls = ["--data_url", DATA, "--train_url", RUN, "--config", "s3://runs/recipes/x.yaml"]
     options = ["--cache_dir", str(cache), "--obs_endpoint", endpoint]
-    return [*words(cache, cache, GLOBAL_BATCH), *urls, *options, *more]
+    shallow = ["--model_args", "{embed_dim: 24, depth: 1, num_heads: 3, patch_size: 8}"]
+    return [*words(cache, cache, GLOBAL_BATCH), *shallow, *urls, *options, *more]
 
 
 def is_refused(call: Call) -> Optional[str]:
