@@ -8,7 +8,7 @@ Evaluation of random pixels at 224. `lite 1` and `lite 2` are the C++ program wi
 threads; `native`, `off` and `torch` are those of benchmarks/cpu.py, on all cores. The sides take
 turns, each round in a fresh process; what counts is the median of the rounds. `apart` is the
 largest difference between the logits of one and of two threads, as a share of the largest logit.
-With `--files N` instead: the program's `--images` on N photographs, JPEGs of 500x375, with a
+With `--files N` instead: the C++ program reads N photographs itself, JPEGs of 500x375, with a
 bundle and one thread of Lite: `all`, and decoding (with the transform) and the network alone.
 """
 

@@ -1,6 +1,10 @@
 """A folder of Fashion-MNIST with classes of very unequal size, to compare what helps.
 
 python benchmarks/long_tail.py --data_url /usr/share/datasets/fashion-mnist --output data/long_tail
+
+train/ has N images of the first class, fewer of each next one by the same factor, and N / RATIO of
+the last (the profile of Cui et al., arXiv 1901.05555). val/ has 200 of each class. The first images
+of the published files are taken. docs/data.md has commands that train on it.
 """
 
 from __future__ import annotations
@@ -18,10 +22,6 @@ sys.path.insert(0, str(ROOT))
 from src.runtime.entry import CommandParser, positive, run_command
 from src.runtime.files import check_output_folder
 
-DESCRIPTION = """\
-train/ has N images of the first class, fewer of each next one by the same factor, and N / RATIO of
-the last (the profile of Cui et al., arXiv 1901.05555). val/ has 200 of each class. The first images
-of the published files are taken. docs/data.md has commands that train on it."""
 _VAL_IMAGES = 200
 
 
@@ -52,7 +52,7 @@ def write(arguments: argparse.Namespace) -> None:
 
 
 def main(argv: Optional[Sequence[str]] = None) -> int:
-    parser = CommandParser("benchmarks/long_tail.py", DESCRIPTION)
+    parser = CommandParser("benchmarks/long_tail.py", __doc__ or "")
     parser.add_argument("--data_url", type=Path, required=True, help="folder of the IDX files")
     parser.add_argument("--output", type=Path, required=True, help="folder to make")
     parser.add_argument("--largest", type=positive, default=1000, help="images of the first class")

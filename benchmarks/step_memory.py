@@ -76,9 +76,16 @@ def measure(given: Dict[str, Any], steps: int) -> Dict[str, float]:
 
 def run(arguments: argparse.Namespace) -> None:
     """Prints a row for each network, kernels and value."""
+    from src.models.registry import family_of
+
+    archs = arguments.archs or ARCHS
+    for arch in archs:
+        family_of(arch)
+    for value in arguments.values:
+        replace(Config(), **{arguments.key: plain_value(value)})
     print(f"| network | cpu_kernels | {arguments.key} | peak, MiB | step, ms | last loss |")
     print("|---|---|---|---|---|---|")
-    for arch in arguments.archs or ARCHS:
+    for arch in archs:
         for kernels in arguments.kernels:
             for value in arguments.values:
                 given = {
