@@ -24,13 +24,14 @@ from src.configs.plain_values import plain_value
 from src.errors import UserError, on_one_line
 from src.runtime.entry import CommandParser, positive, run_command
 
-ARCHS = (
-    "deit_tiny_patch16_224",
-    "convnext_atto",
-    "cct_7_7x2_224",
-    "convmixer_1024_20_ks9_p14",
-    "pcpvt_small_v0",
-)
+# Network -> what makes it shallow.
+ARCHS: Dict[str, Dict[str, Any]] = {
+    "deit_tiny_patch16_224": {"depth": 4},
+    "convnext_atto": {"depths": [1, 1, 4, 1]},
+    "cct_7_7x2_224": {"num_layers": 4},
+    "convmixer_1024_20_ks9_p14": {"depth": 4},
+    "pcpvt_small_v0": {"depths": [1, 1, 4, 1]},
+}
 KERNELS = ("auto", "off")
 _CHILD = """
 import json, statistics, sys, time
@@ -94,6 +95,7 @@ def run(arguments: argparse.Namespace) -> None:
                     "num_classes": 1000,
                     "batch_size": arguments.batch_size,
                     "cpu_kernels": kernels,
+                    "model_args": ARCHS.get(arch, {}) if arguments.shallow else {},
                     arguments.key: plain_value(value),
                 }
                 found = measure(given, arguments.steps)
@@ -110,6 +112,9 @@ def main(argv: Optional[Sequence[str]] = None) -> int:
     parser.add_argument("--kernels", nargs="+", choices=KERNELS, default=KERNELS, help="forms")
     parser.add_argument("--batch_size", type=positive, default=8, help="images of a step")
     parser.add_argument("--image_size", type=positive, default=224, help="side of an image")
+    parser.add_argument(
+        "--shallow", action="store_true", help="few blocks, which compile in less time"
+    )
     parser.add_argument("--steps", type=positive, default=5, help="measured in each process")
     return run_command(run, parser, argv)
 
