@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import hashlib
 import logging
 import shutil
 from pathlib import Path
@@ -414,6 +415,24 @@ def test_data_that_grew_is_refused_and_its_place_is_said(
     assert [change.step for change in record.changes] == [9]
     assert record.changes[0].what[0].startswith("images 24 -> 32")
     assert "1: resumed at step 9: images 24" in (root / "grown_run" / "report.html").read_text()
+
+
+def test_another_file_of_class_weights_is_noticed(
+    root: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    names = read_checkpoint(root / "run" / "last.ckpt").record.class_names
+    assert names is not None
+    file = root / "weights.csv"
+    file.write_text("".join(f"{name},2\n" for name in names))
+    words = run_words(root, "--class_weights", str(file), run="weighted")
+    assert train_program.main(words) == 0
+    record = read_checkpoint(root / "weighted" / "last.ckpt").record
+    assert record.class_weights == hashlib.sha256(file.read_bytes()).hexdigest()
+    words += ["--resume", "auto"]
+    assert train_program.main(words) == 0
+    file.write_text(file.read_text().replace(",2", ",3", 1))
+    message = failure(capsys, train_program, words)
+    assert f"the data has changed (the weights in class_weights '{file}')" in message
 
 
 def test_an_image_that_changed_its_class_is_noticed(

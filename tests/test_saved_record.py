@@ -37,6 +37,7 @@ WHOLE: Dict[str, Any] = {
     "names": ["best.ckpt", "epoch_002.ckpt"],
     "class_names": ["猫", "dog\udcff"],  # a name that is no UTF-8
     "images_per_class": [3, 0],
+    "class_weights": "abcdef0123456789" * 4,
     "class_order": "natural",
     "img_size": 32,
     "source": "x.pth",
@@ -102,6 +103,7 @@ WRONG = [
     ("ema", 1, "got `int`"),
     ("averaged", "a.ckpt", "got `str`"),
     ("sha256", "0123", "matching regex"),
+    ("class_weights", "w.csv", "matching regex"),
     ("published", 7, "got `int`"),
     ("licence", ["mit"], "got `array`"),
     ("started_from", 1, "got `int`"),

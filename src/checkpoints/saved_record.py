@@ -64,6 +64,7 @@ class SavedRecord:
         changes: of recipe and data since the run began; None: none.
         names: other names the file has earned; None: older versions did not say.
         class_names, images_per_class: of the training data, by label.
+        class_weights: SHA-256 of the file that the key names; None: it names none.
         img_size: of weights that older versions converted, which have no recipe.
         source, sha256, naming, ema: file that weights were converted from, whose names it had, and
             which of its weights were taken.
@@ -89,6 +90,7 @@ class SavedRecord:
     names: Optional[Annotated[List[_EarnedName], Meta(max_length=8)]] = None
     class_names: Optional[ClassNames] = None
     images_per_class: Optional[Annotated[List[Count], Meta(max_length=MOST_CLASSES)]] = None
+    class_weights: Optional[Sha256] = None
     class_order: Optional[Literal["code_point", "natural"]] = None
     img_size: Optional[Side] = None
     source: Optional[Text] = None

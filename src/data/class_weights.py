@@ -11,6 +11,7 @@ from typing import Dict, Optional, Sequence
 import numpy as np
 
 from ..errors import UserError, some_of, suggestion
+from ..runtime.files import file_sha256
 from ..runtime.plain_numbers import decimal_number
 from ..runtime.regular_files import NAMES_BYTES, read_text
 
@@ -57,6 +58,16 @@ def resolve_class_weights(
         *(weights[low], class_names[low], weights[high], class_names[high]),
     )
     return weights.astype(np.float32)
+
+
+def digest_of_class_weights(given: Optional[str]) -> Optional[str]:
+    """SHA-256 of the file that the key names; None: it names none that can be read."""
+    if given in (None, BALANCED):
+        return None
+    try:
+        return file_sha256(Path(given), NAMES_BYTES)
+    except OSError:
+        return None
 
 
 def read_class_weights(path: Path, class_names: Sequence[str]) -> Dict[str, float]:

@@ -9,6 +9,7 @@ from ..args import Config
 from ..checkpoints.checkpoint import Checkpoint
 from ..checkpoints.saved_record import SavedRecord
 from ..configs.parser import keys_marked, to_flow
+from ..data.class_weights import digest_of_class_weights
 from ..data.dataset import ImageDataset
 from ..errors import UserError, some_of
 from ..optim.schedulers import create_lr_schedule
@@ -82,6 +83,10 @@ def check_same_data(
             resumed.path,
         )
     is_allowed, changed = config.train.allow_config_change, found or []
+    given = config.optim.class_weights
+    digests = {resumed.record.class_weights, digest_of_class_weights(given)}
+    if None not in digests and len(digests) > 1:
+        changed.append(f"the weights in class_weights {given!r}")
     _refuse("data", changed, resumed, "the data of before", is_allowed)
     before = resumed.record.steps_per_epoch
     if not is_allowed or before is None:

@@ -11,6 +11,7 @@ from ..args import Config, for_channels, to_yaml
 from ..checkpoints.checkpoint import Checkpoint, load_parameters, read_checkpoint
 from ..checkpoints.pretrained import start_from_weights
 from ..checkpoints.saved_record import SavedRecord
+from ..data.class_weights import digest_of_class_weights
 from ..data.dataset import ImageDataset
 from ..data.sources import check_classes
 from ..errors import UserError
@@ -153,6 +154,7 @@ def build_trainer(
     network = build_network(config)
     if not run.resumed:
         _start(config, run, network, train_set.class_names)
+    run.state.class_weights = digest_of_class_weights(config.optim.class_weights)
     train_step = build_train_step(
         config,
         network,

@@ -32,6 +32,7 @@ class RunState:
     best_epoch: int = 0
     overflows: int = 0  # steps in a row whose gradient was not finite
     changes: Optional[List[Change]] = None  # of recipe and data since the run began
+    class_weights: Optional[str] = None  # SHA-256 of the file that the key names
     # Of the weights that training started from, as they say it.
     started_from: Optional[str] = None
     licence: Optional[str] = None
