@@ -15,6 +15,7 @@ import logging
 import math
 import os
 import sys
+import zlib
 from pathlib import Path
 from typing import Any, Dict, List, NamedTuple, Optional, Sequence, Tuple
 
@@ -26,7 +27,7 @@ from src.checkpoints.named_weights import stage_weights
 from src.configs.parser import COMMAND_LINE
 from src.data.classes import TrainedClasses
 from src.errors import UserError, on_one_line, some_of
-from src.runtime.device import setup_device
+from src.runtime.device import prepare_import, setup_device
 from src.runtime.entry import run_entry_point
 from src.runtime.files import check_output, check_output_folder
 from src.runtime.ranks import World
@@ -77,12 +78,14 @@ def _evaluate_all(config: EvalRun, sources: Sequence[str], results: Optional[Pat
     from src.report.score_table import ScoreTable
 
     world = setup_device(config.run, seed=config.train.seed)
+    _check_same_files(sources, world)
     table = ScoreTable(results if world.is_main else None)
     for source in sources:
         try:
             completed, result = _evaluate(replace(config, pretrained=source), world)
         except Exception as error:  # of MindSpore too
-            if config.run.debug or len(sources) == 1:
+            # The other ranks are inside this evaluation: one cannot go on alone.
+            if config.run.debug or len(sources) == 1 or world.size > 1:
                 raise
             reason = on_one_line(error, 1000)
             _LOGGER.error("%s: no scores: %s", source, reason)
@@ -99,6 +102,16 @@ def _evaluate_all(config: EvalRun, sources: Sequence[str], results: Optional[Pat
         )
 
 
+def _check_same_files(sources: Sequence[str], world: World) -> None:
+    """Ranks that look on other hosts, or a little later, may find others."""
+    from src.runtime.collectives import check_equal_over_ranks
+
+    if world.size > 1:
+        names = zlib.crc32("\0".join(sources).encode("utf-8", "surrogateescape"))
+        remedy = "give a pattern of files that all hosts share, and that no run writes now"
+        check_equal_over_ranks("what pretrained names", float(names), world, remedy=remedy)
+
+
 def _evaluate(config: EvalRun, world: Optional[World] = None) -> Tuple[EvalRun, Any]:
     """Evaluates one set of weights, prints and writes its scores.
 
@@ -109,6 +122,7 @@ def _evaluate(config: EvalRun, world: Optional[World] = None) -> Tuple[EvalRun, 
         The recipe that was completed by the weights, and an `EvalResult`.
     """
     given = _with_own_folder(config)
+    prepare_import(given.run)  # weights by name are converted, which imports MindSpore
     config = localize_output(stage_weights(given), continues=False)
     world = world or setup_device(config.run, seed=config.train.seed)
     from src.data.imagenet import create_dataset
@@ -232,6 +246,7 @@ def _write_file(config: EvalRun, result: Any) -> None:
     from src.report.evaluation_file import evaluation_name, write_evaluation
 
     source, given = _source(config), config.train.train_url
+    chosen = {"val_list": config.data.val_list, "class_subset": config.evaluation.class_subset}
     content = {
         "arch": config.model.arch,
         # Whole, so that the same evaluation from another working folder says the same.
@@ -239,7 +254,7 @@ def _write_file(config: EvalRun, result: Any) -> None:
         "weights": "ema" if config.train.ema else "raw",
         "set": config.data.set,
         "data_url": os.path.abspath(config.data.data_url),
-        **({"val_list": config.data.val_list} if config.data.val_list else {}),
+        **{key: value for key, value in chosen.items() if value},
         **result.as_json(),
     }
     name = evaluation_name(Path(source), weights=content["weights"], data_url=config.data.data_url)

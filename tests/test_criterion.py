@@ -209,7 +209,7 @@ def test_balanced_weights_are_scikit_learns() -> None:
         ("cat,1\ncat,1\n", "'cat' is there twice"),
         ("cat,1\n", "no weight for dog"),
         ("cat,1\ndogs,1\n", "no class of the data is called dogs; did you mean 'dog'?"),
-        ("cat,1\ndog,one\n", "correct the file"),
+        ("cat,1\ndog,one\n", "'one' of 'dog' is no number such as 0.5; correct the file"),
     ],
 )
 def test_files_of_weights(text: Optional[str], said: str, tmp_path: Path) -> None:

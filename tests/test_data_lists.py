@@ -306,6 +306,30 @@ def test_packed_lists_are_read_as_they_were(folder: Path, tmp_path: Path) -> Non
     assert "--set MNIST: has no lists" in result.stderr
 
 
+def test_images_of_training_are_not_those_of_validation(
+    folder: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+    (tmp_path / "train").symlink_to(folder / "train")
+    found = [row for row in rows_of(folder) if row[0].startswith("train/ant")]
+    (tmp_path / "v.csv").write_text(f'"{found[0][0]}",{found[0][1]}\n')
+    open_source(build_config(tmp_path, 3, val_list="v.csv"), False)
+    assert "1 images lie in train/, which is trained on" in caplog.text
+    # Without train/ nobody says what to train on.
+    config = build_config(folder / "train", 3, val_list=str(tmp_path / "v.csv"), val_share=0.5)
+    with pytest.raises(UserError, match="has no train/, so which images to train on is not known"):
+        open_source(config, True)
+
+
+def test_a_first_row_that_names_an_image_is_no_header(tmp_path: Path) -> None:
+    Image.new("RGB", (9, 9)).save(tmp_path / "a.png")
+    Image.new("RGB", (9, 9)).save(tmp_path / "b.png")
+    (tmp_path / "l.csv").write_text("a.png,target\nb.png,other\n")
+    source = open_source(build_config(tmp_path, 2, train_list="l.csv"), True)
+    assert [source.file_name(i) for i in range(len(source))] != []
+    assert len(source) == 2
+
+
 def completed(record: SavedRecord, *given: str) -> Any:
     return complete_by_checkpoint(parse_args(list(given)), record, path="x.ckpt").data
 
@@ -322,6 +346,13 @@ def test_an_evaluation_takes_the_lists_of_the_weights(folder: Path, tmp_path: Pa
     assert completed(record, "--train_list", "t.csv", "--val_share", "0.1").val_list is None
     (tmp_path / "v.csv").write_text("x")
     assert completed(record, "--data_url", str(tmp_path)).val_list == "v.csv"
+    # From the working folder too; and where it is missing the share is not that of a list.
+    given = [str(tmp_path / "v.csv"), str(tmp_path / "gone.csv")]
+    for name, due in zip(given, ((given[0], 0.2), (None, 0.0))):
+        shared = replace(trained, val_list=None, train_list=name, val_share=0.2)
+        record = SavedRecord(arch="cct_2_3x2_32", num_classes=3, config=to_yaml(shared))
+        data = completed(record, "--data_url", str(folder))
+        assert (data.train_list, data.val_share) == due
 
 
 def test_a_file_of_scores_says_which_list_they_are_of(tmp_path: Path) -> None:

@@ -9,8 +9,10 @@ from typing import Tuple
 import numpy as np
 import pytest
 
+from src.data.decode import BadImageError
 from src.data.sampler import (
     PADDING,
+    Key,
     balanced_order,
     batch_generator,
     count_eval_steps,
@@ -20,6 +22,7 @@ from src.data.sampler import (
     sample_generator,
     train_keys,
 )
+from src.data.samples import TrainSample
 from src.errors import UserError
 from src.run_length import RunLength, count_train_steps
 
@@ -283,3 +286,41 @@ def test_balanced_keys_are_the_same_on_any_ranks_and_from_any_step(balance, repe
     assert len({tuple(key) for key in alone}) == len(alone)
     plain = run_keys(batch_size=12, num_samples=100, repeats=repeats, labels=labels)
     np.testing.assert_array_equal(plain, run_keys(batch_size=12, num_samples=100, repeats=repeats))
+
+
+class _OneBad:
+    """Class 0 has `rare` images, of which the first cannot be read; class 1 has 60."""
+
+    def __init__(self, rare: int) -> None:
+        self.labels = np.array([0] * rare + [1] * 60, np.int32)
+        self.class_names = ["rare", "common"]
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def file_name(self, index: int) -> str:
+        return str(index)
+
+    def read(self, index: int) -> np.ndarray:
+        if index == 0:
+            raise BadImageError("0: not readable")
+        return np.full((8, 8, 3), index, np.uint8)
+
+
+@pytest.mark.parametrize("rare", [1, 3])
+def test_each_copy_of_a_bad_image_is_replaced_by_itself(rare: int) -> None:
+    source = _OneBad(rare)
+    keep = [lambda pixels, rng: pixels]
+    sample = TrainSample(source, keep, None, 0, True, balance="full")  # type: ignore[arg-type]
+    order = balanced_order(source.labels, "full", seed=0, epoch=0)
+    copies = order.copy[order.sample == 0].tolist()
+    assert len(copies) >= 10
+    image, label = np.zeros((8, 8, 3), np.uint8), np.zeros(1, np.int32)
+    seen = []
+    for copy in copies:
+        bad = sample(Key(0, 0, copy), 0, image, label, np.zeros(0, np.float32))
+        assert bad is not None
+        seen.append((int(label[0]), int(image[0, 0, 0])))
+    assert len({pixel for _, pixel in seen}) > 1
+    # The class keeps its share while it has an image.
+    assert {found for found, _ in seen} == ({0} if rare > 1 else {1})

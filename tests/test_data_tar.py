@@ -194,6 +194,39 @@ def test_archives_without_a_split_are_shared(tmp_path: Path) -> None:
     assert not names[0] & names[1]
 
 
+def test_the_share_of_an_archive_does_not_depend_on_the_others(tmp_path: Path) -> None:
+    def drawn() -> List[str]:
+        tar_shards._index_once.cache_clear()
+        source = open_source(config_of(tmp_path, val_share=0.25), False)
+        return [source.file_name(i) for i in range(len(source))]
+
+    write_shards(tmp_path, "part", samples("train", 24))
+    before = drawn()
+    write_shards(tmp_path, "a", samples("a", 24), name="first-{}-{:04d}.tar")
+    assert [name for name in drawn() if "first" not in name] != []
+    kept = set(before) & set(drawn())
+    assert len(kept) >= len(before) // 2  # the share is of each class, and there are more images
+
+
+def test_a_name_that_may_be_of_both_splits_is_refused(tmp_path: Path) -> None:
+    write_tar(tmp_path / "train-test-split.tar", samples("train", 4))
+    with pytest.raises(UserError, match=r"train-test-split\.tar'? may be of train or of val"):
+        open_source(config_of(tmp_path), True)
+
+
+def test_the_index_holds_both_splits_of_a_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_shards(tmp_path, "train", samples("train", 12))
+    write_shards(tmp_path, "val", samples("val", 9))
+    for training in (True, False):
+        open_source(config_of(tmp_path), training)
+    tar_shards._index_once.cache_clear()
+    monkeypatch.setattr(tar_index, "_read_shard", None)  # not called
+    for training in (True, False):
+        assert len(open_source(config_of(tmp_path), training)) == (12 if training else 9)
+
+
 def test_the_index_is_built_once_and_notices_changes(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

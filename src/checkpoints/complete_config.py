@@ -99,7 +99,7 @@ def complete_by_checkpoint(
     if config.origins["data_url"] != parser.DEFAULT and not _is_set_of(config, known.get("set")):
         known.pop("set", None)
     if not _has_lists_of(config, known):
-        known = {key: value for key, value in known.items() if key not in _LISTS}
+        known = _without_lists(config, known, path)
     if config.origins["arch"] != parser.DEFAULT and config.model.arch != known.get("arch"):
         # The caller refuses weights of another architecture; nothing else of them counts.
         known = {"num_classes": known.get("num_classes", 0)}
@@ -171,7 +171,21 @@ def _has_lists_of(config: Config, known: Dict[str, Any]) -> bool:
         return False
     root, lists = Path(config.data.data_url), [known[key] for key in _LISTS if known.get(key)]
     is_given = not _is_open(config, "data_url")
-    return not is_given or all((root / name).is_file() for name in lists)
+    return not is_given or all((root / n).is_file() or Path(n).is_file() for n in lists)
+
+
+def _without_lists(config: Config, known: Dict[str, Any], path: str) -> Dict[str, Any]:
+    gone = [*_LISTS]
+    left_out = [key for key in _LISTS if known.get(key)]
+    if left_out and all(_is_open(config, key) for key in _LISTS):
+        _LOGGER.warning(
+            "%s: the %s of its training is not in data_url %r, and not used",
+            path,
+            " and ".join(left_out),
+            config.data.data_url,
+        )
+        gone.append("val_share")  # of folders another share is drawn, with images of training
+    return {key: value for key, value in known.items() if key not in gone}
 
 
 def _is_set_of(config: Config, name: Optional[str]) -> bool:

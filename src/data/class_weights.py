@@ -93,7 +93,11 @@ def read_class_weights(path: Path, class_names: Sequence[str]) -> Dict[str, floa
         for number, cells in enumerate(csv.reader(io.StringIO("\n".join(lines)), strict=True), 1):
             if len(cells) != 2:
                 raise ValueError(f"class {number} is not CLASS,WEIGHT")
-            name, weight = cells[0].strip(), decimal_number(cells[1].strip())
+            name, said = (cell.strip() for cell in cells)
+            try:
+                weight = decimal_number(said)
+            except ValueError as error:
+                raise ValueError(f"{said[:40]!r} of {name!r} is no number such as 0.5") from error
             if name in found or not 1e-6 <= weight <= 1e6:
                 raise ValueError(
                     f"{name!r} is there twice"

@@ -187,7 +187,7 @@ class BadImages:
         """
         for sample in samples:
             (self.flat if sample.is_flat else self._found).append(sample)
-        if len(self._found) > self._config.max_bad_share * self._epoch_size:
+        if self._num_files() > self._config.max_bad_share * self._epoch_size:
             raise self._too_many()
 
     def clear(self) -> None:
@@ -202,12 +202,18 @@ class BadImages:
                 self._found[0].epoch + 1,
                 len(self._found),
                 self._epoch_size,
-                some_of([sample.reason for sample in self._found], _NAMED_BAD, "; "),
+                some_of(list(dict.fromkeys(s.reason for s in self._found)), _NAMED_BAD, "; "),
             )
         if self.flat and not self._is_flat_told:
             _LOGGER.warning("%s", describe_flat(self.flat, self._epoch_size))
             self._is_flat_told = True
         self.clear()
+
+    def _num_files(self) -> int:
+        """That were skipped; one that `balanced_sampling` takes again and again counts once."""
+        if self._config.balanced_sampling == "none":
+            return len(self._found)
+        return len({sample.reason for sample in self._found})
 
     def _too_many(self) -> UserError:
         """The error; all images that cannot be read are looked for, so that one pass names them."""
@@ -219,7 +225,7 @@ class BadImages:
             _LOGGER.warning("cannot be read: %s", reason)
         share = self._config.max_bad_share
         # Of a split that several ranks share, one may have met them all.
-        found = max(len(reasons) / total, len(self._found) / self._epoch_size)
+        found = max(len(reasons) / total, self._num_files() / self._epoch_size)
         enough = min(math.ceil(found * 1000 + 1) / 1000, 1.0)
         return UserError(
             f"on_bad_image skip: {len(reasons)} of {total} images cannot be read, all listed "

@@ -116,6 +116,11 @@ def listed_images(root: Path, lists: Lists, split: str, class_names: Sequence[st
         say_once(f"{images.file}: no images of {len(empty)} classes ({some_of(empty)})")
     if is_val and lists.train is not None:
         _warn_of_overlap(root, lists.train, images.file, paths)
+    elif is_val and "train" in (splits := find_splits(root)):
+        inside = [path for path in paths if path.startswith(f"{splits['train']}/")]
+        if inside:
+            where = f"{splits['train']}/, which is trained on"
+            say_once(f"{images.file}: {len(inside)} images lie in {where} ({some_of(inside)})")
     return to_listing(class_names, [sorted(found) for found in by_class])
 
 
@@ -161,7 +166,8 @@ def _read_list(path: str, stamp: Tuple[int, int, int]) -> ImageList:
     if not rows:
         raise UserError(f"{path}: no images in it; write a line for each, a path and its label")
     lines, paths, labels = zip(*rows)
-    return ImageList(path, list(lines), list(paths), list(labels))
+    once: Dict[str, str] = {}  # of equal labels one string
+    return ImageList(path, list(lines), list(paths), [once.setdefault(t, t) for t in labels])
 
 
 def _text_of(path: str) -> str:
@@ -222,7 +228,8 @@ def _find_columns(cells: Sequence[str], where: str) -> _Columns:
     names = [cell.lower() for cell in cells]
     path = next((names.index(name) for name in _PATH_NAMES if name in names), None)
     label = next((names.index(name) for name in _LABEL_NAMES if name in names), None)
-    if len(cells) == 2 and (path, label) != (None, None):
+    has_image = any(os.path.splitext(name)[1] in readable_extensions() for name in names)
+    if len(cells) == 2 and (path, label) != (None, None) and not has_image:
         path = 1 - label if path is None and label is not None else path
         label = 1 - path if label is None and path is not None else label
     if path is not None and label is not None:

@@ -110,7 +110,12 @@ class TrainSample:
                 raise on_bad_image(error) from error
             bad = BadSample(key.epoch, str(error))
         order = self._order(key.epoch)
-        position = int(np.flatnonzero(order == index)[0])
+        if self.balance != "none":  # its class keeps its share, where it has another image
+            labels = self.source.labels
+            same = order[labels[order] == labels[index]]
+            order = same if (same != index).any() else order
+        places = np.flatnonzero(order == index)
+        position = int(places[key.repeat % len(places)])  # each copy has its own
         for step in range(1, min(_MAX_REPLACEMENTS, len(order))):
             other = int(order[(position + step) % len(order)])
             try:

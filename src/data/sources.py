@@ -21,6 +21,7 @@ from .digits import prepare_digits
 from .image_folder import ImageFolder, ListedImages, list_classes, scan_image_folder, share_of
 from .image_lists import NO_LISTS, Lists, listed_classes, listed_images
 from .packed import open_packed, read_manifest
+from .splits import find_splits
 from .tar_shards import TarImages, open_tar, tar_classes
 
 
@@ -147,6 +148,7 @@ def open_unpacked(
         return open_tar(root, split, val_share, class_order, decoder, classes)
     if name == "Digits":
         prepare_digits(root)
+    _check_train_images(root, split, lists)
     if lists.train or (lists.val and split == "val"):
         classes = classes or listed_classes(root, lists, class_order)
         return _open_listed(root, split, lists, classes, val_share, decoder)
@@ -159,6 +161,14 @@ def open_unpacked(
         takes_whole=takes_whole,
         is_alone=lists.val is not None,
     )
+
+
+def _check_train_images(root: Path, split: str, lists: Lists) -> None:
+    if lists.val and not lists.train and split == "train" and not find_splits(root):
+        raise UserError(
+            f"val_list {lists.val!r}: data_url {str(root)!r} has no train/, so which images to "
+            "train on is not known; give --train_list FILE too, or leave val_list out"
+        )
 
 
 def _open_listed(

@@ -93,7 +93,10 @@ def read_index(folder: Path, paths: Sequence[Path]) -> List[Shard]:
         _LOGGER.info("%s: %d samples indexed", folder, sum(len(shard.names) for shard in shards))
         if others:
             _LOGGER.info("%s: files beside images and labels: %s", folder, list_kinds(others))
-        _write_cache(places, shards)
+        # The archives of the other split may lie in the same folder.
+        here = {path.name for path in paths}
+        others_known = [s for name, s in known.items() if name not in here and s.path.exists()]
+        _write_cache(places, [*others_known, *shards])
     return shards
 
 
@@ -222,6 +225,8 @@ def _split(index: Dict[str, np.ndarray], folder: Path) -> Optional[List[Shard]]:
     if not is_whole:
         return None
     ends = np.cumsum(counts)
+    once: Dict[str, str] = {}  # of equal labels one string
+    labels = [once.setdefault(text, text) for text in labels]
     found = []
     for name, stamp, start, end in zip(shards, index["stamps"].tolist(), ends - counts, ends):
         part = slice(int(start), int(end))

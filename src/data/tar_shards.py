@@ -148,7 +148,7 @@ def open_tar(
         "lengths": np.concatenate([shard.lengths for shard in shards]),
     }
     if not found.is_split:
-        chosen = _share(names, columns["shard_of"], labels, class_names, val_share, split)
+        chosen = _share(shards, labels, class_names, val_share, split)
         columns = {name: column[chosen] for name, column in columns.items()}
         names = [names[at] for at in chosen]
     return TarImages(
@@ -192,6 +192,13 @@ def _find_shards(root: Path, split: str) -> _Found:
         return _Found(paths, True)
     paths = _tars_in(root)
     words = {path: set(re.split(r"[^a-z]+", path.name.lower())) for path in paths}
+    kinds = [{name for names in names_of(of) for name in names} for of in ("train", "val")]
+    both = [path.name for path in paths if all(words[path] & kind for kind in kinds)]
+    if both:
+        raise UserError(
+            f"data_url {str(root)!r}: {some_of(both)} may be of train or of val by the name; "
+            "rename it, or put the archives into train/ and val/"
+        )
     for names in names_of(split):
         if found := [path for path in paths if words[path].intersection(names)]:
             return _Found(found, True)
@@ -242,18 +249,18 @@ def _label(shards: Sequence[Shard], class_names: Sequence[str]) -> np.ndarray:
 
 
 def _share(
-    names: Sequence[bytes],
-    shard_of: np.ndarray,
+    shards: Sequence[Shard],
     labels: np.ndarray,
     class_names: Sequence[str],
     val_share: float,
     split: str,
 ) -> np.ndarray:
-    """Positions of the images of a split: names may be equal in several archives."""
-    whole = [b"%d/%s" % (shard, name) for shard, name in zip(shard_of.tolist(), names)]
-    is_val = np.zeros(len(names), bool)
-    for label, class_name in enumerate(class_names):
-        at = np.flatnonzero(labels == label)
+    """Positions of the images of a split, by their names with those of their archives."""
+    whole = [os.fsencode(f"{shard.path.name}/{name}") for shard in shards for name in shard.names]
+    is_val = np.zeros(len(whole), bool)
+    ends = np.cumsum(np.bincount(labels, minlength=len(class_names)))
+    by_class = np.split(np.argsort(labels, kind="stable"), ends[:-1])
+    for class_name, at in zip(class_names, by_class):
         drawn = drawn_for_val(class_name, [whole[position] for position in at], val_share)
         is_val[at] = [whole[position] in drawn for position in at]
     return np.flatnonzero(is_val == (split == "val"))

@@ -8,7 +8,7 @@ import math
 from pathlib import Path
 from typing import Any, Dict, List, Optional
 
-from ..args import Config
+from ..args import EvalRun
 from ..errors import UserError
 from ..runtime.files import write_whole
 from ..runtime.text import printable, to_cell, to_utf8
@@ -18,7 +18,8 @@ COLUMNS = (
     *("checkpoint", "arch", "weights", "set", "data_url"),
     *("image_size", "crop_pct", "interpolation"),
     *("images", "top1", "top1_low", "top1_high", "top5", "macro_recall", "loss"),
-    *("classes", "all_classes_top1"),  # with class_subset: over all classes of the network
+    *("val_list", "class_subset", "classes"),
+    "all_classes_top1",  # with class_subset: over all classes of the network
     "error",  # why there are no scores
 )
 _SHOWN = {
@@ -46,7 +47,7 @@ class ScoreTable:
         self._path = path
         self._rows: List[Dict[str, Any]] = []
 
-    def add(self, config: Config, result: EvalResult) -> None:
+    def add(self, config: EvalRun, result: EvalResult) -> None:
         """Scores, under the recipe they were measured by."""
         model, data = config.model, config.data
         low, high = result.top1_interval
@@ -55,6 +56,8 @@ class ScoreTable:
             "arch": model.arch,
             "weights": "ema" if config.train.ema else "raw",
             "image_size": model.image_size,
+            "val_list": data.val_list or "",
+            "class_subset": config.evaluation.class_subset or "",
             "top1_low": low,
             "top1_high": high,
             **{key: getattr(data, key) for key in ("set", "data_url", "crop_pct", "interpolation")},

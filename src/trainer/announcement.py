@@ -129,6 +129,7 @@ def _about_balance(config: Config, train_set: ImageDataset) -> List[str]:
     return [
         f"balanced_sampling {balance}: classes have {images.min()} to {images.max()} images, of "
         f"which an epoch takes {drawn.min():.0f} to {drawn.max():.0f}"
+        + ("; class_weights corrects rare classes once more" if config.optim.class_weights else "")
     ]
 
 
