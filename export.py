@@ -18,7 +18,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent))
 from src.args import ExportRun
 from src.checkpoints.named_weights import is_name, stage_weights
 from src.errors import UserError
-from src.runtime.device import setup_device
+from src.runtime.device import prepare_import, setup_device
 from src.runtime.entry import run_entry_point
 from src.storage.remote_files import is_url
 
@@ -31,6 +31,7 @@ def export(config: ExportRun) -> None:
     is_placed = config.export.output or config.export.bundle
     if (is_url(given) or is_name(given)) and not is_placed:
         raise UserError(f"output null: {given} is no file here; give --output FILE")
+    prepare_import(config.run)  # weights by name are converted, which imports MindSpore
     config = stage_weights(config)
     setup_device(config.run, seed=config.train.seed)
     from src.report.class_names import class_names

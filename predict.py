@@ -20,7 +20,7 @@ from src.errors import UserError
 from src.report.embeddings import EMBEDDINGS, check_embeddings, write_embeddings
 from src.report.image_files import ImageStream, find_images
 from src.report.predictions import FORMATS, Prediction, check_format, top_k, write_predictions
-from src.runtime.device import setup_device
+from src.runtime.device import prepare_import, setup_device
 from src.runtime.entry import CommandParser, parse_recipe, run_parsed, whole
 from src.runtime.files import check_output, check_output_folder
 
@@ -40,6 +40,7 @@ Names of classes come from --labels, else from the file."""
 def predict(arguments: argparse.Namespace, config: PredictRun) -> None:
     """Predicts all images, writes the result and maybe pictures."""
     _check(arguments)
+    prepare_import(config.run)  # weights by name are converted, which imports MindSpore
     config = stage_weights(config)
     root, files = find_images(arguments.input)
     setup_device(config.run, seed=config.train.seed)
@@ -113,7 +114,7 @@ def _heat_maps(eval_net: Any) -> Tuple[str, Any]:
 def _check(arguments: argparse.Namespace) -> None:
     if arguments.output == EMBEDDINGS:
         check_embeddings(arguments.output_file)
-        for key in ("save_pictures", "labels"):
+        for key in ("save_pictures", "labels", "heat_maps"):
             if getattr(arguments, key):
                 raise UserError(f"{key}: is for predictions, not for embeddings; leave it out")
     else:

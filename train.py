@@ -59,6 +59,8 @@ def _train(
     train_set = create_dataset(config, True, rank, size, start_step=start, trained=trained)
     if run.resumed:
         run.state.note(check_same_data(config, run.resumed, train_set, world))
+        before = run.resumed.record.steps_per_epoch
+        run.state.renumber_epochs(before, train_set.steps_per_epoch)
     val_set = create_dataset(config, False, rank, size)
     if config.train.dry_run:
         return dry_run(config, run, (train_set, val_set))

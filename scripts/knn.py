@@ -22,6 +22,7 @@ from typing import Any, Dict, List, Optional, Sequence
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from src.args import PredictRun, replace
+from src.checkpoints.named_weights import stage_weights
 from src.configs.parser import COMMAND_LINE, DEFAULT
 from src.errors import UserError
 from src.runtime.device import setup_device
@@ -51,8 +52,15 @@ def compare(arguments: argparse.Namespace, config: PredictRun) -> None:
     import_sklearn()
     config = stage_inputs(config)
     for training in (True, False):  # what is wrong with the data is said before networks are built
-        open_source(replace(config, num_classes=count_classes(config)), training)
+        source = open_source(replace(config, num_classes=count_classes(config)), training)
+        if training and len(set(source.labels.tolist())) < 2:
+            raise UserError(
+                f"data_url {config.data.data_url!r}: has images of one class, and features are "
+                "compared by how they tell classes apart; give two classes or more"
+            )
     setup_device(config.run, seed=config.train.seed)
+    for weights in arguments.weights:  # what is missing is said before any work
+        stage_weights(replace(config, pretrained=weights))
     rows = [score(config, weights, arguments.k) for weights in arguments.weights]
     rows.sort(key=lambda row: (-row["linear"], -row["knn"]))
     _print(rows)
@@ -63,7 +71,6 @@ def compare(arguments: argparse.Namespace, config: PredictRun) -> None:
 
 def score(config: PredictRun, weights: str, neighbours: int) -> Dict[str, Any]:
     """One row of the table."""
-    from src.checkpoints.named_weights import stage_weights
     from src.report.transfer import linear_accuracy, log_evidence, neighbour_accuracy
     from src.serving.predictor import FeatureExtractor
 
@@ -107,6 +114,8 @@ def features_of(given: PredictRun, extractor: Any, training: bool) -> Any:
         parts.append(extractor(batch.image)[is_there])
         labels.append(batch.label[is_there].copy())
     split = Split(np.concatenate(parts), np.concatenate(labels))
+    if len(np.unique(split.labels)) < (2 if training else 1):
+        raise UserError(f"data_url {config.data.data_url!r}: too few of its images can be read")
     store_features(key, split)
     return split
 

@@ -38,6 +38,19 @@ def test_every_choice_is_a_score_of_evaluation() -> None:
     assert set(SCORES) <= set(vars(EPOCHS[0]))
 
 
+def test_epochs_are_counted_anew_where_they_have_another_length() -> None:
+    config = replace(Config(), early_stop_epochs=5)
+    state = RunState(step=1000, best_epoch=10)
+    assert not state.has_stopped(config, 100)
+    state.renumber_epochs(100, 50)
+    assert state.best_epoch == 20
+    assert not state.has_stopped(config, 50)
+    state.step = 1250
+    assert state.has_stopped(config, 50)
+    state.renumber_epochs(None, 7)
+    assert state.best_epoch == 20
+
+
 @pytest.mark.parametrize(
     ("metric", "are_best", "top1"),
     [

@@ -12,6 +12,7 @@ from mindspore import Tensor
 from model_parity import load_rule_weights
 
 from src.args import parse_args
+from src.errors import UserError
 from src.kernels import selection
 from src.trainer.build import build_network, build_train_step
 
@@ -48,6 +49,13 @@ def test_dropout_and_kernels_compute_the_same_again() -> None:
 def test_running_statistics_move_once() -> None:
     with selection.using(selection.OFF):
         same("convmixer_768_32")
+
+
+def test_statement_by_statement_it_is_refused() -> None:
+    given = [*small_networks.words("convmixer_768_32"), "--recompute", "True", "--mode", "pynative"]
+    config = parse_args(given)
+    with pytest.raises(UserError, match=r"mode pynative would move .* give --mode graph"):
+        build_train_step(config, build_network(config))
 
 
 @pytest.mark.slow

@@ -31,8 +31,9 @@ _LOGGER = logging.getLogger(__name__)
 _KIND = "features"
 _MOST_BYTES = 2**36
 # It grows when features are computed otherwise than before.
-_VERSION = 1
-_KEYS = (*keys_marked(Config, "network"), *keys_marked(Config, "transform"), "ema", "amp_level")
+_VERSION = 2
+_PRECISION = ("amp_level", "amp_dtype", "keep_bn_fp32", "device_target")
+_KEYS = (*keys_marked(Config, "network"), *keys_marked(Config, "transform"), "ema", *_PRECISION)
 
 
 def features_key(config: Config, source: Source) -> str:

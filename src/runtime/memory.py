@@ -196,7 +196,8 @@ def remedies(config: Optional[Config]) -> str:
         cures.append(f"--amp_level O0 ({level} takes more on a CPU)")
     if trains and not on_cpu and level == "O0":
         cures.append("--amp_level O2")
-    if trains and config.train.seeded_dropout and not config.train.recompute:
+    can_recompute = config.train.seeded_dropout and config.run.mode == "graph"
+    if trains and can_recompute and not config.train.recompute:
         cures.append("--recompute true")
     if trains and config.model.image_size:
         cures.append(f"a smaller --image_size (now {config.model.image_size})")

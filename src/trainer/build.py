@@ -168,12 +168,12 @@ def build_train_step(
         images_per_class: of the data, which `class_weights` needs.
 
     Raises:
-        UserError: as of `freeze` and `build_net_with_loss`.
+        UserError: as of `freeze`, `recompute_blocks` and `build_net_with_loss`.
     """
     train, data = config.train, config.data
     frozen = freeze(network, config.optim.freeze)
     if train.recompute:
-        recompute_blocks(network)
+        recompute_blocks(network, config.run.mode)
     calls = Parameter(Tensor(0, ms.int32), name="train.calls", requires_grad=False)
     place = {"batch_size": data.batch_size, "rank": world.rank, "world_size": world.size}
     seed_drop_paths(network, seed=train.seed, step=calls, **place)

@@ -344,12 +344,13 @@ class Trainer:
             is_best = self._evaluate(epoch)
             self._write_report()  # before the save, which sends the folder to its URL
         self.save(epoch=epoch, is_best=is_best, images=self.images_seen())
-        if self._has_stopped() and not is_last:
+        if self._has_stopped():
             self.display.message(self._stopped_early())
         self.clock.restart()
 
     def _has_stopped(self) -> bool:
-        return self.state.has_stopped(self.config, self.train_set.steps_per_epoch)
+        is_left = self.state.step < len(self.lr_schedule)
+        return is_left and self.state.has_stopped(self.config, self.train_set.steps_per_epoch)
 
     def _stopped_early(self) -> str:
         return (

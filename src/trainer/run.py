@@ -143,6 +143,17 @@ def _start(config: Config, run: Run, network: Classifier, class_names: List[str]
         )
 
 
+def _check_same_freeze(config: Config, run: Run) -> None:
+    """Other weights have moments and averages, which `allow_config_change` cannot bring."""
+    there = run.resumed.record.recipe(str(run.resumed.path)) if run.resumed else None
+    if run.resumed and there is not None and there.optim.freeze != config.optim.freeze:
+        raise UserError(
+            f"resume {str(run.resumed.path)!r}: was trained with freeze {there.optim.freeze}, and "
+            "other weights have moments and averages; give it as --pretrained with a new "
+            "--train_url"
+        )
+
+
 def build_trainer(
     config: Config, run: Run, *, train_set: ImageDataset, val_set: ImageDataset
 ) -> Trainer:
@@ -152,6 +163,7 @@ def build_trainer(
         UserError: weights that do not fit, or none to freeze; a setting that is not available.
     """
     network = build_network(config)
+    _check_same_freeze(config, run)
     if not run.resumed:
         _start(config, run, network, train_set.class_names)
     run.state.class_weights = digest_of_class_weights(config.optim.class_weights)

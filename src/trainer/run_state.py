@@ -77,6 +77,15 @@ class RunState:
             return False
         return epoch - self.best_epoch >= patience
 
+    def renumber_epochs(self, before: Optional[int], now: int) -> None:
+        """The run goes on with another number of steps per epoch.
+
+        Args:
+            before: None: the checkpoint does not say.
+        """
+        if self.best_epoch and before:
+            self.best_epoch = max(1, self.best_epoch * before // now)
+
     def note(self, what: List[str]) -> None:
         """The run goes on from here with these changes; none: as before."""
         if what:
