@@ -59,8 +59,10 @@ def compare(arguments: argparse.Namespace, config: PredictRun) -> None:
                 "compared by how they tell classes apart; give two classes or more"
             )
     setup_device(config.run, seed=config.train.seed)
-    for weights in arguments.weights:  # what is missing is said before any work
-        stage_weights(replace(config, pretrained=weights))
+    from src.serving.complete_config import complete_by_file
+
+    for weights in arguments.weights:  # what is missing or damaged is said before any work
+        complete_by_file(replace(config, pretrained=weights))
     rows = [score(config, weights, arguments.k) for weights in arguments.weights]
     rows.sort(key=lambda row: (-row["linear"], -row["knn"]))
     _print(rows)

@@ -149,6 +149,14 @@ def test_an_interrupted_run_goes_on_to_the_same_bits(
         assert [r[column] for r in rows(run)] == [r[column] for r in rows(straight)], column
 
 
+def test_a_run_goes_on_with_what_it_froze(
+    straight: Path, weights: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    other = arguments(straight, weights, "--allow_config_change", "--freeze", "none")
+    said = failure(capsys, train_program, other)
+    assert "was trained with freeze 2, and other weights have moments and averages" in said
+
+
 def test_the_averages_are_evaluated_with_the_frozen_weights(straight: Path, tmp_path: Path) -> None:
     path = str(straight / "last.ckpt")
     options = ["--pretrained", path, "--ema", "--data_url", str(straight.parent / "digits")]

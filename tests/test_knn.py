@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import os
+import shutil
 import sys
 from pathlib import Path
 from typing import Any, Dict, List
@@ -177,6 +178,23 @@ def test_what_is_refused(
     more: List[str], said: str, place: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert said in failure(capsys, script("knn"), [*words(place), *more])
+
+
+def test_what_is_missing_is_said_before_any_work(
+    place: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    program = script("knn")
+    monkeypatch.setattr(program, "score", None)  # not called
+    given = [*words(place), "--output", str(place / "t.csv")]
+    at = given.index("--weights") + 1
+    assert "gone.ckpt" in failure(
+        capsys, program, [*given[:at], str(place / "gone.ckpt"), *given[at:]]
+    )
+    for split in ("train", "val"):
+        shutil.rmtree(place / "images" / split / "light")
+    said = failure(capsys, program, given)
+    assert "has images of one class" in said
+    assert "give two classes or more" in said
 
 
 def test_without_data_or_scikit_learn(
