@@ -84,7 +84,7 @@ def test_the_fast_option_runs_its_files_with_what_else_is_given(tmp_path: Path) 
     environment = {**os.environ, "VENV": str(tmp_path), "FULL": ""}
     command = ["bash", "scripts/run_tests.sh", "--fast", "-x"]
     done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
-    *_, last = done.stdout.splitlines()[-1].partition("loadfile ")
+    *_, last = done.stdout.splitlines()[-1].partition("--no-loadscope-reorder ")
     files = [f"tests/test_{name}.py" for name in fast("FAST")]
     assert last.split() == [*files, *fast("FAST_PARTS"), "-x"]
     for file, _, test in (name.partition("::") for name in last.split()[:-1]):

@@ -173,8 +173,8 @@ def test_batches_are_the_same_without(
         np.testing.assert_array_equal(one.image, other.image)
 
 
-def whole_decoder(*args: Any) -> Decoder:
-    return dataclasses.replace(Decoder(*args), parts=None)
+def whole_decoder(*args: Any, **more: Any) -> Decoder:
+    return dataclasses.replace(Decoder(*args, **more), parts=None)
 
 
 def test_a_flat_part_is_no_flat_image(tmp_path: Path) -> None:

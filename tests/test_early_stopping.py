@@ -92,6 +92,7 @@ def test_a_run_stops_after_so_many_epochs_without_a_better_one(
     assert ended == stopped
 
 
+@pytest.mark.slow  # test_freezing.py has a run that is killed
 def test_a_run_that_is_killed_stops_where_it_would_have(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:

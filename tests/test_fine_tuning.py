@@ -197,7 +197,7 @@ DEIT = {"depth": 1, "img_size": 64, "num_classes": 10}
         (
             "deit_tiny_patch16_224",
             {},
-            {"patch_embed.proj.weight": np.zeros((192, 1, 16, 16))},
+            {"patch_embed.proj.weight": np.zeros((192, 3, 8, 8))},
             "proj",
         ),
     ],

@@ -24,8 +24,7 @@ functional = torch.nn.functional
 
 # The widest vectors of this machine, and on x86 those of AVX2 and, slow, of SSE2 alone.
 IS_X86 = platform.machine() == "x86_64"
-SLOW = [pytest.param(f"{name} -O3", marks=pytest.mark.slow) for name in ("haswell", "x86-64")]
-NARROWER = ["haswell -O1", *SLOW] if IS_X86 else []
+NARROWER = ["haswell", pytest.param("x86-64", marks=pytest.mark.slow)] if IS_X86 else []
 PROCESSORS = ["native", *NARROWER]
 
 
@@ -34,8 +33,7 @@ def library(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
     if request.param == "native":
         return build.KERNELS.path(os.environ)
     path = tmp_path_factory.mktemp("kernels") / "kernels.so"
-    name, level = request.param.split()
-    flags = [flag.replace("=native", f"={name}").replace("-O3", level) for flag in build.FLAGS]
+    flags = [flag.replace("=native", f"={request.param}") for flag in build.FLAGS]
     build.KERNELS.compile(native_library.find_compiler(os.environ) or [], flags, path)
     return path
 

@@ -54,6 +54,7 @@ def test_schedule_batches_and_mixing_are_equally_long(
             assert len(mixes) == accumulation * (length.num_steps - first)
 
 
+@pytest.mark.slow  # the keys of its steps are compared above
 def test_a_whole_run_with_repeats_that_stops_amid_an_epoch(
     digits: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

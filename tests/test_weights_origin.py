@@ -211,6 +211,7 @@ def test_eval_by_name_scores_as_timm(
     assert read_checkpoint(local_checkpoint("hf-hub:me/two")).record.published == "me/two"
 
 
+@pytest.mark.slow  # the weights themselves are scored above
 def test_an_exported_file_keeps_timms_transform(
     server: HubServer, images: List[Path], tmp_path: Path
 ) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from functools import reduce
 from types import SimpleNamespace
 from typing import Dict, List, NamedTuple, Sequence, Set, Tuple, Union
@@ -192,7 +193,7 @@ class Classifier(nn.Cell):
         for path, cell in self.cells_and_names():
             *above, last = path.split(".")
             is_inside = any(path.startswith(f"{block}.") for block in found)
-            is_numbered = "blocks" in above and last.isdigit()
+            is_numbered = "blocks" in above and re.fullmatch("[0-9]+", last)
             if is_numbered and not is_inside and not isinstance(cell, nn.CellList):
                 found[path] = cell
         return list(found.values())

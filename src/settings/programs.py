@@ -17,6 +17,7 @@ DATASET_NAMES = {
     "fashion_mnist": "FashionMNIST",
     "fashionmnist": "FashionMNIST",
     "mindrecord": "MindRecord",
+    "webdataset": "WebDataset",
     "digits": "Digits",
 }
 

@@ -121,9 +121,10 @@ def _about_repeats(config: Config) -> List[str]:
 
 
 def _about_balance(config: Config, train_set: ImageDataset) -> List[str]:
-    balance, images = config.data.balanced_sampling, np.array(train_set.images_per_class)
+    balance = config.data.balanced_sampling
     if balance == "none":
         return []
+    images = np.array(train_set.images_per_class)
     images = images[images > 0]
     drawn = train_set.num_samples * class_shares(images, balance)
     return [
