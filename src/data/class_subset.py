@@ -6,8 +6,6 @@ is anybody's folder with three of ten.
 
 from __future__ import annotations
 
-import csv
-import io
 import logging
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,7 +14,7 @@ from typing import TYPE_CHECKING, Dict, List, Sequence
 import numpy as np
 
 from ..errors import UserError, some_of, suggestion
-from ..runtime.regular_files import NAMES_BYTES, read_text
+from .class_file import read_class_file
 from .classes import TrainedClasses
 from .imagenet_names import imagenet_names, imagenet_subsets
 
@@ -119,27 +117,14 @@ def read_subset(path: Path, given: str) -> Dict[str, str]:
     Raises:
         UserError: no such file, or a line is not of that form.
     """
-    try:
-        text = read_text(path, NAMES_BYTES)
-    except (OSError, ValueError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "no UTF-8"
-        known = ", ".join([AUTO, *imagenet_subsets()])
-        raise UserError(
-            f"class_subset {given!r}: cannot be read ({reason}); give {known}, or a file with a "
-            "line FOLDER,CLASS for each class"
-        ) from error
-    found: Dict[str, str] = {}
-    lines = [line for line in text.splitlines() if line.strip() and not line.startswith("#")]
-    try:
-        for number, cells in enumerate(csv.reader(io.StringIO("\n".join(lines)), strict=True), 1):
-            names = [cell.strip() for cell in cells]
-            if not 1 <= len(names) <= 2 or not all(names):
-                raise ValueError(f"class {number} is not CLASS or FOLDER,CLASS")
-            if names[0] in found:
-                raise ValueError(f"{names[0]!r} is there twice")
-            found[names[0]] = names[-1]
-    except (ValueError, csv.Error) as error:
-        raise UserError(f"class_subset {given!r}: {error}; correct the file") from error
+    known = ", ".join([AUTO, *imagenet_subsets()])
+    found = read_class_file(
+        path,
+        key=f"class_subset {given!r}",
+        form="CLASS or FOLDER,CLASS",
+        least_cells=1,
+        instead=f"{known}, or a file with a line FOLDER,CLASS for each class",
+    )
     if not found:
         raise UserError(f"class_subset {given!r}: has no classes; give a line for each")
     return found

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import logging
 from pathlib import Path
 from typing import Dict, Optional, Sequence
@@ -13,7 +11,8 @@ import numpy as np
 from ..errors import UserError, some_of, suggestion
 from ..runtime.files import file_sha256
 from ..runtime.plain_numbers import decimal_number
-from ..runtime.regular_files import NAMES_BYTES, read_text
+from ..runtime.regular_files import NAMES_BYTES
+from .class_file import read_class_file
 
 _LOGGER = logging.getLogger(__name__)
 BALANCED = "balanced"
@@ -79,34 +78,14 @@ def read_class_weights(path: Path, class_names: Sequence[str]) -> Dict[str, floa
         UserError: no such file, another content, a class too many or too few.
     """
     key = f"class_weights {str(path)!r}"
-    try:
-        text = read_text(path, NAMES_BYTES)
-    except (OSError, ValueError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "no UTF-8"
-        raise UserError(
-            f"{key}: cannot be read ({reason}); give balanced, or a file with a line CLASS,WEIGHT "
-            "for each class"
-        ) from error
-    found: Dict[str, float] = {}
-    lines = [line for line in text.splitlines() if line.strip() and not line.startswith("#")]
-    try:
-        for number, cells in enumerate(csv.reader(io.StringIO("\n".join(lines)), strict=True), 1):
-            if len(cells) != 2:
-                raise ValueError(f"class {number} is not CLASS,WEIGHT")
-            name, said = (cell.strip() for cell in cells)
-            try:
-                weight = decimal_number(said)
-            except ValueError as error:
-                raise ValueError(f"{said[:40]!r} of {name!r} is no number such as 0.5") from error
-            if name in found or not 1e-6 <= weight <= 1e6:
-                raise ValueError(
-                    f"{name!r} is there twice"
-                    if name in found
-                    else f"weight {weight:g} of {name!r} is not within 1e-6 and 1e6"
-                )
-            found[name] = weight
-    except (ValueError, csv.Error) as error:
-        raise UserError(f"{key}: {error}; correct the file") from error
+    said = read_class_file(
+        path,
+        key=key,
+        form="CLASS,WEIGHT",
+        least_cells=2,
+        instead="balanced, or a file with a line CLASS,WEIGHT for each class",
+    )
+    found = {name: _weight_of(name, text, key) for name, text in said.items()}
     missing = [name for name in class_names if name not in found]
     unknown = [name for name in found if name not in set(class_names)]
     if missing or unknown:
@@ -115,3 +94,17 @@ def read_class_weights(path: Path, class_names: Sequence[str]) -> Dict[str, floa
         meant = suggestion(unknown[0], missing) if unknown else ""
         raise UserError(f"{key}: {'; '.join(filter(None, [*parts, meant]))}; correct the file")
     return found
+
+
+def _weight_of(name: str, text: str, key: str) -> float:
+    try:
+        weight = decimal_number(text)
+    except ValueError as error:
+        raise UserError(
+            f"{key}: {text[:40]!r} of {name!r} is no number such as 0.5; correct the file"
+        ) from error
+    if not 1e-6 <= weight <= 1e6:
+        raise UserError(
+            f"{key}: weight {weight:g} of {name!r} is not within 1e-6 and 1e6; correct the file"
+        )
+    return weight
