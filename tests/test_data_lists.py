@@ -334,7 +334,9 @@ def completed(record: SavedRecord, *given: str) -> Any:
     return complete_by_checkpoint(parse_args(list(given)), record, path="x.ckpt").data
 
 
-def test_an_evaluation_takes_the_lists_of_the_weights(folder: Path, tmp_path: Path) -> None:
+def test_an_evaluation_takes_the_lists_of_the_weights(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Not where another folder is given that has none, nor for another kind of data."""
     trained = replace(
         parse_args(["--arch", "cct_2_3x2_32"]), data_url="/there", val_list="v.csv", num_classes=3
@@ -347,8 +349,8 @@ def test_an_evaluation_takes_the_lists_of_the_weights(folder: Path, tmp_path: Pa
     (tmp_path / "v.csv").write_text("x")
     assert completed(record, "--data_url", str(tmp_path)).val_list == "v.csv"
     # From the working folder too; and where it is missing the share is not that of a list.
-    given = [str(tmp_path / "v.csv"), str(tmp_path / "gone.csv")]
-    for name, due in zip(given, ((given[0], 0.2), (None, 0.0))):
+    monkeypatch.chdir(tmp_path)
+    for name, due in (("v.csv", ("v.csv", 0.2)), ("gone.csv", (None, 0.0))):
         shared = replace(trained, val_list=None, train_list=name, val_share=0.2)
         record = SavedRecord(arch="cct_2_3x2_32", num_classes=3, config=to_yaml(shared))
         data = completed(record, "--data_url", str(folder))

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Dict, Iterator, List
 
+import numpy as np
 import pytest
 from digits_run import rows, words
 
@@ -49,6 +51,18 @@ def test_epochs_are_counted_anew_where_they_have_another_length() -> None:
     assert state.has_stopped(config, 50)
     state.renumber_epochs(None, 7)
     assert state.best_epoch == 20
+
+
+def test_a_run_at_the_end_of_its_schedule_has_not_stopped_early() -> None:
+    config = replace(Config(), early_stop_epochs=5)
+    run = SimpleNamespace(
+        config=config,
+        state=RunState(step=1500, best_epoch=10),
+        train_set=SimpleNamespace(steps_per_epoch=100),
+    )
+    for steps, has_stopped in ((1500, False), (1600, True)):
+        run.lr_schedule = np.zeros(steps)
+        assert Trainer._has_stopped(run) == has_stopped  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(

@@ -24,8 +24,11 @@ from src.checkpoints.checkpoint import save_checkpoint
 from src.checkpoints.complete_config import complete_by_checkpoint
 from src.checkpoints.saved_record import SavedRecord
 from src.data.idx import SETS
+from src.errors import UserError
 from src.report.evaluation_file import evaluation_name, write_evaluation
 from src.report.score_table import ScoreTable
+from src.runtime import collectives
+from src.runtime.ranks import World
 from src.trainer.build import build_network
 from src.trainer.metrics import EvalResult, wilson_interval
 
@@ -283,6 +286,19 @@ def test_several_checkpoints_are_scored_into_one_table(
     ]
     assert [found[name]["images"] for name in ("run", "other", "third")] == ["3", "6", "3"]
     assert found["run"]["loss"] == found["third"]["loss"]
+
+
+def test_ranks_that_find_other_files_are_stopped(monkeypatch: pytest.MonkeyPatch) -> None:
+    differs = [0.0]
+    monkeypatch.setattr(
+        collectives, "gather_from_ranks", lambda value, world: np.array([value, value + differs[0]])
+    )
+    world = World(rank=0, size=2)
+    eval_program._check_same_files(["a.ckpt"], world)
+    differs[0] = 1.0
+    with pytest.raises(UserError, match=r"what pretrained names differs .* all hosts share"):
+        eval_program._check_same_files(["a.ckpt"], world)
+    eval_program._check_same_files(["a.ckpt"], World())
 
 
 def test_the_table_on_the_screen_has_the_best_first(

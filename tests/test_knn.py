@@ -18,9 +18,11 @@ from scipy.optimize import minimize
 from test_scripts import script
 from threadpoolctl import threadpool_limits
 
-from src.args import parse_args, to_yaml
+from src.args import PredictRun, parse_args, replace, to_yaml
 from src.checkpoints.checkpoint import save_checkpoint
+from src.data.array_images import ArrayImages
 from src.models.registry import create_model
+from src.report.feature_cache import features_key
 from src.report.transfer import Split, linear_accuracy, log_evidence, neighbour_accuracy
 
 LAYERS = "{num_layers: 1, n_conv_layers: 1, embedding_dim: 16, num_heads: 2}"
@@ -83,6 +85,16 @@ def test_logistic_regression_does_not_depend_on_the_units() -> None:
     assert 50 < found <= 100
     other = linear_accuracy(*(Split(x.features * units, x.labels) for x in (train, val)))
     assert other == pytest.approx(found, abs=2)
+
+
+def test_another_precision_has_other_features(tmp_path: Path) -> None:
+    weights = tmp_path / "w.ckpt"
+    weights.write_bytes(b"weights")
+    images = ArrayImages(tmp_path, ["a"], np.zeros((2, 4, 4), np.uint8), np.zeros(2, np.int32))
+    config = replace(parse_args([], PredictRun), pretrained=str(weights))
+    given = [{}, {"amp_level": "O2"}, {"amp_dtype": "bfloat16"}, {"device_target": "GPU"}]
+    assert len({features_key(replace(config, **more), images) for more in given}) == len(given)
+    assert features_key(config, images) == features_key(replace(config, num_classes=7), images)
 
 
 @pytest.fixture

@@ -161,8 +161,8 @@ def test_weights_that_scores_have_chosen_say_so(tmp_path: Path) -> None:
     for name, is_chosen in (("best", True), ("copy", True), ("last", False), ("epoch_002", False)):
         said = choice_of(record, tmp_path / f"{name}.ckpt", config)
         assert said == (choice_bias(2) if is_chosen else "")
-    elsewhere = replace(config, data_url=str(tmp_path / "test_images"))
-    assert choice_of(record, tmp_path / "best.ckpt", elsewhere) == ""
+    for other in ({"data_url": str(tmp_path / "test_images")}, {"val_list": "test.csv"}):
+        assert choice_of(record, tmp_path / "best.ckpt", replace(config, **other)) == ""
 
 
 @pytest.mark.parametrize(

@@ -17,15 +17,7 @@ from mindspore import Tensor, nn
 from . import foreign_names
 from .classifier import Classifier, FeatureInfo, check_img_size
 from .convnext_isotropic import IsotropicConvNeXt
-from .convnext_parts import (
-    NORMS,
-    STEMS,
-    Head,
-    Parts,
-    Stage,
-    create_stem,
-    tiered_width,
-)
+from .convnext_parts import NORMS, STEMS, Head, Parts, Stage, create_stem, tiered_width
 from .family import Family, Naming, Variant
 from .keywords import MAX_BLOCKS, Keyword
 from .layers.global_pool import GlobalAveragePool

@@ -16,6 +16,8 @@ from .own_files import epoch_of
 from .records import read_records
 from .run_page import Rows, choice_bias, curves_section, recipe_section
 
+# Keys that say, with data_url, which images a run is evaluated on.
+_CHOICE = ("set", "val_share", "train_list", "val_list")
 # A line of the config.yaml of a run: key, value, where that came from.
 _LINE = re.compile(r"^(\w+): (.*)  # (.*)$", re.M)
 
@@ -44,7 +46,7 @@ def choice_of(record: SavedRecord, path: Path, config: Config) -> str:
     if trained is None or not is_best or path.name == "last.ckpt":
         return ""
     data = [
-        (os.path.abspath(recipe.data.data_url), recipe.data.set, recipe.data.val_share)
+        (os.path.abspath(recipe.data.data_url), *(getattr(recipe.data, key) for key in _CHOICE))
         for recipe in (trained, config)
     ]
     count = sum(bool(row.get("top1")) for row in _rows(path.parent / "metrics.csv"))
