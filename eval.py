@@ -272,6 +272,7 @@ def _write_report(config: EvalRun, weights: _Weights, dataset: Any) -> Any:
     """Evaluates the network, and after it the averaged weights where the checkpoint has both."""
     from src.checkpoints.checkpoint import STATE_PREFIX
     from src.data.imagenet_names import imagenet_names
+    from src.report.label_report import LabelCollector, write_label_report
     from src.report.outcomes import Collector, read_real_labels
     from src.report.page import MISTAKES, create_folder, write_report
     from src.runtime.float_status import create_float_status
@@ -279,6 +280,8 @@ def _write_report(config: EvalRun, weights: _Weights, dataset: Any) -> Any:
     from src.trainer.open_checkpoint import load_network
 
     folder, real = Path(str(config.evaluation.report)), config.evaluation.real_labels
+    if real and dataset.is_multi_label:
+        raise UserError(f"real_labels {real!r}: are ImageNet's; leave it out for other data")
     if real:
         read_real_labels(Path(real))  # a wrong file is said now, not after the evaluation
     create_folder(folder)
@@ -288,7 +291,7 @@ def _write_report(config: EvalRun, weights: _Weights, dataset: Any) -> Any:
     net, checkpoint = weights.net, weights.checkpoint
 
     def one_pass(which: str) -> Any:
-        collector = Collector(keep=MISTAKES)
+        collector = LabelCollector() if dataset.is_multi_label else Collector(keep=MISTAKES)
         result = evaluate(net, dataset, watch=collector.add, float_status=status)
         return collector.outcomes(which, result, dataset.file_name, names), collector
 
@@ -299,13 +302,11 @@ def _write_report(config: EvalRun, weights: _Weights, dataset: Any) -> Any:
     if any(name.startswith(f"{STATE_PREFIX}ema.") for name in tensors):
         load_network(net.network, checkpoint.averaged(), config)
         passes.append(one_pass("ema"))
-    page = write_report(
-        folder,
-        passes,
-        facts=_facts(config, weights),
-        real_labels=Path(real) if real else None,
-        background=background,
-    )
+    about = {"facts": _facts(config, weights), "background": background}
+    if dataset.is_multi_label:
+        page = write_label_report(folder, passes, **about)
+    else:
+        page = write_report(folder, passes, real_labels=Path(real) if real else None, **about)
     _write_card(folder, config, weights, passes[0][0])
     _LOGGER.info("wrote %s", page)
     return passes[0][0].result
@@ -327,7 +328,9 @@ def _background(config: EvalRun, weights: _Weights, first: Any) -> Any:
     if not weights.checkpoint:
         return Background(after=after)
     known, net = (weights.about, weights.checkpoint.path), weights.net
-    heat = try_heat_maps(lambda: create_heat_maps(net.normalize, net.network), *first)
+    heat = None
+    if config.data.label_separator is None:  # they are of mistakes
+        heat = try_heat_maps(lambda: create_heat_maps(net.normalize, net.network), *first)
     recipe = [*recipe_of(*known), *after]
     return Background(curves_of(*known), recipe, heat, choice_of(*known, config))
 
@@ -347,13 +350,14 @@ def _facts(config: EvalRun, weights: _Weights) -> Dict[str, str]:
 
 
 def _write_card(folder: Path, config: EvalRun, weights: _Weights, first: Any) -> None:
-    from src.runs.model_card import Card, data_name, write_card
+    from src.runs.model_card import CARD_TITLES, Card, data_name, write_card
 
     about, result = weights.about, first.result
-    scores = {"Top-1 accuracy (%)": result.top1, "Top-5 accuracy (%)": result.top5}
-    scores.update({"Macro accuracy (%)": first.macro_accuracy(), "Loss": result.loss})
+    scores = {title: getattr(result, k) for k, title in CARD_TITLES.items() if hasattr(result, k)}
     facts = {"images": str(result.images), "weights": first.weights}
-    facts["95 % interval of top-1"] = "{:.2f} to {:.2f}".format(*result.top1_interval)
+    if config.data.label_separator is None:
+        scores["Macro accuracy (%)"] = first.macro_accuracy()
+        facts["95 % interval of top-1"] = "{:.2f} to {:.2f}".format(*result.top1_interval)
     if about.started_from:
         facts["started from"] = about.started_from
     card = Card(

@@ -64,7 +64,8 @@ def predict(arguments: argparse.Namespace, config: PredictRun) -> None:
     predictions: List[Prediction] = []
     with tqdm(total=len(files), unit="image", disable=not sys.stderr.isatty()) as bar:
         for batch in stream:
-            labels, shares = top_k(predictor(batch.image), arguments.top_k)
+            logits = predictor(batch.image)
+            labels, shares = top_k(logits, arguments.top_k, is_multi_label=predictor.is_multi_label)
             found = [
                 Prediction(path, best.tolist(), [names[label] for label in best], share.tolist())
                 for path, best, share in zip(batch.paths, labels, shares)

@@ -32,7 +32,10 @@ from src.runtime.text import printable, to_utf8
 from src.storage.staging import stage_inputs
 
 # Keys that say which images there are.
-OF_DATA = ("set", "data_url", "train_list", "val_list", "val_share", "class_order")
+OF_DATA = (
+    *("set", "data_url", "val_share", "class_order"),
+    *("train_list", "val_list", "label_separator"),
+)
 COLUMNS = ("weights", "arch", "image_size", "features", "knn", "linear", "logme", "seconds")
 
 
@@ -42,6 +45,11 @@ def compare(arguments: argparse.Namespace, config: PredictRun) -> None:
         raise UserError("data_url: not given, and weights are compared on your data; give it")
     if config.origins["pretrained"] == COMMAND_LINE:
         raise UserError(f"pretrained {config.model.pretrained!r}: give it as --weights")
+    if config.data.label_separator is not None:
+        raise UserError(
+            f"label_separator {config.data.label_separator!r}: weights are compared by images of "
+            "one label each; leave it out"
+        )
     if arguments.k < 1:
         raise UserError(f"k {arguments.k}: expected 1 or more")
     if arguments.output:

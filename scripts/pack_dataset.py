@@ -29,7 +29,7 @@ from src.errors import UserError
 from src.runtime.entry import CommandParser, finite, run_command
 from src.runtime.files import check_output_folder, file_sha256
 from src.runtime.text import check_utf8
-from src.settings.data import UNPACKED_SETS
+from src.settings.data import SEPARATORS, UNPACKED_SETS
 
 _SPLITS = ("train", "val")
 
@@ -50,7 +50,7 @@ def pack(arguments: argparse.Namespace) -> None:
     from src.data.sources import open_unpacked
 
     settings = packing_settings(arguments, arguments.set)
-    lists = Lists(arguments.train_list, arguments.val_list)
+    lists = Lists(arguments.train_list, arguments.val_list, arguments.label_separator)
     # Both before anything is written: what is wrong with one may lie hours behind the other.
     sources = {
         split: open_unpacked(
@@ -81,6 +81,8 @@ def check(arguments: argparse.Namespace) -> None:
         raise UserError(f"--val_share {arguments.val_share}: allowed: [0, 1)")
     if arguments.set != "ImageNet" and (arguments.train_list or arguments.val_list):
         raise UserError(f"--set {arguments.set}: has no lists; leave train_list and val_list out")
+    if arguments.label_separator and not arguments.train_list:
+        raise UserError("--label_separator: divides the labels of a list; give --train_list FILE")
     check_output_folder("output", arguments.output)
 
 
@@ -114,6 +116,7 @@ def add_data_options(parser: CommandParser) -> None:
     )
     parser.add_argument("--train_list", metavar="FILE", help="as in a recipe")
     parser.add_argument("--val_list", metavar="FILE", help="as in a recipe")
+    parser.add_argument("--label_separator", choices=list(SEPARATORS), help="as in a recipe")
     parser.add_argument("--val_share", type=finite, default=0.0, help="as in a recipe")
     parser.add_argument(
         "--class_order",

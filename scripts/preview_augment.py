@@ -101,12 +101,19 @@ def draw_rows(config: Config) -> List[Row]:
         if config.data.re_prob > 0:
             stages.append(("erased", unmixed[i]))
         stages.append(("mixed", mixed[i]))
-        partner = len(batch.image) - 1 - i
-        names = [source.class_names[batch.label[k]] for k in (i, partner)]
-        lam = float(batch.mix[i, 0])
-        target = list(zip(names, (lam, 1 - lam)))
-        rows.append(Row(stages, target if lam < 1 else target[:1]))
+        rows.append(Row(stages, target_of(batch, i, source.class_names)))
     return rows
+
+
+def target_of(batch: Batch, i: int, class_names: Sequence[str]) -> List[Tuple[str, float]]:
+    """Classes of an image and of its partner, with their weights."""
+    lam, partner = float(batch.mix[i, 0]), len(batch.image) - 1 - i
+    found = []
+    for k, weight in ((i, lam), (partner, 1 - lam)):
+        label = batch.label[k]
+        labels = np.flatnonzero(label) if label.ndim else [label]
+        found += [(class_names[at], weight) for at in labels if weight > 0]
+    return found
 
 
 def contact_sheet(rows: Sequence[Row]) -> bytes:

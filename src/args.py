@@ -98,6 +98,7 @@ class Config:
             _check_opacity(self.data)
         for name in parser.section_types(type(self)):
             getattr(self, name).check_training()
+        _check_multi_label(self)
         warmup_length, epochs = self.optim.warmup_length, self.train.epochs
         if 0 < epochs < warmup_length:
             raise FieldError(
@@ -191,6 +192,36 @@ def _check_opacity(data: DataConfig) -> None:
             raise FieldError([key, "in_chans"], value, f"{key} off, or in_chans 1 or 3")
     if data.re_prob and data.re_mode == "rand":
         raise FieldError(["re_mode", "in_chans"], data.re_mode, "const or pixel, for in_chans 4")
+
+
+def _check_multi_label(config: Config) -> None:
+    """Refuses what is for one label an image where there are several, and the other way round.
+
+    Raises:
+        FieldError: naming the keys.
+    """
+    separator, metric = config.data.label_separator, config.train.best_metric
+    if separator is None:
+        if metric == "map":
+            raise FieldError(
+                ["best_metric", "label_separator"],
+                metric,
+                "top1, macro_recall or loss, or with label_separator map",
+            )
+        return
+    if config.optim.criterion != "bce" or metric == "top1":
+        raise FieldError(
+            ["label_separator", "criterion", "best_metric"],
+            separator,
+            "null, or with --criterion bce and --best_metric map (or macro_recall, loss); these "
+            f"are {config.optim.criterion} and {metric}",
+        )
+    if config.optim.distillation_type != "none":
+        raise FieldError(
+            ["distillation_type", "label_separator"],
+            config.optim.distillation_type,
+            "none with label_separator; a teacher names one class",
+        )
 
 
 # What settles values that nobody has given, by the file of weights for instance.

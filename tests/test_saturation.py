@@ -200,7 +200,7 @@ def test_forensics_takes_no_large_gradient_for_an_overflow(chip: Chip) -> None:
 class _Pixels:
     """Two batches of 2 images, in the second of which a pixel is infinite if `is_broken`."""
 
-    class_names, lost, scored = ("a", "b"), None, None
+    class_names, lost, scored, is_multi_label = ("a", "b"), None, None, False
 
     def __init__(self, is_broken: bool) -> None:
         self.is_broken = is_broken

@@ -24,7 +24,8 @@ _NETWORK_KEYS = [*parser.keys_marked(Config, "network"), *parser.keys_marked(Con
 # What was validated on, and how it was read: the images that were set aside, no others, of folders
 # whose order numbers the classes.
 _LISTS = ("train_list", "val_list")
-_DATA_KEYS = ["set", "data_url", "val_share", "class_order", "exif_orientation", *_LISTS]
+_READING = ("val_share", "class_order", "exif_orientation", "label_separator")
+_DATA_KEYS = ["set", "data_url", *_READING, *_LISTS]
 # Of these the weights know better than a recipe.
 _IMAGE_KEYS = ("image_size", *parser.keys_marked(Config, "transform"))
 _EVALUATION_KEYS = [*_NETWORK_KEYS, *_DATA_KEYS]
@@ -100,6 +101,9 @@ def complete_by_checkpoint(
         known.pop("set", None)
     if not _has_lists_of(config, known):
         known = _without_lists(config, known, path)
+    has_lists = any(known.get(key) or getattr(config.data, key) for key in _LISTS)
+    if not has_lists and "MindRecord" not in (known.get("set"), config.data.set):
+        known.pop("label_separator", None)
     if config.origins["arch"] != parser.DEFAULT and config.model.arch != known.get("arch"):
         # The caller refuses weights of another architecture; nothing else of them counts.
         known = {"num_classes": known.get("num_classes", 0)}

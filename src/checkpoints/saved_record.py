@@ -137,6 +137,10 @@ class SavedRecord:
             found = {k: v for k, v in found.items() if recipe.origins[k].startswith(name)}
         return found
 
+    def label_separator(self, name: str) -> Optional[str]:
+        """That of the lists it was trained by; None: each image had one label."""
+        return self.values(name, ["label_separator"]).get("label_separator")
+
     def check(self, path: Path) -> None:
         """What types do not say.
 

@@ -36,7 +36,8 @@ class Batch(NamedTuple):
 
     Attributes:
         image: (B, H, W, C) uint8: grey, RGB, or RGB and opacity.
-        label: (B,) int32; -1 where an evaluation's last batch is filled up, or an image skipped.
+        label: (B,) int32; where images have several labels (B, K), 1 for each label, else 0; -1
+            where an evaluation's last batch is filled up, or an image skipped.
         mix: (B, 5) float32, see `draw_mix`; with random erasing (B, 5 + R * 7), the R boxes of each
             image, see `RandomErasing.draw`; None in evaluation.
     """
@@ -55,6 +56,7 @@ class ImageDataset:
         num_samples: images of the split, all ranks together.
         num_classes: classes of the split.
         class_names: the position is the label.
+        is_multi_label: images have any number of labels.
         images_per_class: by label, all ranks together.
         scored: labels of the subset of the network's classes that the images are of; None: they
             are of all.
@@ -86,8 +88,8 @@ class ImageDataset:
         self.num_samples = len(source)
         self.num_classes = len(source.class_names)
         self.class_names: List[str] = source.class_names
-        images = np.bincount(source.labels, minlength=self.num_classes)
-        self.images_per_class: List[int] = images.tolist()
+        self.is_multi_label = source.labels.ndim == 2
+        self.images_per_class: List[int] = images_per_class(source).tolist()
         self.scored = source.scored if isinstance(source, SubsetImages) else None
         self.file_name: Callable[[int], str] = source.file_name
         self.slow_images = SlowImages(source.file_name)
@@ -102,7 +104,9 @@ class ImageDataset:
         self._patience_s = GIVE_UP_S if world_size == 1 else _PATIENCE_OF_RANKS_S
         columns = BOX_COLUMNS * config.data.re_count if has_boxes else 0
         model = config.model
-        self._shape = Shape(config.data.batch_size, model.image_size, columns, model.in_chans)
+        labels = self.num_classes if self.is_multi_label else 0
+        size = (config.data.batch_size, model.image_size)
+        self._shape = Shape(*size, columns, model.in_chans, labels)
         check_room_for_batches(self._shape, config)
         self.keys = keys
         self._mixes = mixes
@@ -142,6 +146,13 @@ class ImageDataset:
         if mix is None or rows.boxes.shape[1] == 0:
             return Batch(rows.image, rows.label, mix)
         return Batch(rows.image, rows.label, np.concatenate([mix, rows.boxes], axis=1))
+
+
+def images_per_class(source: Source) -> np.ndarray:
+    """(K,) int64, by label."""
+    if source.labels.ndim == 2:
+        return source.labels.sum(axis=0, dtype=np.int64)
+    return np.bincount(source.labels, minlength=len(source.class_names))
 
 
 def first_batch(dataset: ImageDataset) -> Batch:

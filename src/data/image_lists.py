@@ -14,7 +14,10 @@ import re
 from pathlib import Path
 from typing import Callable, Dict, Iterator, List, NamedTuple, Optional, Sequence, Tuple
 
+import numpy as np
+
 from ..errors import UserError, on_one_line, some_of
+from ..runtime.memory import check_room
 from ..runtime.regular_files import TABLE_BYTES, read_regular
 from .classes import classes_of, number_labels, sort_classes
 from .find_images import say_once, stamp_of
@@ -37,11 +40,19 @@ _UTF16 = (b"\xff\xfe", b"\xfe\xff")
 _Row = Tuple[int, str, str]
 
 
+# Values of the key `label_separator`.
+_SEPARATORS = {"bar": "|", "semicolon": ";", "comma": ",", "space": " "}
+
+
 class Lists(NamedTuple):
-    """The keys `train_list` and `val_list`; None: there is none."""
+    """The keys `train_list`, `val_list` and `label_separator`; None: there is none."""
 
     train: Optional[str] = None
     val: Optional[str] = None
+    separator: Optional[str] = None
+
+    def are_given(self) -> bool:
+        return bool(self.train or self.val)
 
 
 NO_LISTS = Lists()
@@ -89,7 +100,18 @@ def listed_classes(root: Path, lists: Lists, class_order: str) -> List[str]:
     if lists.train is None and root.is_dir() and "train" in find_splits(root):
         return sort_classes(list_classes(root), class_order)
     key, given = ("train_list", lists.train) if lists.train else ("val_list", lists.val)
-    return classes_of(set(read_list(find_list(root, key, given or "")).labels), class_order)
+    images = read_list(find_list(root, key, given or ""), may_be_empty=lists.separator is not None)
+    said = {part for label in set(images.labels) for part in _parts_of(label, lists.separator)}
+    if not said:
+        raise UserError(f"{images.file}: no image has a label; write the labels of each")
+    return classes_of(said, class_order)
+
+
+def _parts_of(label: str, separator: Optional[str]) -> List[str]:
+    """The labels in a cell."""
+    if separator is None:
+        return [label]
+    return [part.strip() for part in label.split(_SEPARATORS[separator]) if part.strip()]
 
 
 def listed_images(root: Path, lists: Lists, split: str, class_names: Sequence[str]) -> Listing:
@@ -104,24 +126,76 @@ def listed_images(root: Path, lists: Lists, split: str, class_names: Sequence[st
     Raises:
         UserError: a row names no image, an image twice, or no class; as of `read_list`.
     """
-    is_val = split == "val" and lists.val is not None
-    given = lists.val if is_val else lists.train
-    images = read_list(find_list(root, "val_list" if is_val else "train_list", given or ""))
-    paths = _checked_paths(root, images)
-    labels = _checked_labels(images, class_names)
+    images, paths = _rows_of_split(root, lists, split)
     by_class: List[List[bytes]] = [[] for _ in class_names]
-    for path, label in zip(paths, labels):
-        by_class[label].append(os.fsencode(path))
-    if empty := [name for name, found in zip(class_names, by_class) if not found]:
-        say_once(f"{images.file}: no images of {len(empty)} classes ({some_of(empty)})")
+    for path, labels in zip(paths, _checked_labels(images, class_names, lists)):
+        by_class[labels[0]].append(os.fsencode(path))
+    _say_empty(images, class_names, [len(found) for found in by_class])
+    return to_listing(class_names, [sorted(found) for found in by_class])
+
+
+def images_with_labels(
+    root: Path, lists: Lists, split: str, class_names: Sequence[str]
+) -> Tuple[Listing, np.ndarray]:
+    """The images of one split by path, as those of one class, and the labels of each.
+
+    The arguments are those of `listed_images`, and so is what it raises.
+
+    Returns:
+        The listing, and (N, K) uint8: 1 where an image is of a class.
+    """
+    images, paths = _rows_of_split(root, lists, split)
+    check_room(
+        len(paths) * len(class_names),
+        f"{len(paths)} images with {len(class_names)} labels each, 1 or 0, of {images.file}",
+        "give fewer images or classes",
+    )
+    found = np.zeros((len(paths), len(class_names)), np.uint8)
+    for row, labels in zip(found, _checked_labels(images, class_names, lists)):
+        row[labels] = 1
+    _say_empty(images, class_names, found.sum(axis=0))
+    names = [os.fsencode(path) for path in paths]
+    order = sorted(range(len(names)), key=names.__getitem__)
+    return to_listing([images.file], [[names[at] for at in order]]), found[order]
+
+
+def _rows_of_split(root: Path, lists: Lists, split: str) -> Tuple[ImageList, List[str]]:
+    """The list of a split, and its paths; what of it is trained on too is said."""
+    is_val = split == "val" and lists.val is not None
+    key, given = ("val_list", lists.val) if is_val else ("train_list", lists.train)
+    file = find_list(root, key, given or "")
+    images = read_list(file, may_be_empty=lists.separator is not None)
+    if lists.separator == "space" and not images.file.lower().endswith(_CSV_ENDINGS):
+        raise UserError(
+            f"label_separator 'space': {images.file} is a text, where a space ends the path; write "
+            "a CSV, or divide the labels by another separator"
+        )
+    if lists.separator is None:
+        _say_separators(images)
+    paths = _checked_paths(root, images, lists.separator)
     if is_val and lists.train is not None:
-        _warn_of_overlap(root, lists.train, images.file, paths)
+        _warn_of_overlap(root, lists, images.file, paths)
     elif is_val and "train" in (splits := find_splits(root)):
         inside = [path for path in paths if path.startswith(f"{splits['train']}/")]
         if inside:
             where = f"{splits['train']}/, which is trained on"
             say_once(f"{images.file}: {len(inside)} images lie in {where} ({some_of(inside)})")
-    return to_listing(class_names, [sorted(found) for found in by_class])
+    return images, paths
+
+
+def _say_separators(images: ImageList) -> None:
+    """Labels that look like several are one class, as long as nobody says otherwise."""
+    for name in ("bar", "semicolon"):
+        if found := sorted({label for label in images.labels if _SEPARATORS[name] in label}):
+            say_once(
+                f"{images.file}: labels such as {on_one_line(repr(found[0]), 120)} are one class "
+                f"each; if they are several, give --label_separator {name}"
+            )
+
+
+def _say_empty(images: ImageList, class_names: Sequence[str], counts: Sequence[int]) -> None:
+    if empty := [name for name, count in zip(class_names, counts) if count == 0]:
+        say_once(f"{images.file}: no images of {len(empty)} classes ({some_of(empty)})")
 
 
 def find_list(root: Path, key: str, given: str) -> Path:
@@ -139,14 +213,17 @@ def find_list(root: Path, key: str, given: str) -> Path:
     )
 
 
-def read_list(path: Path) -> ImageList:
+def read_list(path: Path, *, may_be_empty: bool = False) -> ImageList:
     """The rows of a list; a file that stays as it is is read once.
+
+    Args:
+        may_be_empty: labels; the image is of no class.
 
     Raises:
         UserError: it cannot be read, is not UTF-8, has no rows, or one without path and label.
     """
     try:
-        return _read_list(str(path), stamp_of(os.stat(path)))
+        return _read_list(str(path), stamp_of(os.stat(path)), may_be_empty)
     except OSError as error:
         raise UserError(
             f"{path}: {error.strerror or error}; give a CSV, or a text with `path label` on each "
@@ -155,11 +232,11 @@ def read_list(path: Path) -> ImageList:
 
 
 @functools.lru_cache(maxsize=4)
-def _read_list(path: str, stamp: Tuple[int, int, int]) -> ImageList:
+def _read_list(path: str, stamp: Tuple[int, int, int], may_be_empty: bool) -> ImageList:
     text = _text_of(path)
     is_csv = path.lower().endswith(_CSV_ENDINGS)
     rows = list(_rows_of_csv(text, path) if is_csv else _rows_of_text(text))
-    if bad := [line for line, name, label in rows if not name or not label]:
+    if bad := [line for line, name, label in rows if not (name and (label or may_be_empty))]:
         form = "path and label in two columns" if is_csv else "`path label`"
         more = "" if is_csv else "; a file with commas has to be called .csv"
         raise _bad_rows(path, bad, "no path, or no label", f"write {form}, or delete it{more}")
@@ -245,7 +322,7 @@ def _find_columns(cells: Sequence[str], where: str) -> _Columns:
     )
 
 
-def _checked_paths(root: Path, images: ImageList) -> List[str]:
+def _checked_paths(root: Path, images: ImageList, separator: Optional[str]) -> List[str]:
     """Below `root`, each there and once."""
     top = os.path.abspath(root)
     paths = [_below(top, path) for path in images.paths]
@@ -268,7 +345,8 @@ def _checked_paths(root: Path, images: ImageList) -> List[str]:
     images.refuse(
         twice,
         lambda row: f"{shown(row)} is in line {images.lines[first[paths[row]]]} too",
-        "an image has one line; delete the others",
+        "an image has one line; delete the others"
+        + (f", and write its labels into one, divided by a {separator}" if separator else ""),
     )
     return paths
 
@@ -302,22 +380,27 @@ def _files_in(folder: str) -> frozenset[str]:
         return frozenset()
 
 
-def _checked_labels(images: ImageList, class_names: Sequence[str]) -> List[int]:
-    numbers = number_labels(set(images.labels), class_names)
+def _checked_labels(images: ImageList, class_names: Sequence[str], lists: Lists) -> List[List[int]]:
+    """Positions of the classes of each row: one, or with a separator any number."""
+    parts = {label: _parts_of(label, lists.separator) for label in set(images.labels)}
+    numbers = number_labels({part for said in parts.values() for part in said}, class_names)
+    unknown = {label: [p for p in said if p not in numbers] for label, said in parts.items()}
     images.refuse(
-        [row for row, label in enumerate(images.labels) if label not in numbers],
+        [row for row, label in enumerate(images.labels) if unknown[label]],
         lambda row: (
-            f"label {images.labels[row]!r} is none of the {len(class_names)} classes "
+            f"label {unknown[images.labels[row]][0]!r} is none of the {len(class_names)} classes "
             f"({some_of(class_names)})"
         ),
         "write one of these",
     )
-    return [numbers[label] for label in images.labels]
+    found = {label: [numbers[part] for part in said] for label, said in parts.items()}
+    return [found[label] for label in images.labels]
 
 
-def _warn_of_overlap(root: Path, train_list: str, file: str, paths: Sequence[str]) -> None:
+def _warn_of_overlap(root: Path, lists: Lists, file: str, paths: Sequence[str]) -> None:
     """Where images that are trained on are evaluated on too."""
-    top = os.path.abspath(root)
-    train = {_below(top, p) for p in read_list(find_list(root, "train_list", train_list)).paths}
+    top, path = os.path.abspath(root), find_list(root, "train_list", lists.train or "")
+    images = read_list(path, may_be_empty=lists.separator is not None)
+    train = {_below(top, path) for path in images.paths}
     if common := [path for path in paths if path in train]:
         say_once(f"{file}: {len(common)} images are in train_list too ({some_of(common)})")

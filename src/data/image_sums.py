@@ -11,6 +11,7 @@ and Mitzenmacher, arXiv 1101.2245).
 from __future__ import annotations
 
 import base64
+import zlib
 from typing import List, NamedTuple, Optional, Tuple
 
 import numpy as np
@@ -24,6 +25,11 @@ _ENOUGH_ROWS = 5
 def image_digest(content: int, label: int) -> int:
     """32 bits of an image by `Share.content`, and its label."""
     return (content ^ content >> 32 ^ label * 0x9E3779B1) & 0xFFFFFFFF
+
+
+def label_number(label: np.ndarray) -> int:
+    """What stands for a label, () int32, or for several, (K,) int32, in a digest."""
+    return int(label) if label.ndim == 0 else zlib.crc32(label.tobytes())
 
 
 class ImageSums:

@@ -3,7 +3,8 @@
 A split is a folder with
 
     manifest.json          classes, number of images, shards with sizes and SHA-256
-    00000.mindrecord(.db)  MindRecord: index int64, label int32, image bytes (an image file)
+    00000.mindrecord(.db)  MindRecord: index int64, label int32, image bytes (an image file); where
+                           images have several labels, label is (K,), 1 for each of them, else 0
     00000.index.npz        for each image of the shard: offset and length in bytes in the shard's
                            file, CRC-32, label
 
@@ -54,6 +55,7 @@ class Settings(TypedDict, total=False):
     short_side: int
     exif_orientation: bool
     background: Optional[List[int]]
+    label_separator: Optional[str]
 
 
 class _LeftOut(TypedDict, total=False):
@@ -80,7 +82,7 @@ class PackedImages:
     Attributes:
         shards: files.
         class_names: the position is the label.
-        labels: (N,) int32.
+        labels: (N,) int32, or (N, K) uint8.
         shard_of: (N,) int32, position in `shards`.
         offsets: (N,) int64, bytes from the shard's start.
         lengths: (N,) int64, bytes.
@@ -196,10 +198,12 @@ def open_packed(folder: Path, decoder: Decoder) -> PackedImages:
                 "the folder again, or pack it again"
             )
         index = read_index(shard, entry["images"])
-        _check_index(shard, index, entry["bytes"], len(manifest["class_names"]))
+        _check_index(shard, index, entry["bytes"], manifest)
         for name, column in index.items():
             columns.setdefault(name, []).append(column)
     joined = {name: np.concatenate(parts) for name, parts in columns.items()}
+    if manifest["settings"].get("label_separator"):
+        joined["labels"] = joined["labels"].astype(np.uint8)
     counts = [entry["images"] for entry in manifest["shards"]]
     return PackedImages(
         shards=shards,
@@ -251,7 +255,7 @@ def read_index(shard: Path, num_images: int) -> Dict[str, np.ndarray]:
             path, most_file_bytes=TABLE_BYTES, most_array_bytes=size, names=list(_COLUMNS)
         )
         for name, kind in _COLUMNS.items():
-            if index[name].dtype != kind or index[name].ndim != 1:
+            if index[name].dtype != kind or index[name].ndim not in (1, 1 + (name == "labels")):
                 raise ValueError(f"{name} of type {index[name].dtype}")
     except (OSError, KeyError, ValueError) as error:
         raise UserError(
@@ -263,7 +267,7 @@ def read_index(shard: Path, num_images: int) -> Dict[str, np.ndarray]:
 
 
 def _check_index(
-    shard: Path, index: Dict[str, np.ndarray], num_bytes: int, num_classes: int
+    shard: Path, index: Dict[str, np.ndarray], num_bytes: int, manifest: Manifest
 ) -> None:
     """Raises UserError: images that lead out of the shard or lie on each other, or no class."""
     order = np.argsort(index["offsets"])
@@ -277,8 +281,15 @@ def _check_index(
             f"{index_file(shard)}: images out of the shard, or on each other; copy the folder "
             "again, or pack it again"
         )
-    labels = index["labels"]
-    if not 0 <= labels.min() <= labels.max() < num_classes:
+    labels, num_classes = index["labels"], len(manifest["class_names"])
+    is_multi_label = manifest["settings"].get("label_separator") is not None
+    most = 1 if is_multi_label else num_classes - 1
+    if labels.shape[1:] != ((num_classes,) if is_multi_label else ()):
+        raise UserError(
+            f"{index_file(shard)}: labels of shape {labels.shape}, not the manifest's; copy "
+            "the folder again, or pack it again"
+        )
+    if not 0 <= labels.min(initial=0) <= labels.max(initial=0) <= most:
         raise UserError(
             f"{index_file(shard)}: labels {labels.min()} to {labels.max()} of {num_classes} "
             "classes; copy the folder again, or pack it again"

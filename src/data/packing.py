@@ -47,9 +47,9 @@ _PAGE_BYTES = 1 << 25
 _ROWS_PER_WRITE = 256
 # Images by which it is judged how many bytes all will take.
 _TRIED = 64
-_SCHEMA = {
+_SCHEMA: Dict[str, Dict[str, Any]] = {
     "index": {"type": "int64"},
-    "label": {"type": "int32"},
+    "label": {"type": "int32"},  # of images with several labels: (K,), 1 for each
     "image": {"type": "bytes"},
 }
 
@@ -81,6 +81,7 @@ class PackSettings:
         skips_bad: images that cannot be read are left out and listed; otherwise they are an error.
         exif_orientation: shrunk images are turned as their EXIF block says.
         background: what shows through the transparent pixels of shrunk images.
+        label_separator: of lists in which images have several labels.
     """
 
     set: str = "ImageNet"
@@ -90,6 +91,7 @@ class PackSettings:
     skips_bad: bool = False
     exif_orientation: bool = False
     background: Optional[Colour] = WHITE
+    label_separator: Optional[str] = None
 
     def decoder(self, max_pixels: int = BUDGET_PIXELS) -> Decoder:
         """How the images are read; larger ones than `max_pixels` are not."""
@@ -194,7 +196,9 @@ def _check_plan(source: FileSource, target: Path, settings: PackSettings) -> Non
             raise UserError(
                 f"{path}: damaged ({on_one_line(error)}); give another output folder"
             ) from error
-        known = {"source": plan["source"], "set": "ImageNet", **known}  # plans of before lack them
+        # Plans of before lack them.
+        before = {"source": plan["source"], "set": "ImageNet", "label_separator": None}
+        known = {**before, **known}
         if known != plan:
             differing = ", ".join(sorted(key for key in plan if known.get(key) != plan[key]))
             raise UserError(
@@ -279,7 +283,7 @@ class _ShardWriter:
         self._num_workers = num_workers
         self._lengths: List[int] = []
         self._checksums: List[int] = []
-        self._labels: List[int] = []
+        self._labels: List[np.ndarray] = []  # of each image: () or (K,)
         self._skipped: List[str] = []
 
     def write(self, indices: Sequence[int], progress: tqdm) -> Dict[str, Any]:
@@ -303,7 +307,9 @@ class _ShardWriter:
 
     def _write(self, draft: Path, indices: Sequence[int], progress: tqdm) -> None:
         writer = FileWriter(str(draft), shard_num=1)
-        writer.add_schema(_SCHEMA, "images with labels")
+        shape = list(self._source.labels.shape[1:])
+        label = {**_SCHEMA["label"], **({"shape": shape} if shape else {})}
+        writer.add_schema({**_SCHEMA, "label": label}, "images with labels")
         writer.add_index(["index"])
         for rows in self._rows(indices, progress):
             with _full_disk_said(draft):
@@ -333,11 +339,12 @@ class _ShardWriter:
                     if problem is not None:
                         self._skipped.append(problem)
                         continue
-                    label = int(self._source.labels[index])
+                    label = np.asarray(self._source.labels[index], np.int32)
                     self._lengths.append(len(data))
                     self._checksums.append(zlib.crc32(data))
                     self._labels.append(label)
-                    rows.append({"index": index, "label": label, "image": data})
+                    value = label if label.ndim else int(label)
+                    rows.append({"index": index, "label": value, "image": data})
                 if rows:
                     yield rows
 
@@ -374,8 +381,9 @@ class _ShardWriter:
             places = np.array(database.execute(query).fetchall(), np.int64)
         finally:
             database.close()
-        # 8 bytes with its length stand before each.
-        return int(header["header_size"]) + places[:, 0] * _PAGE_BYTES + places[:, 1] + 8
+        # Before each stand 8 bytes with its length; with several labels those of the row too.
+        before = 16 if self._labels[0].ndim else 8
+        return int(header["header_size"]) + places[:, 0] * _PAGE_BYTES + places[:, 1] + before
 
     def _read_back(self, draft: Path, offsets: np.ndarray) -> None:
         with open_regular(draft, UNLIMITED) as file:

@@ -102,6 +102,7 @@ def packing_settings(arguments: argparse.Namespace, data_set: str) -> PackSettin
         skips_bad=arguments.on_bad_image == "skip",
         exif_orientation=arguments.exif_orientation,
         background=arguments.background,
+        label_separator=getattr(arguments, "label_separator", None),
     )
 
 

@@ -9,7 +9,7 @@ from typing import Any, Callable, Deque, NamedTuple, Optional, Sequence
 
 import numpy as np
 
-from .image_sums import image_digest
+from .image_sums import image_digest, label_number
 from .pixel_budget import PixelsInFlight
 from .sampler import Key
 from .samples import BadSample
@@ -21,7 +21,7 @@ class Rows(NamedTuple):
 
     Attributes:
         image: (B, H, W, C) uint8.
-        label: (B,) int32.
+        label: (B,) int32; of images with several labels (B, K), 1 for each label, else 0.
         boxes: (B, R * 7) float32 of random erasing.
         digests: (B,) uint32, see `image_digest`.
         is_written: (B,) uint8, 1 for each sample that is there.
@@ -47,28 +47,31 @@ Fill = Callable[[Key, int, np.ndarray, np.ndarray, np.ndarray], Optional[BadSamp
 
 
 class Shape(NamedTuple):
-    """Of a batch: B, H = W, R * 7, and C."""
+    """Of a batch: B, H = W, R * 7, C, and K of images with several labels, else 0."""
 
     batch_size: int
     image_size: int
     box_columns: int
     channels: int = 3
+    label_columns: int = 0
 
     @property
     def num_bytes(self) -> int:
         """Of all its arrays."""
-        return self.batch_size * (self.image_size**2 * self.channels + 9 + 4 * self.box_columns)
+        numbers = max(1, self.label_columns) + 1 + self.box_columns
+        return self.batch_size * (self.image_size**2 * self.channels + 1 + 4 * numbers)
 
     def split(self, buffer: Any) -> Rows:
         """The arrays in a buffer of `num_bytes`."""
-        count, side, columns, channels = self
-        boxes_at = 4 * count
+        count, side, columns, channels, label_columns = self
+        label_shape = (count, label_columns) if label_columns else (count,)
+        boxes_at = 4 * count * max(1, label_columns)
         digests_at = boxes_at + 4 * count * columns
         image_at = digests_at + 4 * count
         flat = np.frombuffer(buffer, np.uint8)
         return Rows(
             flat[image_at : self.num_bytes - count].reshape(count, side, side, channels),
-            flat[:boxes_at].view(np.int32),
+            flat[:boxes_at].view(np.int32).reshape(label_shape),
             flat[boxes_at:digests_at].view(np.float32).reshape(count, columns),
             flat[digests_at:image_at].view(np.uint32),
             flat[self.num_bytes - count : self.num_bytes],
@@ -119,6 +122,6 @@ def fill_rows(fill: Fill, rows: Rows, start: int, keys: Sequence[Key]) -> Filled
         pixels += share.pixels
         if found is not None:
             bad.append(found)
-        rows.digests[row] = image_digest(share.content, int(rows.label[row]))
+        rows.digests[row] = image_digest(share.content, label_number(rows.label[row]))
         rows.is_written[row] = 1
     return Filled(bad, slowest, pixels)

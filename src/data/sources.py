@@ -18,8 +18,9 @@ from .class_subset import take_subset
 from .classes import CLASS_ORDERS, TrainedClasses, sort_classes
 from .decode import BoxSeen, Decoder
 from .digits import prepare_digits
+from .folder_index import images_by_class
 from .image_folder import ImageFolder, ListedImages, list_classes, scan_image_folder, share_of
-from .image_lists import NO_LISTS, Lists, listed_classes, listed_images
+from .image_lists import NO_LISTS, Lists, images_with_labels, listed_classes, listed_images
 from .packed import open_packed, read_manifest
 from .splits import find_splits
 from .tar_shards import TarImages, open_tar, tar_classes
@@ -34,7 +35,7 @@ class Source(Protocol):
 
     @property
     def labels(self) -> np.ndarray:
-        """(N,) int32."""
+        """(N,) int32; where images have any number of labels (N, K) uint8, 1 for each."""
 
     def __len__(self) -> int: ...
 
@@ -70,6 +71,7 @@ def open_source(config: Config, training: bool, trained: Optional[TrainedClasses
         UserError: they are not there, damaged, or of other classes than the weights or the recipe.
     """
     data = config.data
+    _check_multi_label(config)
     subset = config.evaluation.class_subset if isinstance(config, EvalRun) else None
     root = Path(data.data_url)
     split = "train" if training else "val"
@@ -77,6 +79,7 @@ def open_source(config: Config, training: bool, trained: Optional[TrainedClasses
     source: Source
     if data.set == "MindRecord":
         source = open_packed(root / split, decoder)
+        _check_packed_labels(config, source.labels.ndim == 2)
         _check_packed_order(config, source.class_names)
     else:
         source = open_unpacked(
@@ -87,7 +90,7 @@ def open_source(config: Config, training: bool, trained: Optional[TrainedClasses
             class_order=data.class_order,
             decoder=decoder,
             takes_whole=subset is not None,
-            lists=Lists(data.train_list, data.val_list),
+            lists=_lists_of(config),
             classes=trained.names if trained and not (training or subset) else None,
         )
     if subset is not None and trained is not None:
@@ -106,6 +109,27 @@ def open_source(config: Config, training: bool, trained: Optional[TrainedClasses
             f"classes; set num_classes: {len(source.class_names)}"
         )
     return source
+
+
+def _check_multi_label(config: Config) -> None:
+    separator = config.data.label_separator
+    if separator is None:
+        return
+    if isinstance(config, EvalRun) and config.evaluation.class_subset is not None:
+        raise UserError(
+            f"class_subset {config.evaluation.class_subset!r}: is for images of one label each, "
+            f"and label_separator is {separator!r}; leave class_subset out"
+        )
+    if not _lists_of(config).are_given() and config.data.set != "MindRecord":
+        raise UserError(
+            f"label_separator {separator!r}: divides labels in lists, and there is none; give "
+            "--val_list FILE, or --label_separator null for a folder for each class"
+        )
+
+
+def _lists_of(config: Config) -> Lists:
+    data = config.data
+    return Lists(data.train_list, data.val_list, data.label_separator)
 
 
 def _subset_remedy(config: Config) -> str:
@@ -184,10 +208,44 @@ def _open_listed(
             "val_list null: there are no images to evaluate on beside those of train_list "
             f"{lists.train!r}; give --val_list FILE, or --val_share 0.1 to set a share aside"
         )
+    share = val_share if lists.val is None else 0.0
+    if lists.separator is not None:
+        return _open_multi_label(root, split, lists, classes, share, decoder)
     listing = listed_images(root, lists, split, classes)
-    if lists.val is None and val_share > 0:
-        listing = share_of(listing, split, val_share)
-    return ListedImages.of(listing, root, decoder)
+    return ListedImages.of(share_of(listing, split, share) if share else listing, root, decoder)
+
+
+def _open_multi_label(
+    root: Path,
+    split: str,
+    lists: Lists,
+    classes: Sequence[str],
+    val_share: float,
+    decoder: Decoder,
+) -> ImageFolder:
+    """Images with any number of labels; the share is of all images, not of each class."""
+    listing, labels = images_with_labels(root, lists, split, classes)
+    if val_share:
+        part = share_of(listing, split, val_share)
+        kept = set(images_by_class(part)[0])
+        labels = labels[[name in kept for name in images_by_class(listing)[0]]]
+        listing = part
+    images = ListedImages.of(listing, root, decoder)
+    return replace(images, class_names=list(classes), labels=labels)
+
+
+def _check_packed_labels(config: Config, have_several: bool) -> None:
+    separator, url = config.data.label_separator, config.data.data_url
+    if have_several and separator is None:
+        raise UserError(
+            f"label_separator null: the images of {url} were packed with several labels each; give "
+            "--label_separator bar"
+        )
+    if separator is not None and not have_several:
+        raise UserError(
+            f"label_separator {separator!r}: the images of {url} were packed with one label each; "
+            "leave it out, or pack them with scripts/pack_dataset.py --label_separator"
+        )
 
 
 def _check_packed_order(config: Config, names: List[str]) -> None:
@@ -235,7 +293,6 @@ def count_classes(config: Config) -> int:
         return len(tar_classes(root, config.data.class_order))
     if name == "MindRecord":
         return len(read_manifest(root / "train")["class_names"])
-    lists = Lists(config.data.train_list, config.data.val_list)
-    if any(lists):
+    if (lists := _lists_of(config)).are_given():
         return len(listed_classes(root, lists, config.data.class_order))
     return len(list_classes(root))

@@ -22,6 +22,8 @@ from ..trainer.metrics import EvalResult, wilson_interval
 from .predictions import top_k
 
 _COLUMNS = ("image", "label", "predicted", "confidence", "correct")
+# Of images with any number of labels.
+LABEL_COLUMNS = ("image", "labels", "predicted", "correct")
 _BINS = 15
 # A list of labels for each image of ImageNet's val/.
 _Accepted = List[List[Annotated[int, msgspec.Meta(ge=0, lt=1000)]]]
@@ -214,6 +216,11 @@ def read_outcomes(folder: Path) -> Dict[str, Dict[str, str]]:
     except (OSError, ValueError) as error:
         reason = error.strerror if isinstance(error, OSError) else "no UTF-8"
         raise UserError(f"report {str(folder)!r}: images.csv cannot be read ({reason})") from error
+    if text.startswith(",".join(LABEL_COLUMNS)):
+        raise UserError(
+            f"report {str(folder)!r}: its images have several labels, so none is right or wrong; "
+            "give reports of images with one label each"
+        )
     try:
         return parse_outcomes(text)
     except (ValueError, csv.Error) as error:

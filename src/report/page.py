@@ -29,7 +29,7 @@ from .outcomes import (
 KIND, VERSION = "report", 1
 MISTAKES = 25
 _MATRIX_CLASSES, _SMALL_MATRIX = 100, 15
-_PAIRS, _CLASS_ROWS = 20, 1000
+_PAIRS, CLASS_ROWS = 20, 1000
 _INTERVAL_NOTE = (
     "95 %: Wilson's confidence interval of top-1. It is for the choice of the images alone; "
     "another seed of the training moves the score too. scripts/compare_reports.py has the "
@@ -205,7 +205,7 @@ def _classes(outcomes: Outcomes) -> str:
     found = outcomes.of_classes()
     worst = np.where(found.images > 0, found.recall, np.inf)
     rows = []
-    for i in np.argsort(worst, kind="stable")[:_CLASS_ROWS]:
+    for i in np.argsort(worst, kind="stable")[:CLASS_ROWS]:
         scores = (found.recall[i], found.precision[i], found.f1[i])
         shown = ("-" if np.isnan(score) else f"{score:.2f}" for score in scores)
         rows.append((outcomes.class_names[i], str(found.images[i]), *shown))

@@ -26,8 +26,7 @@ class Prediction:
 
     Attributes:
         image: its path.
-        labels, names, probabilities: of the classes, (k,) each; probabilities are those of the
-            softmax over all classes.
+        labels, names, probabilities: of the classes, (k,) each; probabilities as of `top_k`.
     """
 
     image: str
@@ -36,14 +35,23 @@ class Prediction:
     probabilities: List[float]
 
 
-def top_k(logits: np.ndarray, k: int) -> Tuple[np.ndarray, np.ndarray]:
+def top_k(
+    logits: np.ndarray, k: int, *, is_multi_label: bool = False
+) -> Tuple[np.ndarray, np.ndarray]:
     """(B, num_classes) -> the k best labels (B, k) and their probabilities (B, k) float64.
 
     Of equal logits the lower label comes first.
+
+    Args:
+        is_multi_label: each class has a probability of its own, the sigmoid; else all share one,
+            the softmax.
     """
     logits = logits.astype(np.float64)
-    scores = np.exp(logits - logits.max(axis=1, keepdims=True))
-    probabilities = scores / scores.sum(axis=1, keepdims=True)
+    if is_multi_label:
+        probabilities = np.exp(-np.logaddexp(0, -logits))
+    else:
+        scores = np.exp(logits - logits.max(axis=1, keepdims=True))
+        probabilities = scores / scores.sum(axis=1, keepdims=True)
     order = np.argsort(-logits, axis=1, kind="stable")[:, :k]
     return order, np.take_along_axis(probabilities, order, axis=1)
 

@@ -12,6 +12,7 @@ from ..args import EvalRun
 from ..errors import UserError
 from ..runtime.files import write_whole
 from ..runtime.text import printable, to_cell, to_utf8
+from ..trainer.evaluate import Scores
 from ..trainer.metrics import EvalResult
 
 COLUMNS = (
@@ -20,6 +21,7 @@ COLUMNS = (
     *("images", "top1", "top1_low", "top1_high", "top5", "macro_recall", "loss"),
     *("val_list", "class_subset", "classes"),
     "all_classes_top1",  # with class_subset: over all classes of the network
+    *("map", "macro_f1", "micro_f1"),  # of images with several labels
     "error",  # why there are no scores
 )
 _SHOWN = {
@@ -28,6 +30,8 @@ _SHOWN = {
     "top1": "top-1 %",
     "interval": "95 %",
     "top5": "top-5 %",
+    "map": "mAP %",
+    "macro_f1": "macro F1 %",
     "macro_recall": "macro %",
     "loss": "loss",
     "images": "images",
@@ -36,7 +40,7 @@ _TEXTS = ("checkpoint", "arch")
 
 
 class ScoreTable:
-    """Rows as they come, in the order of their top-1; what failed comes last.
+    """Rows as they come, in the order of their top-1 or mAP; what failed comes last.
 
     Args:
         path: the CSV file, written anew after each row, so that what is done is never lost; None:
@@ -47,10 +51,9 @@ class ScoreTable:
         self._path = path
         self._rows: List[Dict[str, Any]] = []
 
-    def add(self, config: EvalRun, result: EvalResult) -> None:
+    def add(self, config: EvalRun, result: Scores) -> None:
         """Scores, under the recipe they were measured by."""
         model, data = config.model, config.data
-        low, high = result.top1_interval
         row = {
             "checkpoint": model.pretrained,
             "arch": model.arch,
@@ -58,14 +61,12 @@ class ScoreTable:
             "image_size": model.image_size,
             "val_list": data.val_list or "",
             "class_subset": config.evaluation.class_subset or "",
-            "top1_low": low,
-            "top1_high": high,
             **{key: getattr(data, key) for key in ("set", "data_url", "crop_pct", "interpolation")},
-            **{
-                key: getattr(result, key)
-                for key in ("images", "top1", "top5", "macro_recall", "loss", "classes")
-            },
+            **{key: getattr(result, key) for key in ("images", "loss", *result.COLUMNS)},
         }
+        if isinstance(result, EvalResult):
+            row["top1_low"], row["top1_high"] = result.top1_interval
+            row["classes"] = result.classes
         if result.all_classes:
             row["all_classes_top1"] = result.all_classes.top1
         self._add(row)
@@ -80,8 +81,7 @@ class ScoreTable:
 
     def _add(self, row: Dict[str, Any]) -> None:
         self._rows.append(row)
-        # NaN has no order.
-        self._rows.sort(key=lambda row: -row["top1"] if math.isfinite(row["top1"]) else math.inf)
+        self._rows.sort(key=_place)
         if self._path is None:
             return
         text = io.StringIO()
@@ -97,20 +97,27 @@ class ScoreTable:
 
     def text(self) -> str:
         """For the screen, a line for each row that has scores."""
-        rows = [list(_SHOWN.values())]
-        for row in self._rows:
-            if "error" not in row:
-                interval = f"{row['top1_low']:.2f} to {row['top1_high']:.2f}"
-                shown = {**row, "interval": interval}
-                rows.append([_on_screen(key, shown[key]) for key in _SHOWN])
+        scored = [dict(row) for row in self._rows if "error" not in row]
+        for row in scored:
+            if "top1_low" in row:
+                row["interval"] = f"{row['top1_low']:.2f} to {row['top1_high']:.2f}"
+        keys = [key for key in _SHOWN if any(key in row for row in scored) or not scored]
+        rows = [[_SHOWN[key] for key in keys]]
+        rows += [[_on_screen(key, row.get(key, "-")) for key in keys] for row in scored]
         widths = [max(map(len, column)) for column in zip(*rows)]
         return "\n".join(
             "  ".join(
                 cell.ljust(width) if key in _TEXTS else cell.rjust(width)
-                for key, cell, width in zip(_SHOWN, row, widths)
+                for key, cell, width in zip(keys, row, widths)
             ).rstrip()
             for row in rows
         )
+
+
+def _place(row: Dict[str, Any]) -> float:
+    """NaN has no order, and comes last."""
+    score = row["top1"] if "top1" in row else row["map"]
+    return -score if math.isfinite(score) else math.inf
 
 
 def _cell(value: Any) -> str:

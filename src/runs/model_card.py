@@ -27,6 +27,17 @@ _SEALED = re.compile(r"<!-- written by a program \(([0-9a-f]{16})\);[^\n]*-->\n\
 _IDENTIFIER = re.compile(r"[a-z0-9][a-z0-9.-]*")
 
 
+# Score -> how a card calls it.
+CARD_TITLES = {
+    "top1": "Top-1 accuracy (%)",
+    "top5": "Top-5 accuracy (%)",
+    "map": "mAP (%)",
+    "macro_f1": "Macro F1 (%)",
+    "micro_f1": "Micro F1 (%)",
+    "loss": "Loss",
+}
+
+
 @dataclass(frozen=True)
 class Card:
     """What a model card says.
@@ -101,16 +112,18 @@ def _front_matter(card: Card) -> str:
     licence = card.licence or ""
     is_known = _IDENTIFIER.fullmatch(licence)
     scores = [
-        f"        - type: accuracy\n          name: {_quoted(name)}\n          value: {value:.4f}"
+        f"        - type: {kind}\n          name: {_quoted(name)}\n          value: {value:.4f}"
         for name, value in _finite(card.scores).items()
-        if "accuracy" in name
+        if (kind := _kind_of(name))
     ]
+    kinds = list(dict.fromkeys(map(_kind_of, card.scores)))
+    metrics = ", ".join(filter(None, kinds)) or "accuracy"
     head = [
         f"license: {licence}" if is_known else "# license: state the terms of these weights here",
         "library_name: mindspore",
         "pipeline_tag: image-classification",
         "tags: [image-classification, mindspore]",
-        "metrics: [accuracy]",
+        f"metrics: [{metrics}]",
         "# of ModelScope",
         "frameworks: [mindspore]",
         "tasks: [image-classification]",
@@ -129,6 +142,12 @@ def _front_matter(card: Card) -> str:
         *scores,
     ]
     return "\n".join([*head, *result]) + "\n"
+
+
+def _kind_of(name: str) -> str:
+    """What hubs call a score; empty: they have no name for it."""
+    known = {"accuracy": "accuracy", "F1": "f1", "mAP": "mean_average_precision"}
+    return next((kind for part, kind in known.items() if part in name), "")
 
 
 def _finite(scores: Mapping[str, float]) -> Dict[str, float]:

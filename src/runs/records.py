@@ -38,9 +38,17 @@ COLUMNS = (
     "ema_top5",
     "macro_recall",  # percent; mean of the recalls of all classes
     "ema_macro_recall",
+    "map",  # percent; of images with several labels, instead of top1 and top5
+    "macro_f1",
+    "micro_f1",
+    "ema_map",
+    "ema_macro_f1",
+    "ema_micro_f1",
     "weights",  # of a row that a checkpoint was saved with: digest of all that is in it
     "images",  # the step of the save before, and sums of all images since, see `ImageSums`
 )
+# That of images with one label, and with several.
+_MAIN_SCORES = {"top1": "top-1", "map": "mAP"}
 # Those that are no numbers, and what they hold.
 TEXTS = {
     "weights": re.compile("[0-9a-f]{32}"),
@@ -202,18 +210,24 @@ def draw_runs(
     """
     from matplotlib.lines import Line2D
 
+    all_rows = [row for rows in runs.values() for row in rows]
     legend_rows = -(-len(runs) // _LEGEND_COLUMNS)
     figure, panels = create_figure(1, 3, texts=runs, figsize=(13, 4 + 0.2 * legend_rows))
     for index, rows in enumerate(runs.values()):
         colour = f"C{index % 10}"
-        lines = ((0, "loss", "-"), (0, "val_loss", "o--"), (1, "lr", "-"), (2, "top1", "o-"))
-        for panel, key, style in (*lines, (2, "ema_top1", "s--")):
+        lines = ((0, "loss", "-"), (0, "val_loss", "o--"), (1, "lr", "-"))
+        scores = ((2, key, "o-") for key in _MAIN_SCORES)
+        averages = ((2, f"ema_{key}", "s--") for key in _MAIN_SCORES)
+        for panel, key, style in (*lines, *scores, *averages):
             _draw(panels[panel], _points(rows, key, against), style, color=colour)
     panels[0].set_ylabel("cross entropy")
     panels[2].set_ylabel("percent")
     panels[0].set_title("loss (dashed: validation)", fontsize=10)
     panels[1].set_title("learning rate", fontsize=10)
-    panels[2].set_title("validation top-1 (dashed: averaged weights)", fontsize=10)
+    shown = [title for key, title in _MAIN_SCORES.items() if any(r.get(key) for r in all_rows)]
+    panels[2].set_title(
+        f"validation {' and '.join(shown) or 'top-1'} (dashed: averaged weights)", fontsize=10
+    )
     keys = [Line2D([], [], color=f"C{index % 10}") for index in range(len(runs))]
     names = list(map(Fonts(runs).drawable, runs))
     figure.legend(keys, names, loc="outside lower center", ncol=_LEGEND_COLUMNS, fontsize=8)

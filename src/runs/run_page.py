@@ -31,6 +31,16 @@ Rows = List[Dict[str, str]]
 # Of the table of evaluations, the last ones.
 _MOST_EVALUATIONS = 1000
 
+# Column of metrics.csv -> how tables call it; those of the other kind of labels stay empty.
+_TITLES = {
+    "top1": "top-1 %",
+    "top5": "top-5 %",
+    "map": "mAP %",
+    "macro_f1": "macro F1 %",
+    "micro_f1": "micro F1 %",
+    "val_loss": "loss",
+}
+
 # Of a path; who reads the page has not these folders.
 _FOLDERS = re.compile(r"\S*/(?=[^/\s])")
 
@@ -43,7 +53,8 @@ class RunStory:
         rows: of its metrics.csv.
         header: the lines it began with.
         step, total_steps: how far it is.
-        best_top1, best_epoch: by the weights that `best_by` names; epoch 0: none yet.
+        best_top1, best_epoch: by the weights that `best_by` names; epoch 0: none yet; top-1 below
+            0: images have several labels.
         changes: where it went on with another recipe.
         best_interval: 95 % confidence interval of `best_top1`, percent.
         best_score: by the key `best_metric`; None: `best_top1`.
@@ -95,7 +106,7 @@ def _figures(story: RunStory) -> List[Figure]:
     config = story.config
     found = []
     if story.best_epoch:
-        count = sum(bool(row.get("top1")) for row in story.rows)
+        count = count_evaluations(story.rows)
         note = f"{config.train.best_by} weights, epoch {story.best_epoch}, best of {count}"
         score = SCORES[config.train.best_metric]
         if story.best_score is not None:
@@ -104,10 +115,11 @@ def _figures(story: RunStory) -> List[Figure]:
         if story.best_interval:
             note += "; 95 %: {:.2f} to {:.2f}".format(*story.best_interval)
         title = "best top-1" if story.best_score is None else "its top-1"
-        found.append(Figure(title, f"{story.best_top1:.3f} %", note))
+        if story.best_top1 >= 0:
+            found.append(Figure(title, f"{story.best_top1:.3f} %", note))
+    percents = {key: title[:-2] for key, title in _TITLES.items() if title.endswith(" %")}
     for name, key, unit in (
-        ("last top-1", "top1", " %"),
-        ("last top-5", "top5", " %"),
+        *((f"last {title}", key, " %") for key, title in percents.items()),
         ("validation loss", "val_loss", ""),
         ("training loss", "loss", ""),
     ):
@@ -129,9 +141,10 @@ def points_of(rows: Rows, key: str) -> Points:
 def curves_section(rows: Rows, changes: Sequence[Change] = ()) -> Section:
     """Loss, accuracy and learning rate against epochs, with where another recipe went on."""
     marks = _marks(rows, changes)
+    title, key = ("mAP", "map") if any(row.get("map") for row in rows) else ("top-1", "top1")
     charts = [
         ("Loss", (("training", "loss"), ("validation", "val_loss"), ("averages", "ema_val_loss"))),
-        ("Validation top-1, percent", (("weights", "top1"), ("averaged weights", "ema_top1"))),
+        (f"Validation {title}, percent", (("weights", key), ("averaged weights", f"ema_{key}"))),
         ("Learning rate", (("learning rate", "lr"),)),
     ]
     drawn = []
@@ -162,6 +175,10 @@ def _marks(rows: Rows, changes: Sequence[Change]) -> List[Mark]:
     return found
 
 
+def count_evaluations(rows: Rows) -> int:
+    return sum(bool(row.get("val_loss")) for row in rows)
+
+
 def choice_bias(count: int) -> str:
     """What is to be known of a checkpoint that its own scores have chosen.
 
@@ -177,17 +194,18 @@ def choice_bias(count: int) -> str:
 
 
 def _evaluations(rows: Rows) -> List[Section]:
-    head = {"epoch": "epoch", "step": "step", "top1": "top-1 %", "top5": "top-5 %"}
-    head["val_loss"] = "loss"
-    if any(row.get("ema_top1") for row in rows):
-        head.update(ema_top1="averages: top-1 %", ema_top5="top-5 %", ema_val_loss="loss")
-    found = [row for row in rows if row.get("top1")][-_MOST_EVALUATIONS:]
+    found = [row for row in rows if row.get("val_loss")][-_MOST_EVALUATIONS:]
     if not found:
         return []
+    head = {"epoch": "epoch", "step": "step"}
+    for prefix, whose in (("", ""), ("ema_", "averages: ")):
+        for key, title in _TITLES.items():
+            if any(row.get(prefix + key) for row in found):
+                head[prefix + key], whose = whose + title, ""
     cells = [[_short(key, row.get(key) or "-") for key in head] for row in found]
     body = table(list(head.values()), cells, label="Evaluations")
     if len(found) > 1:
-        body += lines([choice_bias(sum(bool(row.get("top1")) for row in rows))])
+        body += lines([choice_bias(count_evaluations(rows))])
     return [Section("Evaluations", body)]
 
 
@@ -244,7 +262,7 @@ def _next_commands(folder: str) -> str:
 def last_scores(rows: Rows) -> Optional[Dict[str, float]]:
     """`{"top1": ..., "top5": ..., "loss": ..., "epoch": ...}` of the last evaluation, if any."""
     for row in reversed(rows):
-        if row.get("top1"):
-            keys = {"top1": "top1", "top5": "top5", "loss": "val_loss", "epoch": "epoch"}
-            return {name: float(row.get(key) or "nan") for name, key in keys.items()}
+        if row.get("val_loss"):
+            names = {**{key: key for key in _TITLES}, "val_loss": "loss", "epoch": "epoch"}
+            return {name: float(row[key]) for key, name in names.items() if row.get(key)}
     return None

@@ -25,4 +25,5 @@ SCORES: Dict[str, Score] = {
     "top1": Score("top-1", "{:.3f} %"),
     "macro_recall": Score("macro recall", "{:.3f} %"),
     "loss": Score("loss", "{:.4f}", lower_is_better=True),
+    "map": Score("mAP", "{:.3f} %"),
 }

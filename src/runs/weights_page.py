@@ -14,10 +14,10 @@ from ..runtime.regular_files import RECIPE_BYTES, read_text
 from .markup import Section
 from .own_files import epoch_of
 from .records import read_records
-from .run_page import Rows, choice_bias, curves_section, recipe_section
+from .run_page import Rows, choice_bias, count_evaluations, curves_section, recipe_section
 
 # Keys that say, with data_url, which images a run is evaluated on.
-_CHOICE = ("set", "val_share", "train_list", "val_list")
+_CHOICE = ("set", "val_share", "train_list", "val_list", "label_separator")
 # A line of the config.yaml of a run: key, value, where that came from.
 _LINE = re.compile(r"^(\w+): (.*)  # (.*)$", re.M)
 
@@ -49,7 +49,7 @@ def choice_of(record: SavedRecord, path: Path, config: Config) -> str:
         (os.path.abspath(recipe.data.data_url), *(getattr(recipe.data, key) for key in _CHOICE))
         for recipe in (trained, config)
     ]
-    count = sum(bool(row.get("top1")) for row in _rows(path.parent / "metrics.csv"))
+    count = count_evaluations(_rows(path.parent / "metrics.csv"))
     return choice_bias(count) if data[0] == data[1] and count != 1 else ""
 
 

@@ -30,6 +30,7 @@ from .export_record import (
     TOLERANCE,
     ExportRecord,
     Input,
+    Separator,
     record_path,
     transform_of,
     write_record,
@@ -131,6 +132,11 @@ def export_checkpoint(config: ExportRun, name_classes: NameClasses) -> None:
         raise UserError(
             f"bundle {config.export.bundle!r}: its images are RGB, and in_chans is "
             f"{config.model.in_chans}; leave it out, and give --output"
+        )
+    if config.export.bundle and checkpoint.record.label_separator(str(checkpoint.path)):
+        raise UserError(
+            f"bundle {config.export.bundle!r}: its program names one class for an image, and the "
+            "network was trained with several (label_separator); leave it out, and give --output"
         )
     path = output_path(config)
     place = path.parent if config.export.bundle else path
@@ -300,4 +306,5 @@ def _record_of(config: ExportRun, path: Path, checkpoint: Checkpoint) -> ExportR
         started_from=said.started_from,
         licence=said.licence,
         in_chans=config.model.in_chans,
+        label_separator=cast(Optional[Separator], said.label_separator(str(checkpoint.path))),
     )

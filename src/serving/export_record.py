@@ -29,6 +29,7 @@ from ..runtime.json_files import parse_json, parse_typed
 from ..runtime.regular_files import EXPORT_BYTES, RECORD_BYTES, read_regular, require_regular
 
 Input = Literal["float32_nchw", "uint8_nhwc"]
+Separator = Literal["bar", "semicolon", "comma", "space"]
 # Of the images of one call, as float32.
 _MOST_INPUT_BYTES = 2**32
 # Largest difference of a file's logit from its network's, as a share of the largest logit.
@@ -50,6 +51,7 @@ class ExportRecord:
         sha256: of the file.
         mindspore: version that wrote it.
         class_names: of the training data, when the checkpoint says them.
+        label_separator: of a network for images with several labels, that of its lists.
         is_converted: the weights were trained by another library.
         source, source_sha256, published, started_from, licence: as in `SavedRecord`.
         format: versions before there were numbers wrote the first.
@@ -71,6 +73,7 @@ class ExportRecord:
     started_from: Optional[Text] = None
     licence: Optional[Text] = None
     in_chans: Annotated[int, Meta(ge=1, le=4)] = 3
+    label_separator: Optional[Separator] = None
     format: Format = _FORMAT
 
     def trained_classes(self, source: str) -> TrainedClasses:

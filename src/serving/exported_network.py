@@ -82,6 +82,8 @@ def complete_by_record(config: AnyConfig, record: ExportRecord, path: Path) -> A
     names = ("image_size", "num_classes", "in_chans")
     sizes = {key: getattr(record, key) for key in names}
     found = {**sizes, **record.transform}
+    if record.label_separator and (config.data.train_list or config.data.val_list):
+        found["label_separator"] = record.label_separator
     config = with_values(config, taken_of(config, found, str(path)), origin=str(path))
     for key, there in sizes.items():
         here = config.flat()[key]

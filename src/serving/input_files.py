@@ -226,6 +226,11 @@ def write_inputs(
     """
     folder = Path(config.preprocess.result_path)
     source = open_source(config, False, trained)
+    if source.labels.ndim == 2:
+        raise UserError(
+            f"label_separator {config.data.label_separator!r}: the C++ program names one class for "
+            "an image; evaluate the exported file with eval.py --pretrained FILE"
+        )
     try:
         return InputWriter(config, source, folder, batch_size).write()
     except OSError as error:

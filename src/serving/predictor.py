@@ -22,11 +22,13 @@ class CheckpointPredictor:
     Attributes:
         config: the given one, completed by what the file says.
         class_names: of its training data, when the file says them.
+        is_multi_label: it learnt images with any number of labels.
     """
 
     def __init__(self, config: Config) -> None:
         network, self.config, checkpoint = open_checkpoint(config)
         self.class_names: Optional[List[str]] = checkpoint.record.class_names
+        self.is_multi_label = checkpoint.record.label_separator(str(checkpoint.path)) is not None
         self._net = build_eval_net(self.config, network).set_train(False)
         self._batch_size = 0
 
@@ -102,11 +104,13 @@ class ExportedPredictor:
     Attributes:
         config: the given one, completed by what the file's record says.
         class_names: of its training data, when the record says them.
+        is_multi_label: it learnt images with any number of labels.
     """
 
     def __init__(self, config: Config) -> None:
         self._net, self.config, record = open_exported(config)
         self.class_names: Optional[List[str]] = record.class_names
+        self.is_multi_label = record.label_separator is not None
 
     @property
     def num_classes(self) -> int:

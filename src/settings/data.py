@@ -19,6 +19,10 @@ UNPACKED_SETS = {
 }
 
 
+# `label_separator` -> two labels.
+SEPARATORS = {"bar": "cat|dog", "semicolon": "cat;dog", "comma": "cat,dog", "space": "cat dog"}
+
+
 def _check_scale(mean: Sequence[float], std: Sequence[float]) -> None:
     """Other code has them for images of 0 to 255, a deviation of 1 beside such a mean too."""
     large = {"mean": mean} if max(mean) > 1 else {}
@@ -67,10 +71,18 @@ class DataConfig(Section):
         free=True,
         input_url=True,
     )
+    label_separator: Optional[str] = key(
+        None,
+        "multi-label: what divides the labels of an image in train_list and val_list; an image may "
+        "have any number of them, or none",
+        special="null: each image has one label",
+        choices=SEPARATORS,
+    )
     val_share: float = key(
         0.0,
-        "share of each class that is held out for validation when data_url has class folders "
-        "but neither train/ nor val/, or when there is a train_list and no val_list",
+        "share of each class (multi-label: of all images) that is held out for validation when "
+        "data_url has class folders but neither train/ nor val/, or when there is a train_list and "
+        "no val_list",
         special="0: such data is refused",
         range="[0, 1)",
     )
@@ -287,8 +299,10 @@ class DataConfig(Section):
             if not values:
                 raise FieldError([name], values, "1, 3 or in_chans numbers")
         _check_scale(self.mean, self.std)
-        given = [name for name in ("train_list", "val_list") if getattr(self, name) is not None]
-        if given and self.set != "ImageNet":
+        names = ("train_list", "val_list", "label_separator")
+        given = [name for name in names if getattr(self, name) is not None]
+        is_packed = given == ["label_separator"] and self.set == "MindRecord"
+        if given and self.set != "ImageNet" and not is_packed:
             raise FieldError(
                 [*given, "set"],
                 getattr(self, given[0]),
@@ -298,6 +312,8 @@ class DataConfig(Section):
             raise FieldError(["color_jitter"], self.color_jitter, "[], 3 numbers, or 4; hue <= 0.5")
 
     def check_training(self) -> None:
+        if self.label_separator is not None:
+            self._check_multi_label()
         # Images are mixed with their partner from the other half of the batch.
         is_mixed = self.mix_up > 0 or self.cutmix > 0 or self.cutmix_minmax is not None
         if is_mixed and self.batch_size % 2:
@@ -306,4 +322,19 @@ class DataConfig(Section):
                 self.batch_size,
                 "an even batch_size, or mix_up 0 and cutmix 0; these are "
                 f"{self.batch_size}, {self.mix_up} and {self.cutmix}",
+            )
+
+    def _check_multi_label(self) -> None:
+        given = self.label_separator
+        if self.train_list is None and self.set != "MindRecord":
+            raise FieldError(
+                ["label_separator", "train_list"],
+                given,
+                "null without train_list; give --train_list FILE, whose labels it divides",
+            )
+        if self.balanced_sampling != "none":
+            raise FieldError(
+                ["balanced_sampling", "label_separator"],
+                self.balanced_sampling,
+                "none with label_separator; an image of several classes is in no one's share",
             )

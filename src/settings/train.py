@@ -97,7 +97,8 @@ class TrainConfig(Section):
         choices={
             "top1": "",
             "macro_recall": "mean of the recalls of all classes",
-            "loss": "cross entropy on val/; the lowest is the best",
+            "loss": "that on val/; the lowest is the best",
+            "map": "multi-label: mean average precision",
         },
     )
     early_stop_epochs: int = key(

@@ -149,6 +149,7 @@ def build_batch_transform(config: Config) -> BatchTransform:
         mean=data.mean,
         std=data.std,
         label_smoothing=data.label_smoothing,
+        is_multi_label=data.label_separator is not None,
         erase=_create_erase(config),
     )
 

@@ -7,18 +7,17 @@ from typing import Dict, NamedTuple, Optional
 
 from ..data.dataset import ImageDataset
 from ..runtime.ranks import World
-from .evaluate import EvalNet, evaluate
-from .metrics import EvalResult
+from .evaluate import EvalNet, Scores, evaluate
 from .train_one_step import TrainOneStep
 
 
 class EpochScores(NamedTuple):
     """Attributes: averaged: of the averaged weights; None: there are none."""
 
-    raw: EvalResult
-    averaged: Optional[EvalResult]
+    raw: Scores
+    averaged: Optional[Scores]
 
-    def of(self, best_by: str) -> EvalResult:
+    def of(self, best_by: str) -> Scores:
         """Those that the key `best_by` names."""
         return self.averaged if best_by == "ema" and self.averaged else self.raw
 
@@ -28,7 +27,7 @@ class EpochScores(NamedTuple):
         for prefix, result in (("", self.raw), ("ema_", self.averaged)):
             if result is not None:
                 found[f"{prefix}val_loss"] = result.loss
-                for column in ("top1", "top5", "macro_recall"):
+                for column in result.COLUMNS:
                     found[f"{prefix}{column}"] = getattr(result, column)
         return found
 
@@ -51,7 +50,7 @@ def score_epoch(
 ) -> EpochScores:
     """Evaluates on all of `val_set`; afterwards the network is in training mode again."""
 
-    def scores() -> EvalResult:
+    def scores() -> Scores:
         return evaluate(eval_net, val_set, world, float_status=train_step.float_status)
 
     raw, averaged = scores(), None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from dataclasses import replace
-from typing import TYPE_CHECKING, Callable, Iterator, Optional, Tuple
+from typing import TYPE_CHECKING, Callable, Iterator, Optional, Tuple, Union
 
 import mindspore as ms
 import numpy as np
@@ -12,10 +12,11 @@ from mindspore import Tensor, nn
 
 from ..errors import UserError
 from ..models.classifier import Classifier
-from ..runtime.collectives import sum_over_ranks
+from ..runtime.collectives import gather_from_ranks, sum_over_ranks
 from ..runtime.float_status import FloatStatus
 from ..runtime.ranks import ALONE, World
 from .metrics import EvalResult, EvalTotals
+from .multi_label import MultiLabelResult, MultiLabelTotals
 
 if TYPE_CHECKING:
     # Inference alone needs no pipeline, whose compiler takes 60 MB.
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
 
 _LOGGER = logging.getLogger(__name__)
 
+# Of images with one label, and with any number of them.
+Scores = Union[EvalResult, MultiLabelResult]
 Watch = Callable[[np.ndarray, np.ndarray, np.ndarray], None]
 
 
@@ -58,7 +61,7 @@ def evaluate(
     *,
     watch: Optional[Watch] = None,
     float_status: Optional[FloatStatus] = None,
-) -> EvalResult:
+) -> Scores:
     """Scores `eval_net` over all of `dataset`, the last partial batch included.
 
     Where its classes are a subset of the network's, the scores are over the logits of these
@@ -74,7 +77,8 @@ def evaluate(
         UserError: the network is for another number of classes than the data has.
     """
     eval_net.set_train(False)
-    totals = EvalTotals(len(dataset.class_names))
+    kind = MultiLabelTotals if dataset.is_multi_label else EvalTotals
+    totals = kind(len(dataset.class_names))
     over_all = EvalTotals(len(dataset.class_names))  # of a subset of the classes
     _has_overflowed(float_status)  # in what ran before
     for batch, logits in _with_logits(eval_net, dataset.batches()):
@@ -92,11 +96,18 @@ def evaluate(
     if dataset.lost:
         _LOGGER.warning("%s; evaluated without", dataset.lost)
     over_all.overflows = totals.overflows = int(_has_overflowed(float_status))
-    result = totals.summed(lambda sums: sum_over_ranks(sums, world)).result()
-    if dataset.scored is None:
+    result = _result(totals, world)
+    if dataset.scored is None or isinstance(result, MultiLabelResult):
         return result
     everything = over_all.summed(lambda sums: sum_over_ranks(sums, world)).result()
     return replace(result, classes=len(dataset.scored), all_classes=everything)
+
+
+def _result(totals: Union[EvalTotals, MultiLabelTotals], world: World) -> Scores:
+    """Of all ranks together."""
+    if isinstance(totals, MultiLabelTotals):
+        return totals.gathered(lambda values: gather_from_ranks(values, world)).result()
+    return totals.summed(lambda sums: sum_over_ranks(sums, world)).result()
 
 
 def _only(logits: np.ndarray, scored: np.ndarray) -> np.ndarray:

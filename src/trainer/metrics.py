@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import asdict, dataclass
 from statistics import NormalDist
-from typing import Any, Callable, Dict, Optional, Tuple
+from typing import Any, Callable, ClassVar, Dict, Optional, Tuple
 
 import numpy as np
 
@@ -22,6 +22,7 @@ class EvalResult:
         all_classes: the scores over the logits of all classes, where the others are over some.
     """
 
+    COLUMNS: ClassVar[Tuple[str, ...]] = ("top1", "top5", "macro_recall")
     top1: float
     top5: float
     loss: float

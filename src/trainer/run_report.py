@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Sequence
 
 from ..args import Config
-from ..runs.model_card import Card, data_name, write_card
+from ..runs.model_card import CARD_TITLES, Card, data_name, write_card
 from ..runs.records import read_records
 from ..runs.run_page import RunStory, last_scores, run_page
 from ..runtime.files import write_whole
@@ -50,6 +50,7 @@ class RunReport:
         Args:
             has_stopped: it has ended early.
         """
+        has_top1 = state.best_top1 >= 0
         try:
             story = RunStory(
                 self._config,
@@ -60,7 +61,7 @@ class RunReport:
                 state.best_top1,
                 state.best_epoch,
                 state.changes or [],
-                wilson_interval(state.best_top1, self._val_images) if state.best_epoch else None,
+                wilson_interval(state.best_top1, self._val_images) if has_top1 else None,
                 state.best_score,
                 has_stopped,
             )
@@ -71,7 +72,6 @@ class RunReport:
 
     def _card(self, story: RunStory, state: RunState) -> Card:
         config, found = self._config, last_scores(story.rows) or {}
-        names = {"top1": "Top-1 accuracy (%)", "top5": "Top-5 accuracy (%)", "loss": "Loss"}
         facts = {"training": f"{story.step} of {story.total_steps} steps"}
         if state.started_from:
             facts["started from"] = state.started_from
@@ -81,7 +81,7 @@ class RunReport:
             config.model.image_size,
             data_name(config.data.set, config.data.data_url),
             self._class_names,
-            {name: found[key] for key, name in names.items() if key in found},
+            {title: found[key] for key, title in CARD_TITLES.items() if key in found},
             state.licence,
             facts=facts,
             in_chans=config.model.in_chans,

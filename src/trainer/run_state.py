@@ -15,6 +15,7 @@ from ..data.dataset import ImageDataset
 from ..runs.scores import SCORES
 from ..runtime.processor import describe_processor
 from ..runtime.ranks import ALONE, World
+from .evaluate import Scores
 from .metrics import EvalResult
 from .resuming import describe_data
 
@@ -27,7 +28,7 @@ class RunState:
     """Where a run stands; saved with every checkpoint."""
 
     step: int = 0  # optimizer steps done, skipped ones included
-    best_top1: float = -1.0  # of the best epoch
+    best_top1: float = -1.0  # of the best epoch; -1: there is none
     best_score: Optional[float] = None  # of the best epoch by best_metric, if that is not top-1
     best_epoch: int = 0
     overflows: int = 0  # steps in a row whose gradient was not finite
@@ -46,7 +47,7 @@ class RunState:
         self.started_from = weights.published or weights.started_from or name
         self.licence = weights.licence
 
-    def note_scores(self, result: EvalResult, epoch: int, metric: str) -> bool:
+    def note_scores(self, result: Scores, epoch: int, metric: str) -> bool:
         """Whether an evaluation is the best so far, which is noted then.
 
         Args:
@@ -55,7 +56,8 @@ class RunState:
         score, best = getattr(result, metric), self.best(metric)
         if best is not None and not SCORES[metric].is_better(score, best):
             return False
-        self.best_top1, self.best_epoch = result.top1, epoch
+        self.best_top1 = result.top1 if isinstance(result, EvalResult) else -1.0
+        self.best_epoch = epoch
         self.best_score = None if metric == "top1" else score
         return True
 

@@ -143,11 +143,11 @@ class BatchTransform(Overridable, nn.Cell):
 
     construct:
         image: (B, H, W, C) uint8.
-        label: (B,) int32 in [0, K).
+        label: (B,) int32 in [0, K); of images with several labels (B, K) int32, 1 for each, else 0.
         mix: (B, 5) float32, see `draw_mix`; with random erasing (B, 5 + R * 7), see
             `RandomErasing.draw`.
         returns: image (B, C, H, W) float32, normalised and mixed; target (B, K) float32, rows
-            sum to 1.
+            sum to 1 unless images have several labels.
 
     Args:
         batch_size: B.
@@ -156,7 +156,8 @@ class BatchTransform(Overridable, nn.Cell):
         mean: as of `ImageNormalize`.
         std: as of `ImageNormalize`.
         label_smoothing: mass spread evenly over all classes (Szegedy et al., arXiv 1512.00567,
-            section 7); [0, 1).
+            section 7); of several labels over the two answers of each; [0, 1).
+        is_multi_label: images have several labels.
         erase: random erasing, between normalisation and mixing; None: off.
     """
 
@@ -169,6 +170,7 @@ class BatchTransform(Overridable, nn.Cell):
         mean: PerChannel,
         std: PerChannel,
         label_smoothing: float = 0.0,
+        is_multi_label: bool = False,
         erase: Optional[EraseBoxes] = None,
     ) -> None:
         super().__init__()
@@ -178,12 +180,13 @@ class BatchTransform(Overridable, nn.Cell):
         # A gather: reversing the batch axis itself is 20 times slower on a CPU.
         self.partner = Tensor(np.arange(batch_size)[::-1].copy(), ms.int32)
         self.classes = Tensor(np.arange(num_classes).reshape(1, num_classes), ms.int32)
-        self.off_value = label_smoothing / num_classes
+        self.is_multi_label = is_multi_label
+        self.off_value = label_smoothing / (2 if is_multi_label else num_classes)
         self.on_value = 1.0 - label_smoothing + self.off_value
 
     def construct(self, image: Tensor, label: Tensor, mix: Tensor) -> Tuple[Tensor, Tensor]:
         image = self.mixed(image, mix)
-        target = self.one_hot(label)  # (B,) -> (B, K)
+        target = self.target(label)  # (B,) or (B, K) -> (B, K)
         lam = mix[:, 0:1]  # (B, 1)
         target = target * lam + ops.gather(target, self.partner, 0) * (1.0 - lam)
         return image, target
@@ -204,7 +207,9 @@ class BatchTransform(Overridable, nn.Cell):
         has_box = ops.cast((x1 - x0) * (y1 - y0) > 0.0, ms.float32)  # (B, 1, 1, 1)
         return has_box * (1.0 - in_box) + (1.0 - has_box) * lam
 
-    def one_hot(self, label: Tensor) -> Tensor:
-        """(B,) -> (B, K) float32, smoothed."""
-        hit = ops.cast(ops.equal(ops.reshape(label, (-1, 1)), self.classes), ms.float32)
+    def target(self, label: Tensor) -> Tensor:
+        """(B,) or (B, K) -> (B, K) float32, smoothed."""
+        if not self.is_multi_label:
+            label = ops.equal(ops.reshape(label, (-1, 1)), self.classes)
+        hit = ops.cast(label, ms.float32)
         return hit * self.on_value + (1.0 - hit) * self.off_value
