@@ -14,6 +14,7 @@ from model_parity import load_rule_weights
 from src.args import parse_args
 from src.errors import UserError
 from src.kernels import selection
+from src.models.layers.activation import Gelu
 from src.trainer.build import build_network, build_train_step
 
 BATCH = 8
@@ -49,6 +50,28 @@ def test_dropout_and_kernels_compute_the_same_again() -> None:
 def test_running_statistics_move_once() -> None:
     with selection.using(selection.OFF):
         same("convmixer_768_32")
+
+
+def test_gelu_keeps_the_product_for_the_gradient_in_training_alone() -> None:
+    """Values and gradients of torch; files that are exported hold the form that converters know."""
+    torch = pytest.importorskip("torch")
+    with selection.using(selection.OFF):
+        config = parse_args(small_networks.words("deit_tiny_patch16_224"))
+        network = build_network(config)
+        build_train_step(config, network)
+        plain = Gelu().set_train(True)
+    cells = [cell for _, cell in network.cells_and_names() if isinstance(cell, Gelu)]
+    x = np.linspace(-6, 6, 4001, dtype=np.float32)
+    values = torch.tensor(x, dtype=torch.float64, requires_grad=True)
+    due = torch.nn.functional.gelu(values)
+    due.sum().backward()
+    product = cells[0].set_train(True)
+    assert all(cell.is_product for cell in cells)
+    np.testing.assert_allclose(product(Tensor(x)).asnumpy(), due.detach(), atol=1e-6)
+    np.testing.assert_allclose(ms.grad(product)(Tensor(x)).asnumpy(), values.grad, atol=1e-6)
+    assert (product(Tensor(x)).asnumpy() != plain(Tensor(x)).asnumpy()).any()
+    product.set_train(False)
+    np.testing.assert_array_equal(product(Tensor(x)).asnumpy(), plain(Tensor(x)).asnumpy())
 
 
 def test_statement_by_statement_it_is_refused() -> None:

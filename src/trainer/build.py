@@ -15,6 +15,7 @@ from ..data.augment.batch_transform import BatchTransform, EraseBoxes, ImageNorm
 from ..data.class_weights import resolve_class_weights
 from ..data.sources import check_classes
 from ..errors import UserError
+from ..models.layers.activation import write_gelus_as_products
 from ..models.layers.drop_path import seed_drop_paths
 from ..models.layers.dropout import ArithmeticDropout, SeededDropout, seed_dropouts
 from ..models.registry import create_model, least_weights
@@ -173,8 +174,7 @@ def build_train_step(
     """
     train, data = config.train, config.data
     frozen = freeze(network, config.optim.freeze)
-    if train.recompute:
-        recompute_blocks(network, config.run.mode)
+    _choose_what_is_kept(config, network)
     calls = Parameter(Tensor(0, ms.int32), name="train.calls", requires_grad=False)
     place = {"batch_size": data.batch_size, "rank": world.rank, "world_size": world.size}
     seed_drop_paths(network, seed=train.seed, step=calls, **place)
@@ -203,6 +203,14 @@ def build_train_step(
         float_status=create_float_status(config.run, world),
         frozen=frozen,
     )
+
+
+def _choose_what_is_kept(config: Config, network: nn.Cell) -> None:
+    """For the gradient."""
+    if config.run.device_target == "CPU":
+        write_gelus_as_products(network)
+    if config.train.recompute:
+        recompute_blocks(network, config.run.mode)
 
 
 def build_net_with_loss(
