@@ -42,12 +42,12 @@ def digits(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 # Everything that holds state: drop path, dropout, mixing, erasing, averages, accumulation, loss
-# scale, two workers. 30 steps of 2 x 46 images, 15 an epoch.
+# scale, two workers; of grey images. 30 steps of 2 x 46 images, 15 an epoch.
 EVERYTHING = (
     "--drop_path_rate 0.3 --mix_up 0.4 --cutmix 1.0 --re_prob 0.5 --with_ema --ema_decay 0.9 "
     "--ema_warmup --best_by ema --accumulation_step 2 --batch_size 46 --num_parallel_workers 2 "
     "--loss_scale_window 7 --log_interval 1 --recompute true --class_weights balanced "
-    "--balanced_sampling sqrt"
+    "--balanced_sampling sqrt --in_chans 1"
 ).split()
 STEPS = 30
 # Compiled sooner, where the depth is not what is tested.
@@ -79,6 +79,7 @@ def same_rows(run: Path, other: Path) -> None:
 
 def test_the_straight_run_used_what_it_claims(straight: Path) -> None:
     tensors = read_checkpoint(straight / "last.ckpt").tensors
+    assert tensors["tokenizer.conv_layers.0.0.weight"].shape[1] == 1
     assert int(tensors["train.calls"].asnumpy()) == 2 * STEPS
     assert int(tensors["train.ema_updates"].asnumpy()) == STEPS
     # Nothing that only draws is part of the state.

@@ -69,17 +69,19 @@ def calls(maps: Sequence[str] = MAPS) -> List[str]:
                 f"follow_statistics =0.1 {m} {statistics}{10 * f' {c}'} 1",
                 f"{name}_backward {start} {m} {maps} {maps} {statistics} {weights} {m} {weights}",
             ]
-        # w heads of c channels, h w and h tokens.
-        whole, others = f"{b}x{h * w}x{w * c}", f"{b}x{h}x{2 * w * c}"
+        # Up to three heads of c channels; h w and h tokens, no more than make three chunks of
+        # queries: the time grows with their square.
+        heads, tokens = min(w, 3), min(h * w, 225)
+        whole, others = f"{b}x{tokens}x{heads * c}", f"{b}x{h}x{2 * heads * c}"
         for dropout in ("=0 =1", f"{1 + b} 92674"):
-            packed = f"={w} {b}x{h * w}x{3 * w * c} {dropout}"
+            packed = f"={heads} {b}x{tokens}x{3 * heads * c} {dropout}"
             lines += [
                 f"self_attention_forward {packed} {whole}",
-                f"self_attention_backward {whole} {packed} {b}x{h * w}x{3 * w * c}",
+                f"self_attention_backward {whole} {packed} {b}x{tokens}x{3 * heads * c}",
             ]
         lines += [
-            f"cross_attention_forward ={w} {whole} {others} {whole}",
-            f"cross_attention_backward {whole} ={w} {whole} {others} {whole} {others}",
+            f"cross_attention_forward ={heads} {whole} {others} {whole}",
+            f"cross_attention_backward {whole} ={heads} {whole} {others} {whole} {others}",
             f"draw_keys #70000 ={','.join('7' * (2 + b))} {1 + b}",
             f"draw_uniform #70000 ={','.join('7' * (2 + b))} {b}",
         ]
