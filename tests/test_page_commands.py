@@ -7,6 +7,7 @@ import json
 import os
 import re
 import shutil
+import tarfile
 from pathlib import Path
 from typing import Dict, List
 
@@ -50,6 +51,24 @@ PARTS: Dict[str, str] = {
     "--device_target Ascend": "--device_target CPU",
     "--cache_dir /cache": "--cache_dir cache",
     "--batch_size 32": "--batch_size 32 --train_url outputs/two --epochs 1",
+    # Each run has a folder of its own, and few images.
+    "finetune.yaml --data_url pets": f"{Path(SMALL).name} --data_url pets",
+    "--val_share 0.1 --train_url run": "--val_share 0.1 --train_url pets_run",
+    "finetune.yaml --data_url scenes": f"{Path(SMALL).name} --data_url scenes",
+    "--best_metric map --train_url run": "--best_metric map --train_url scenes_run",
+    "--output data/multi": "--output data/multi --train 128 --val 64",
+    "--image_size 56 --epochs 10": "--image_size 56 --epochs 1",
+    "finetune.yaml --set WebDataset --data_url s3://bucket/shards --train_url run": (
+        f"{Path(SMALL).name} --set WebDataset --data_url shards --train_url shards_run"
+    ),
+    "--output data/long_tail": "--output data/long_tail --largest 100",
+    "--epochs 20 --eval_every 0": "--epochs 1 --eval_every 0",
+    "data/my_images": "data/imagenet",
+    "three_of_ten": "data/imagenet",
+    " a/last.ckpt": f" {BEST}",
+    " b/last.ckpt": f" {BEST}",
+    "--pretrained WEIGHTS.ckpt": "--pretrained outputs/weighted/last.ckpt --train_url probe",
+    "step_memory.py": "step_memory.py convnext_atto --shallow --batch_size 2 --steps 1",
 }
 
 
@@ -98,11 +117,36 @@ def write_inputs(root: Path) -> None:
         "\n".join(line for line in recipe.splitlines() if not line.startswith("epochs:"))
         + "\nepochs: 1\n"
     )
+    write_lists(root)
     names = [f"class_{index}" for index in range(12)]
     for name in names:
         shutil.copytree(root / "my_folder" / "val" / "cats", root / "twelve" / "train" / name)
         shutil.copytree(root / "my_folder" / "val" / "cats", root / "twelve" / "val" / name)
     (root / "twelve.txt").write_text("\n".join(names) + "\n")
+
+
+def write_lists(root: Path) -> None:
+    """The same images with labels in lists, of one and of several, and in tar shards."""
+    found = [path.relative_to(root / "my_folder" / "train") for path in images_in(root, "train")]
+    for name in ("pets", "scenes"):
+        shutil.copytree(root / "my_folder" / "train", root / name)
+    lines = [f"{path},{path.parent.name}" for path in found]
+    (root / "pets" / "labels.csv").write_text("\n".join(["path,label", *lines]) + "\n")
+    lines += [f"{lines[0]}|dogs", f"{found[1]},"]
+    for name, kept in (("train", lines[2:]), ("val", lines[:8])):
+        (root / "scenes" / f"{name}.csv").write_text("\n".join(["path,labels", *kept]) + "\n")
+    for split in ("train", "val"):
+        (root / "shards" / split).mkdir(parents=True)
+        with tarfile.open(root / "shards" / split / "0.tar", "w") as tar:
+            for number, path in enumerate(images_in(root, split)):
+                label = root / "label.cls"
+                label.write_text(path.parent.name)
+                tar.add(path, f"{number:05d}.jpg")
+                tar.add(label, f"{number:05d}.cls")
+
+
+def images_in(root: Path, split: str) -> List[Path]:
+    return sorted((root / "my_folder" / split).rglob("*.jpg"))
 
 
 def write_weights(root: Path) -> None:
