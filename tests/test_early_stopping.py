@@ -44,6 +44,16 @@ def test_every_choice_is_a_score_of_evaluation() -> None:
     assert several >= set(SCORES) - {"top1"}
 
 
+def test_what_has_no_score_is_not_the_best() -> None:
+    """A checkpoint says its best score, and NaN is no number of JSON."""
+    state = RunState()
+    assert not state.note_scores(EvalResult(60.0, 90.0, 1.0, 50), 1, "macro_recall")
+    assert state.best("macro_recall") is None
+    assert state.note_scores(EPOCHS[0], 2, "macro_recall")
+    assert not state.note_scores(EvalResult(60.0, 90.0, 1.0, 50), 3, "macro_recall")
+    assert (state.best("macro_recall"), state.best_epoch) == (50.0, 2)
+
+
 def test_epochs_are_counted_anew_where_they_have_another_length() -> None:
     config = replace(Config(), early_stop_epochs=5)
     state = RunState(step=1000, best_epoch=10)

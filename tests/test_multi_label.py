@@ -238,6 +238,7 @@ def test_a_share_is_of_all_images(folder: Path) -> None:
 LINES = {
     "unknown label": ("train/0.png,left|lfet\n", "v.csv, line 1: label 'lfet' is none of the 4"),
     "an image twice": ("train/0.png,left\ntrain/0.png,top\n", "write its labels into one, divided"),
+    "no label": ("path,labels\nval/0.png,\n", "v.csv: no image has a label"),
     "no path": (",left\n", "name the columns path and label"),
 }
 

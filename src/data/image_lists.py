@@ -103,8 +103,12 @@ def listed_classes(root: Path, lists: Lists, class_order: str) -> List[str]:
     images = read_list(find_list(root, key, given or ""), may_be_empty=lists.separator is not None)
     said = {part for label in set(images.labels) for part in _parts_of(label, lists.separator)}
     if not said:
-        raise UserError(f"{images.file}: no image has a label; write the labels of each")
+        raise _no_labels(images)
     return classes_of(said, class_order)
+
+
+def _no_labels(images: ImageList) -> UserError:
+    return UserError(f"{images.file}: no image has a label; write the labels of each")
 
 
 def _parts_of(label: str, separator: Optional[str]) -> List[str]:
@@ -153,6 +157,8 @@ def images_with_labels(
     found = np.zeros((len(paths), len(class_names)), np.uint8)
     for row, labels in zip(found, _checked_labels(images, class_names, lists)):
         row[labels] = 1
+    if not found.any():
+        raise _no_labels(images)
     _say_empty(images, class_names, found.sum(axis=0))
     names = [os.fsencode(path) for path in paths]
     order = sorted(range(len(names)), key=names.__getitem__)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import platform
 from dataclasses import dataclass, fields
 from typing import List, Optional
@@ -48,12 +49,14 @@ class RunState:
         self.licence = weights.licence
 
     def note_scores(self, result: Scores, epoch: int, metric: str) -> bool:
-        """Whether an evaluation is the best so far, which is noted then.
+        """Whether an evaluation is the best so far, which is noted then; never one that is NaN.
 
         Args:
             metric: of `SCORES`, by which it is the best.
         """
         score, best = getattr(result, metric), self.best(metric)
+        if math.isnan(score):  # no label to be scored by
+            return False
         if best is not None and not SCORES[metric].is_better(score, best):
             return False
         self.best_top1 = result.top1 if isinstance(result, EvalResult) else -1.0
