@@ -45,6 +45,7 @@ class Batches:
     lost = None
     class_names = range(CLASSES)
     scored = None
+    is_multi_label = False
 
     def __init__(self, bad: int = -1) -> None:
         self.bad = bad

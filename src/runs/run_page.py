@@ -176,7 +176,11 @@ def _marks(rows: Rows, changes: Sequence[Change]) -> List[Mark]:
 
 
 def count_evaluations(rows: Rows) -> int:
-    return sum(bool(row.get("val_loss")) for row in rows)
+    return sum(map(_is_scored, rows))
+
+
+def _is_scored(row: Mapping[str, str]) -> bool:
+    return any(row.get(key) for key in _TITLES)
 
 
 def choice_bias(count: int) -> str:
@@ -194,7 +198,7 @@ def choice_bias(count: int) -> str:
 
 
 def _evaluations(rows: Rows) -> List[Section]:
-    found = [row for row in rows if row.get("val_loss")][-_MOST_EVALUATIONS:]
+    found = list(filter(_is_scored, rows))[-_MOST_EVALUATIONS:]
     if not found:
         return []
     head = {"epoch": "epoch", "step": "step"}
@@ -262,7 +266,7 @@ def _next_commands(folder: str) -> str:
 def last_scores(rows: Rows) -> Optional[Dict[str, float]]:
     """`{"top1": ..., "top5": ..., "loss": ..., "epoch": ...}` of the last evaluation, if any."""
     for row in reversed(rows):
-        if row.get("val_loss"):
+        if _is_scored(row):
             names = {**{key: key for key in _TITLES}, "val_loss": "loss", "epoch": "epoch"}
             return {name: float(row[key]) for key, name in names.items() if row.get(key)}
     return None
