@@ -289,6 +289,19 @@ def test_of_many_that_find_a_dead_owner_one_takes_over(tmp_path: Path) -> None:
     assert most[0] == 1
 
 
+def test_a_takeover_that_was_killed_hinders_nobody(tmp_path: Path) -> None:
+    """Its file holds the turn to look at a dead owner, as long as a sign of life counts."""
+    marker, turn = tmp_path / ".owner", tmp_path / "..owner.turn.tmp"
+    marker.write_text(json.dumps(ELSEWHERE))
+    turn.touch()
+    os.utime(marker, (0, 0))
+    with pytest.raises(UserError, match="has not finished"), StagingOwner(marker, timeout_s=0.5):
+        pass
+    os.utime(turn, (0, 0))
+    with StagingOwner(marker, timeout_s=30):
+        assert list(tmp_path.iterdir()) == [marker]
+
+
 # --- failing --------------------------------------------------------------------------------------
 
 

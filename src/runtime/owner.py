@@ -185,16 +185,19 @@ class OwnerFile:
     def _remove_dead(self, *, by_force: bool) -> None:
         if not self.path.exists() or not (by_force or self._is_dead(self.path)):
             return
-        # Another process may have taken over since it was read: look at what was taken away.
-        taken = self._beside()
+        # Another process may have taken over since it was read, so one at a time looks again.
+        turn = self.path.with_name(f".{self.path.stem}.turn.tmp")
         try:
-            os.rename(self.path, taken)
-        except FileNotFoundError:
+            os.close(os.open(turn, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666))
+        except FileExistsError:
+            if self._is_dead(turn):  # of a process that was killed within these lines
+                turn.unlink(missing_ok=True)
             return
-        if by_force or self._is_dead(taken):
-            taken.unlink()
-        else:
-            os.rename(taken, self.path)
+        try:
+            if by_force or self._is_dead(self.path):
+                self.path.unlink(missing_ok=True)
+        finally:
+            turn.unlink(missing_ok=True)
 
     def _is_dead(self, path: Path) -> bool:
         owner = _read(path)
