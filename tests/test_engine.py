@@ -430,7 +430,7 @@ def test_the_header_the_pictures_and_the_events(straight: Path) -> None:
     ):
         assert part in log, part
     page = (straight / "report.html").read_text()
-    assert "<li>cct_2_3x2_32: 211,723 parameters" in page
+    assert "<li>cct_2_3x2_32: 209,419 parameters" in page
     best = max(float(row["ema_top1"]) for row in rows(straight) if row["ema_top1"])
     assert f"<dt>best top-1</dt><dd>{best:.3f} %" in page
     assert "<td>command line</td>" in page

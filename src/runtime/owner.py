@@ -188,7 +188,7 @@ class OwnerFile:
         # Another process may have taken over since it was read, so one at a time looks again.
         turn = self.path.with_name(f".{self.path.stem}.turn.tmp")
         try:
-            os.close(os.open(turn, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666))
+            turn.touch(exist_ok=False)  # exclusive
         except FileExistsError:
             if self._is_dead(turn):  # of a process that was killed within these lines
                 turn.unlink(missing_ok=True)
